@@ -1,0 +1,37 @@
+//! What can be computed, how, and when that is legal, as data.
+//!
+//! Two kinds of names exist. *ONNX operators* keep ONNX's names (`Conv`, `ReduceSum`), mean what the newest opset says, and are
+//! computed by the plain code in [`reference`]. *Operators* in snake case (`gemm`, `conv2d`) are ours: what the passes lower a
+//! graph to, each with several [`Variant`]s, knobs and rules. Nothing here chooses between variants, and nothing here knows the
+//! graph or the store.
+
+#![deny(unsafe_code)]
+
+pub mod attribute;
+pub mod epilogue;
+pub mod knob;
+pub mod layout;
+pub mod limits;
+#[allow(unsafe_code)]
+pub mod operand;
+pub mod operator;
+pub mod reference;
+pub mod task;
+pub mod tensor;
+
+pub use attribute::{Attribute, Attributes};
+pub use knob::{Knob, Rule, Values};
+pub use layout::Layout;
+pub use limits::{Isa, Limits};
+pub use operand::{Operand, OperandMut, Operands};
+pub use operator::{BuildError, Fill, Kernel, OperandSpec, Operator, Request, Signature, Variant};
+pub use task::{Param, Task};
+pub use tensor::{Datum, Element, Tensor};
+
+/// Every operator with variants, in a fixed order. A new operator is one folder and one line here.
+pub static OPERATORS: &[&Operator] = &[];
+
+/// The operator of that id.
+pub fn operator(id: &str) -> Option<&'static Operator> {
+    OPERATORS.iter().copied().find(|operator| operator.id == id)
+}

@@ -1,0 +1,84 @@
+//! What a device can do, as plain values: what rules and kernels may ask.
+
+use std::fmt;
+
+/// An instruction set for which variants have code. The order is that of preference.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    Scalar,
+    Neon,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Isa {
+    /// The best this processor has.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") {
+                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                    return Isa::Avx512;
+                }
+                return Isa::Avx2;
+            }
+        }
+        if cfg!(target_arch = "aarch64") { Isa::Neon } else { Isa::Scalar }
+    }
+
+    /// The lower-case name, as in the device name `cpu:avx2`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// The set of that [`name`](Self::name).
+    pub fn parse(name: &str) -> Option<Isa> {
+        [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512].into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// f32 lanes of one vector.
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Scalar => 1,
+            Isa::Neon => 4,
+            Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+        }
+    }
+
+    /// Vector registers.
+    pub fn registers(self) -> usize {
+        match self {
+            Isa::Scalar | Isa::Avx2 => 16,
+            Isa::Neon | Isa::Avx512 => 32,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The limits of a grant of a device.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub isa: Isa,
+    /// Cores granted: the threads of the pool a kernel runs in.
+    pub units: u32,
+    /// Per core.
+    pub l1d_bytes: u64,
+    /// Per core.
+    pub l2_bytes: u64,
+    /// Shared by all.
+    pub l3_bytes: u64,
+}

@@ -1,0 +1,62 @@
+//! Keys: BLAKE3 of a canonical text, cut to 16 bytes. The text is stored beside the key, so that a key can always be explained.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $bytes]);
+
+        impl $name {
+            /// The key of a canonical text.
+            pub fn of(text: &str) -> Self {
+                let mut cut = [0; $bytes];
+                cut.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..$bytes]);
+                Self(cut)
+            }
+
+            /// The key written by [`Display`](fmt::Display): hexadecimal, two digits a byte.
+            pub fn parse(hex: &str) -> Option<Self> {
+                let hex = hex.as_bytes();
+                if hex.len() != 2 * $bytes {
+                    return None;
+                }
+                let mut bytes = [0; $bytes];
+                for (byte, pair) in bytes.iter_mut().zip(hex.chunks(2)) {
+                    *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+                }
+                Some(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+key!(
+    /// What is computed: operator, static shapes, dtypes, layouts, epilogue. No model, no device, no share.
+    TaskKey, 16);
+key!(
+    /// A variant with a value for every knob.
+    ConfigKey, 16);
+key!(
+    /// What a device *is*: two identical cards have one key.
+    DeviceKey, 16);
+key!(
+    /// The bytes of a model, external data included.
+    ModelKey, 16);
+key!(
+    /// What a device runs under: driver, kernel, microcode, the kernels' revision. Another one makes records stale.
+    EnvironmentKey, 8);

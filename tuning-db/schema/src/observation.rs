@@ -1,0 +1,128 @@
+//! Observations: what was measured, as journalled. Winners are computed from them and never stored as truth.
+
+use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, Seed, Share, TaskKey};
+use serde::{Deserialize, Serialize};
+
+/// Who wrote it and which of its writes it was; unique over all databases.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObservationId {
+    pub writer: [u8; 16],
+    pub seq: u64,
+}
+
+/// Which arithmetic was allowed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Numerics {
+    #[default]
+    Strict,
+    Relaxed,
+}
+
+/// How steady the machine was: MAD over median up to 1 %, 3 %, 10 %, and beyond.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NoiseGrade {
+    A,
+    B,
+    C,
+    D,
+}
+
+/// The times of `n` samples.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    pub median: Picos,
+    pub mad: Picos,
+    pub p99: Picos,
+    pub n: u32,
+    pub grade: NoiseGrade,
+}
+
+/// Time of the default over time of this, with its 95 % interval, in parts per million: above 1,000,000 is faster.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ratio {
+    pub ppm: u64,
+    pub lo_ppm: u64,
+    pub hi_ppm: u64,
+}
+
+/// Why a candidate has no time.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FailureClass {
+    WrongResult,
+    Timeout,
+    Crash,
+    OutOfMemory,
+    Compile,
+    DeviceLost,
+}
+
+/// What became of a trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Ok {
+        timing: Timing,
+        ratio: Option<Ratio>,
+    },
+    /// `detail` has at most 512 bytes.
+    Failed {
+        class: FailureClass,
+        detail: String,
+    },
+}
+
+/// time(batch) = `slope_ps` · batch + `intercept_ps`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    pub slope_ps: i64,
+    pub intercept_ps: i64,
+}
+
+/// A model measured end to end at one batch on one share of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    pub model: ModelKey,
+    pub model_name: String,
+    pub batch: Batch,
+    /// The symbolic axes that were fixed besides the batch, sorted by name.
+    pub dims: Vec<(String, u64)>,
+    pub default: Timing,
+    /// Latency lines over the batches measured: conversion and upload, compute, download.
+    pub upload: Option<Line>,
+    pub compute: Option<Line>,
+    pub download: Option<Line>,
+    /// Rows per second of back-to-back runs, in thousandths.
+    pub throughput_milli_per_s: u64,
+    pub memory_bytes: u64,
+    pub energy_mj: Option<u64>,
+    /// Why `energy_mj` is unknown.
+    pub energy_why: Option<String>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    /// A config during the search.
+    Trial { task: TaskKey, config: Config },
+    /// A config in a paired run-off against the default.
+    Final { task: TaskKey, config: Config },
+    /// A whole model with tuned configs.
+    Model(Box<ModelRecord>),
+}
+
+/// One measured trial or model run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    pub id: ObservationId,
+    pub subject: Subject,
+    pub device: DeviceKey,
+    pub device_name: DeviceName,
+    pub share: Share,
+    pub grant: Grant,
+    pub numerics: Numerics,
+    pub outcome: Outcome,
+    pub environment: EnvironmentKey,
+    pub tool_version: String,
+    pub seed: Seed,
+    /// Seconds since 1970, for people only: nothing compares it.
+    pub wall_clock_s: u64,
+}
