@@ -111,7 +111,7 @@ impl Tensor {
         assert_eq!(self.dtype.bytes(), size_of::<T>(), "{} read as another width", self.dtype);
         match bytemuck::try_cast_slice(self.bytes()) {
             Ok(values) => Cow::Borrowed(values),
-            Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(self.bytes())),
+            Err(_) => Cow::Owned(bytemuck::allocation::pod_collect_to_vec(self.bytes())),
         }
     }
 

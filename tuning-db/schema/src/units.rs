@@ -52,7 +52,7 @@ impl Share {
     /// This share of `units`, if that is a whole number of them.
     pub fn of_units(self, units: u32) -> Option<u32> {
         let scaled = u64::from(units) * u64::from(self.0);
-        (scaled % 1000 == 0 && scaled > 0).then(|| (scaled / 1000) as u32)
+        (scaled.is_multiple_of(1000) && scaled > 0).then_some((scaled / 1000) as u32)
     }
 }
 
@@ -71,7 +71,7 @@ impl From<Share> for u16 {
 
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 % 10 == 0 { write!(f, "{}", self.0 / 10) } else { write!(f, "{}.{}", self.0 / 10, self.0 % 10) }
+        if self.0.is_multiple_of(10) { write!(f, "{}", self.0 / 10) } else { write!(f, "{}.{}", self.0 / 10, self.0 % 10) }
     }
 }
 
