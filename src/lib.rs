@@ -1,1 +1,5 @@
+//! tunewright tunes ONNX models for the share of the device they will run on, and schedules requests from what was measured.
 
+#![deny(unsafe_code)]
+
+pub mod graph;

@@ -4,6 +4,9 @@ use crate::{Knob, Layout, Limits, Operands, Rule, Task, Tensor};
 use schema::{Config, DType, KnobValue};
 use thiserror::Error;
 
+/// The plain computation of an operator on its inputs.
+pub type Reference = fn(&Task, &[Option<&Tensor>]) -> Result<Vec<Tensor>, BuildError>;
+
 /// A kind of calculation with kernels.
 pub struct Operator {
     /// Snake case; the operator's name in tasks and graphs.
@@ -17,7 +20,7 @@ pub struct Operator {
     /// Bytes that one run must at least read and write.
     pub bytes: fn(&Task) -> u64,
     /// The plain computation: accumulates in f64, takes and gives the tensors in [`Layout::Rows`].
-    pub reference: fn(&Task, &[Option<&Tensor>]) -> Result<Vec<Tensor>, BuildError>,
+    pub reference: Reference,
 }
 
 /// One kernel of an operator.
