@@ -24,7 +24,9 @@ pub use knob::{Knob, Rule, Values};
 pub use layout::Layout;
 pub use limits::{Isa, Limits};
 pub use operand::{Operand, OperandMut, Operands};
-pub use operator::{BuildError, Fill, Kernel, OperandSpec, Operator, Reference, Request, Signature, Variant};
+pub use operator::{
+    BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,
+};
 pub use task::{Param, Task};
 pub use tensor::{Datum, Element, Tensor};
 

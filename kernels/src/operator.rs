@@ -1,6 +1,6 @@
 //! Operators, variants and kernels: the three levels from *what* to *how* to *ready to run*.
 
-use crate::{Knob, Layout, Limits, Operands, Rule, Task, Tensor};
+use crate::{Attributes, Knob, Layout, Limits, Operands, Rule, Task, Tensor};
 use schema::{Config, DType, KnobValue};
 use thiserror::Error;
 
@@ -13,6 +13,9 @@ pub struct Operator {
     pub id: &'static str,
     /// Every variant, the most general first: it is legal for every task and is the default.
     pub variants: &'static [&'static Variant],
+    /// The task a graph's node of this operator stands for: from its attributes (named as the task's parameters: `epilogue`, `strides`)
+    /// and its operands' types and layouts.
+    pub task: fn(&Facts<'_>) -> Result<Task, BuildError>,
     /// What goes in and out. The one place that checks a task's parameters.
     pub signature: fn(&Task) -> Result<Signature, BuildError>,
     /// Floating-point operations of one run, two per multiply-add, counted for the direct algorithm.
@@ -21,6 +24,24 @@ pub struct Operator {
     pub bytes: fn(&Task) -> u64,
     /// The plain computation: accumulates in f64, takes and gives the tensors in [`Layout::Rows`].
     pub reference: Reference,
+}
+
+/// What a graph knows of a node whose operator is ours, once shapes are chosen.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    pub attributes: &'a Attributes,
+    /// Absent optional inputs are `None`.
+    pub inputs: &'a [Option<OperandFacts>],
+    pub outputs: &'a [Option<OperandFacts>],
+}
+
+/// What a graph knows of one operand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperandFacts {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub layout: Layout,
+    pub constant: bool,
 }
 
 /// One kernel of an operator.
