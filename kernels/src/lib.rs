@@ -15,7 +15,11 @@ pub mod limits;
 #[allow(unsafe_code)]
 pub mod operand;
 pub mod operator;
+#[allow(unsafe_code)]
+pub mod packed;
 pub mod reference;
+#[allow(unsafe_code)]
+pub mod simd;
 pub mod task;
 pub mod tensor;
 
@@ -27,6 +31,7 @@ pub use operand::{Operand, OperandMut, Operands};
 pub use operator::{
     BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,
 };
+pub use packed::Packed;
 pub use task::{Param, Task};
 pub use tensor::{Datum, Element, Tensor};
 
