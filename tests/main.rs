@@ -1,0 +1,8 @@
+//! The integration tests of the package: one binary, a module per subject.
+//!
+//! A test that needs the shared material (models, evil files) asks [`shared`] for it and returns, with a line on stderr, when this
+//! checkout does not have it.
+
+#[allow(dead_code)]
+mod shared;
+mod shipped;
