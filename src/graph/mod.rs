@@ -7,10 +7,13 @@
 //! Invariant: graphs are changed through passes and the [`Builder`] only, and [`verify`] holds after each.
 
 mod builder;
+pub mod text;
 mod value;
+mod verify;
 
 pub use builder::Builder;
 pub use value::{Dim, Shape, Type, Value};
+pub use verify::{VerifyError, verify};
 
 use kernels::Attributes;
 
