@@ -3,5 +3,6 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod device;
 pub mod graph;
 pub mod task;

@@ -1,0 +1,169 @@
+//! What is there, what it can do, and how a share of it is granted.
+//!
+//! [`found`] lists every device of every backend, absent ones with the reason; [`open`] turns a name a user gave (`cpu`, `cpu:avx2`)
+//! into a [`Machine`], whose [`Machine::grant`] hands out core sets. Nothing here runs a kernel: what a device *is* becomes its key
+//! ([`schema::Device`]), what it runs *under* becomes the environment that makes records stale ([`schema::Environment`]).
+
+mod cpu;
+mod cuda;
+mod fingerprint;
+mod limits;
+pub mod share;
+mod wgpu;
+
+pub use fingerprint::{kernel_set, kernel_set_hash};
+pub use share::{Grant, GrantError};
+
+use kernels::{Isa, Limits};
+use schema::{Device, DeviceKey, DeviceName, Environment};
+use thiserror::Error;
+
+/// A kind of device: its name and what it finds on this machine.
+pub struct Backend {
+    pub name: &'static str,
+    /// Every device of this kind, or the one line that says why there is none.
+    pub find: fn() -> Result<Vec<Machine>, String>,
+}
+
+/// The kinds of device, in the order they are listed. A new kind is one file and one line here.
+pub static BACKENDS: &[Backend] = &[cpu::BACKEND, wgpu::BACKEND, cuda::BACKEND];
+
+/// A device that is here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    /// The name it is addressed by and the text its key is the hash of.
+    pub device: Device,
+    pub environment: Environment,
+    /// For people: `AMD EPYC 7B13, 8 of 64 cores (cgroup), AVX2+FMA`.
+    pub summary: String,
+    /// Of the whole device.
+    pub limits: Limits,
+    /// The operating system's numbers of the cores that may be granted, hyperthreads of one core beside each other.
+    pub cores: Vec<usize>,
+}
+
+/// A device that was looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    Present(Machine),
+    /// Not here; `reason` is one line and says what to do.
+    Absent {
+        name: DeviceName,
+        reason: String,
+    },
+}
+
+/// Why a name stands for no device here.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum DeviceError {
+    #[error("{name}: no such device; there are {known}; see `tunewright devices`")]
+    Unknown { name: String, known: String },
+    #[error("{name} is absent: {reason}")]
+    Absent { name: String, reason: String },
+}
+
+/// Every device of every backend, absent kinds with their reason.
+pub fn found() -> Vec<Found> {
+    let list = |backend: &Backend| match (backend.find)() {
+        Ok(machines) => machines.into_iter().map(Found::Present).collect(),
+        Err(reason) => vec![Found::Absent { name: DeviceName(backend.name.to_owned()), reason }],
+    };
+    BACKENDS.iter().flat_map(list).collect()
+}
+
+/// The device of that name: `cpu`, or `cpu:scalar` and the like with the instruction set capped.
+///
+/// # Errors
+/// [`DeviceError::Unknown`] for a name no backend knows, [`DeviceError::Absent`] for one that is not here.
+pub fn open(name: &str) -> Result<Machine, DeviceError> {
+    let (kind, part) = match name.split_once(':') {
+        Some((kind, part)) => (kind, Some(part)),
+        None => (name, None),
+    };
+    let known = || BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ");
+    let unknown = || DeviceError::Unknown { name: name.to_owned(), known: known() };
+    let absent = |reason: String| DeviceError::Absent { name: name.to_owned(), reason };
+    let backend = BACKENDS.iter().find(|backend| backend.name == kind).ok_or_else(unknown)?;
+    let machines = (backend.find)().map_err(absent)?;
+    if let Some(machine) = machines.iter().find(|machine| machine.device.name.0 == name) {
+        return Ok(machine.clone());
+    }
+    match (kind, part) {
+        ("cpu", Some(part)) => {
+            let isa = Isa::parse(part).ok_or_else(|| DeviceError::Unknown {
+                name: name.to_owned(),
+                known: "cpu, cpu:avx512, cpu:avx2, cpu:neon, cpu:scalar".to_owned(),
+            })?;
+            let whole = machines.first().ok_or_else(unknown)?;
+            whole.capped(isa).ok_or_else(|| absent(format!("this processor's instruction set is {}", whole.limits.isa)))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+impl Machine {
+    /// What it is, as the key of its records.
+    pub fn key(&self) -> DeviceKey {
+        self.device.key()
+    }
+
+    /// Every share it can give, ascending, in per cents.
+    pub fn shares_pct(&self) -> Vec<f64> {
+        share::possible(self).into_iter().map(schema::Share::as_percent).collect()
+    }
+
+    /// The first part of the device that is that large.
+    ///
+    /// # Errors
+    /// [`GrantError`] says which shares it can give.
+    pub fn grant(&self, share: schema::Share) -> Result<Grant, GrantError> {
+        share::grant(self, share, 0)
+    }
+
+    /// The `slot`-th part that is that large; parts of different slots are disjoint. There are [`Machine::slots`] of them.
+    ///
+    /// # Errors
+    /// [`GrantError`] for a share it cannot give or a slot it does not have.
+    pub fn grant_slot(&self, share: schema::Share, slot: usize) -> Result<Grant, GrantError> {
+        share::grant(self, share, slot)
+    }
+
+    /// How many disjoint parts of that size there are; 0 when it cannot give the share.
+    pub fn slots(&self, share: schema::Share) -> usize {
+        share::slots(self, share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_here_and_the_others_say_why_not() {
+        let found = found();
+        assert!(matches!(&found[0], Found::Present(machine) if machine.device.name.0 == "cpu"));
+        for kind in ["wgpu", "cuda"] {
+            let absent =
+                found.iter().any(|f| matches!(f, Found::Absent { name, reason } if name.0 == kind && !reason.is_empty()));
+            assert!(absent, "{kind} is listed as absent");
+        }
+    }
+
+    #[test]
+    fn a_capped_cpu_is_a_device_of_its_own() {
+        let (whole, scalar) = (open("cpu").unwrap(), open("cpu:scalar").unwrap());
+        assert_eq!(scalar.limits.isa, Isa::Scalar);
+        assert_eq!(scalar.device.name.0, "cpu:scalar");
+        assert_ne!(whole.key(), scalar.key());
+        assert_eq!(whole.limits.units, scalar.limits.units);
+    }
+
+    #[test]
+    fn unknown_and_absent_names_say_so() {
+        assert!(matches!(open("tpu"), Err(DeviceError::Unknown { .. })));
+        assert!(matches!(open("cpu:quantum"), Err(DeviceError::Unknown { .. })));
+        assert!(matches!(open("cuda:3"), Err(DeviceError::Absent { .. })));
+        let foreign = if cfg!(target_arch = "x86_64") { "cpu:neon" } else { "cpu:avx2" };
+        assert!(matches!(open(foreign), Err(DeviceError::Absent { .. })));
+    }
+}

@@ -1,0 +1,69 @@
+//! How a share of a device is granted: the mechanisms, best first.
+
+pub mod core_sets;
+
+use super::Machine;
+use kernels::Limits;
+use schema::Share;
+use thiserror::Error;
+
+/// A way to give a part of a device.
+pub struct Mechanism {
+    pub name: &'static str,
+    /// The shares it can give, ascending.
+    pub possible: fn(&Machine) -> Vec<Share>,
+    /// The `slot`-th disjoint part of that size, or `None` when it cannot give it.
+    pub grant: fn(&Machine, Share, usize) -> Option<Grant>,
+}
+
+/// The mechanisms for processors, best first. A new one is one file and one line here.
+pub static MECHANISMS: &[Mechanism] = &[core_sets::MECHANISM];
+
+/// A part of a device: what a worker owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub share: Share,
+    /// Which of the disjoint parts of this size.
+    pub slot: usize,
+    /// Mechanism and units, as stored in records.
+    pub grant: schema::Grant,
+    /// The cores, in the operating system's numbers.
+    pub cores: Vec<usize>,
+    /// Of this part: `units` are the granted cores.
+    pub limits: Limits,
+}
+
+/// Why a share is not granted.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum GrantError {
+    #[error("{device} cannot give {share} %: it gives {}; choose one of these", .can.join(", "))]
+    Share { device: String, share: Share, can: Vec<String> },
+    #[error("{device} has {slots} disjoint parts of {share} %; part {slot} was asked for")]
+    Slot { device: String, share: Share, slot: usize, slots: usize },
+}
+
+/// Every share the device can give, ascending.
+pub(super) fn possible(machine: &Machine) -> Vec<Share> {
+    MECHANISMS.first().map(|mechanism| (mechanism.possible)(machine)).unwrap_or_default()
+}
+
+/// The part of that slot by the first mechanism that can give it.
+pub(super) fn grant(machine: &Machine, share: Share, slot: usize) -> Result<Grant, GrantError> {
+    if let Some(grant) = MECHANISMS.iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot)) {
+        return Ok(grant);
+    }
+    let device = machine.device.name.0.clone();
+    match slots(machine, share) {
+        0 => {
+            let can = possible(machine).into_iter().map(|share| share.to_string()).collect();
+            Err(GrantError::Share { device, share, can })
+        }
+        slots => Err(GrantError::Slot { device, share, slot, slots }),
+    }
+}
+
+/// How many disjoint parts of that size there are.
+pub(super) fn slots(machine: &Machine, share: Share) -> usize {
+    let units = |slot| MECHANISMS.iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot));
+    (0..machine.cores.len()).take_while(|&slot| units(slot).is_some()).count()
+}
