@@ -58,5 +58,8 @@ key!(
     /// The bytes of a model, external data included.
     ModelKey, 16);
 key!(
+    /// The configs of a model's tasks, as the artifact holds them: another choice for one task is another plan.
+    PlanKey, 16);
+key!(
     /// What a device runs under: driver, kernel, microcode, the kernels' revision. Another one makes records stale.
     EnvironmentKey, 8);

@@ -13,7 +13,7 @@ pub mod units;
 pub use config::{Config, KnobValue};
 pub use device::{Device, DeviceName, Environment, Grant};
 pub use dtype::DType;
-pub use key::{ConfigKey, DeviceKey, EnvironmentKey, ModelKey, TaskKey};
+pub use key::{ConfigKey, DeviceKey, EnvironmentKey, ModelKey, PlanKey, TaskKey};
 pub use observation::{
     FailureClass, Line, ModelRecord, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Ratio, Subject, Timing,
 };

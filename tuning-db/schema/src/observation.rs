@@ -1,6 +1,6 @@
 //! Observations: what was measured, as journalled. Winners are computed from them and never stored as truth.
 
-use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, Seed, Share, TaskKey};
+use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, PlanKey, Seed, Share, TaskKey};
 use serde::{Deserialize, Serialize};
 
 /// Who wrote it and which of its writes it was; unique over all databases.
@@ -85,6 +85,8 @@ pub struct ModelRecord {
     pub batch: Batch,
     /// The symbolic axes that were fixed besides the batch, sorted by name.
     pub dims: Vec<(String, u64)>,
+    /// The configs that were measured against the default. The observation's ratio tells whether they replaced it.
+    pub plan: PlanKey,
     pub default: Timing,
     /// Latency lines over the batches measured: conversion and upload, compute, download.
     pub upload: Option<Line>,
