@@ -124,6 +124,44 @@ impl DType {
         }
     }
 
+    /// The number ONNX gives the type (`TensorProto.DataType`, and the `to` and `dtype` attributes).
+    pub fn code(self) -> i64 {
+        use DType::*;
+        match self {
+            F32 => 1,
+            U8 => 2,
+            I8 => 3,
+            U16 => 4,
+            I16 => 5,
+            I32 => 6,
+            I64 => 7,
+            String => 8,
+            Bool => 9,
+            F16 => 10,
+            F64 => 11,
+            U32 => 12,
+            U64 => 13,
+            C64 => 14,
+            C128 => 15,
+            Bf16 => 16,
+            F8E4M3Fn => 17,
+            F8E4M3FnUz => 18,
+            F8E5M2 => 19,
+            F8E5M2FnUz => 20,
+            U4 => 21,
+            I4 => 22,
+            F4E2M1 => 23,
+            F8E8M0 => 24,
+            U2 => 25,
+            I2 => 26,
+        }
+    }
+
+    /// The type of that [`code`](Self::code).
+    pub fn of_code(code: i64) -> Option<Self> {
+        DTYPES.iter().copied().find(|d| d.code() == code)
+    }
+
     /// The type of that [`name`](Self::name).
     pub fn parse(name: &str) -> Option<Self> {
         DTYPES.iter().copied().find(|d| d.name() == name)
@@ -144,6 +182,7 @@ mod tests {
     fn names_parse_back() {
         for &dtype in DTYPES {
             assert_eq!(DType::parse(dtype.name()), Some(dtype));
+            assert_eq!(DType::of_code(dtype.code()), Some(dtype));
         }
     }
 }
