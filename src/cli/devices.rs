@@ -1,11 +1,58 @@
 //! `tunewright devices`: what is here and what it can give. Absent devices are listed with the reason and are no error.
 
-use super::{Exit, Failure, Screen};
+use super::table::{Align, lay_out};
+use super::{Exit, Failure, Screen, screen::Paint};
+use crate::device::{self, Found, Machine};
+use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  tunewright devices\n  tunewright devices --json")]
 pub struct Arguments {}
 
 pub fn run(_: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
-    screen.line("");
+    let found = device::found();
+    screen.result(
+        || json!({"schema": "devices.result", "version": 1, "devices": found.iter().map(object).collect::<Vec<_>>()}),
+        |screen| lay_out(&found.iter().map(|found| row(screen, found)).collect::<Vec<_>>(), &[Align::Left; 4]),
+    );
     Ok(Exit::Done)
+}
+
+fn row(screen: &Screen, found: &Found) -> Vec<String> {
+    match found {
+        Found::Present(machine) => vec![
+            screen.paint(Paint::Bold, &machine.device.name.to_string()),
+            machine.summary.clone(),
+            format!("shares {}", shares(machine)),
+            format!("by {}", mechanism(machine)),
+        ],
+        Found::Absent { name, reason } => vec![name.to_string(), format!("absent: {reason}")],
+    }
+}
+
+/// `25 50 75 100`, or `12.5 … 100 in steps of 12.5` where there are many.
+fn shares(machine: &Machine) -> String {
+    let shares = machine.shares_pct();
+    match shares[..] {
+        [first, second, .., last] if shares.len() > 6 => format!("{first} … {last} in steps of {}", second - first),
+        _ => shares.iter().map(f64::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// How the device gives its shares, in words.
+fn mechanism(machine: &Machine) -> String {
+    let grant = machine.grant(schema::Share::WHOLE);
+    grant.map_or_else(|error| error.to_string(), |grant| grant.grant.mechanism.replace('_', " "))
+}
+
+fn object(found: &Found) -> Value {
+    match found {
+        Found::Present(machine) => json!({
+            "name": machine.device.name.0, "present": true, "summary": machine.summary, "key": machine.key().to_string(),
+            "environment": machine.environment.key().to_string(), "units": machine.limits.units, "isa": machine.limits.isa.name(),
+            "shares_pct": machine.shares_pct(), "mechanism": mechanism(machine), "l1d_bytes": machine.limits.l1d_bytes,
+            "l2_bytes": machine.limits.l2_bytes, "l3_bytes": machine.limits.l3_bytes,
+        }),
+        Found::Absent { name, reason } => json!({"name": name.0, "present": false, "reason": reason}),
+    }
 }

@@ -7,15 +7,17 @@ pub enum Align {
     Right,
 }
 
-/// Lays out rows in columns two blanks apart; trailing blanks are cut. Widths count characters, and escapes of colour as none.
+/// Lays out rows in columns two blanks apart; trailing blanks are cut. Widths count characters, and escapes of colour as none. The last
+/// cell of a row that is shorter than others runs on freely: it widens no column.
 pub fn lay_out(rows: &[Vec<String>], align: &[Align]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|i| rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell)).max().unwrap_or(0)).collect();
+    let counts = |row: &&Vec<String>, i: usize| i + 1 < row.len() || row.len() == columns;
+    let cells = |i: usize| rows.iter().filter(move |row| counts(row, i)).filter_map(move |row| row.get(i));
+    let widths: Vec<usize> = (0..columns).map(|i| cells(i).map(|cell| width(cell)).max().unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
         let mut line = String::new();
         for (i, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[i] - width(cell));
+            let pad = " ".repeat(widths[i].saturating_sub(width(cell)));
             let right = align.get(i) == Some(&Align::Right);
             line.push_str(if i > 0 { "  " } else { "" });
             line.push_str(if right { &pad } else { cell });

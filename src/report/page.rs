@@ -1,0 +1,344 @@
+//! The page: head, styles and sections.
+
+use super::charts::{Series, lines, sparkline};
+use super::{Latency, Page, TaskGain};
+use schema::{Batch, FailureClass, NoiseGrade, Picos, Share};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// Tasks listed one by one; the rest is summed in a line.
+const TASKS_MAX: usize = 60;
+/// Refused candidates listed one by one.
+const REFUSED_MAX: usize = 40;
+
+const STYLE: &str = "
+:root{--ink:#1c2430;--soft:#64707f;--paper:#fbfbfa;--card:#fff;--line:#e3e6ea;--good:#0b7a5a;--warn:#9a6700;--bad:#b3261e;
+--s0:#2457c5;--s1:#d2641e;--s2:#0b7a5a;--s3:#8a3ab9;--s4:#a3123f;--s5:#5b6b00}
+@media(prefers-color-scheme:dark){:root{--ink:#e8ebef;--soft:#98a3b0;--paper:#12161b;--card:#1a2027;--line:#2d353f;--good:#4cc79d;
+--warn:#e0b050;--bad:#f2867f;--s0:#7aa2ff;--s1:#ff9a5c;--s2:#4cc79d;--s3:#c793ee;--s4:#ff7aa0;--s5:#c3d04a}}
+*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:19px;margin:40px 0 12px}
+.lead{color:var(--soft);margin:0}.hero{display:flex;flex-wrap:wrap;gap:14px;margin:22px 0}
+.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 18px}.hero .card{flex:1 1 170px}
+.big{font-size:30px;font-weight:650;letter-spacing:-.02em}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}.soft{color:var(--soft)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{font-weight:600;color:var(--soft);font-size:13px}
+th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right}
+.wide{overflow-x:auto}code{font:12.5px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:14px}.charts h3{font-size:14px;margin:0 0 6px}
+svg{width:100%;height:auto;display:block}.spark{height:60px}.grid{stroke:var(--line)}.tick,.axis{fill:var(--soft);font:11px system-ui,sans-serif}
+.line{fill:none;stroke-width:2}.dashed{stroke-dasharray:5 4}.dot.dashed{stroke-dasharray:none;fill:var(--card)}.dot{stroke-width:2}
+.c0{stroke:var(--s0)}.c1{stroke:var(--s1)}.c2{stroke:var(--s2)}.c3{stroke:var(--s3)}.c4{stroke:var(--s4)}.c5{stroke:var(--s5)}
+circle.c0{fill:var(--s0)}circle.c1{fill:var(--s1)}circle.c2{fill:var(--s2)}circle.c3{fill:var(--s3)}circle.c4{fill:var(--s4)}circle.c5{fill:var(--s5)}
+.key{display:inline-block;width:18px;border-top:2px solid;vertical-align:middle;margin-right:5px}.key.dashed{border-top-style:dashed}
+.legend{font-size:12.5px;color:var(--soft);display:flex;flex-wrap:wrap;gap:4px 16px;margin-top:6px}
+.k0{color:var(--s0)}.k1{color:var(--s1)}.k2{color:var(--s2)}.k3{color:var(--s3)}.k4{color:var(--s4)}.k5{color:var(--s5)}
+.bar{height:8px;border-radius:4px;background:var(--line);min-width:90px;overflow:hidden}.bar i{display:block;height:100%;background:var(--s0)}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}";
+
+/// The page as one HTML document.
+pub fn html(page: &Page) -> String {
+    let mut out = String::with_capacity(64 * 1024);
+    let title = escape(&page.title);
+    let _ = write!(
+        out,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <title>{title} tuned</title><style>{STYLE}</style></head><body><main><h1>{title}</h1><p class=\"lead\">tuned by tunewright</p>"
+    );
+    hero(&mut out, page);
+    latency_table(&mut out, &page.latencies);
+    latency_charts(&mut out, &page.latencies);
+    task_table(&mut out, &page.tasks);
+    steadiness(&mut out, page);
+    refused(&mut out, page);
+    facts(&mut out, page);
+    out.push_str("</main></body></html>\n");
+    out
+}
+
+/// The gain in one number, and what it rests on.
+fn hero(out: &mut String, page: &Page) {
+    let gains: Vec<f64> = page.latencies.iter().map(|row| gain(row.default, row.tuned)).collect();
+    let mean = (gains.iter().map(|gain| gain.ln()).sum::<f64>() / gains.len().max(1) as f64).exp();
+    let best = gains.iter().copied().fold(1.0, f64::max);
+    let kept = page.tasks.iter().filter(|task| task.kept_default).count();
+    let trials: u32 = page.tasks.iter().map(|task| task.trials).sum();
+    let sign = |yes: bool, class: &'static str| if yes { class } else { "" };
+    let cards = [
+        (format!("{mean:.2}×"), sign(mean > 1.005, "good"), "faster than the default, geometric mean".to_owned()),
+        (format!("{best:.2}×"), "", format!("at best, over {} measured placements", gains.len())),
+        (trials.to_string(), "", format!("configs tried for {} tasks; {kept} kept the default", page.tasks.len())),
+        (page.refused.len().to_string(), sign(!page.refused.is_empty(), "warn"), "candidates refused".to_owned()),
+    ];
+    out.push_str("<div class=\"hero\">");
+    for (big, class, text) in cards {
+        let _ = write!(out, "<div class=\"card\"><div class=\"big {class}\">{big}</div><div class=\"soft\">{text}</div></div>");
+    }
+    out.push_str("</div>");
+}
+
+fn latency_table(out: &mut String, rows: &[Latency]) {
+    if rows.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2>Latency</h2><div class=\"wide card\"><table><tr><th>model</th><th>device</th><th class=\"n\">share</th><th class=\"n\">batch</th>\
+         <th class=\"n\">default</th><th class=\"n\">tuned</th><th class=\"n\">p99</th><th class=\"n\">faster</th><th>95 % interval</th><th>noise</th></tr>",
+    );
+    for row in rows {
+        let faster = gain(row.default, row.tuned);
+        let class = if faster > 1.005 { "good" } else { "soft" };
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{} %</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\"><b>{}</b></td>\
+             <td class=\"n\">{}</td><td class=\"n {class}\">{faster:.2}×</td><td>{}</td><td>{}</td></tr>",
+            escape(&row.model),
+            escape(&row.device),
+            row.share,
+            row.batch,
+            time(row.default),
+            time(row.tuned),
+            time(row.p99),
+            row.ratio
+                .map_or_else(|| "–".to_owned(), |r| format!("{:.2} … {:.2}", r.lo_ppm as f64 * 1e-6, r.hi_ppm as f64 * 1e-6)),
+            grade(row.grade)
+        );
+    }
+    out.push_str("</table></div>");
+}
+
+/// For each model: latency against batch, a line per share, and against share, a line per batch. Default dashed, tuned solid.
+fn latency_charts(out: &mut String, rows: &[Latency]) {
+    let models: BTreeSet<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+    for model in models {
+        let rows: Vec<&Latency> = rows.iter().filter(|row| row.model == model).collect();
+        let _ = write!(out, "<h2>{}: latency against batch and share</h2><div class=\"charts\">", escape(model));
+        chart(out, &rows, "against batch", "batch", &|row| f64::from(row.batch.rows()), &|row| {
+            (share_number(row), format!("share {} %", row.share))
+        });
+        chart(out, &rows, "against share", "share, %", &|row| row.share.as_percent(), &|row| {
+            (u64::from(row.batch.rows()), format!("batch {}", row.batch))
+        });
+        out.push_str("</div>");
+    }
+}
+
+fn share_number(row: &Latency) -> u64 {
+    u64::from(row.share.as_per_mille())
+}
+
+fn chart(
+    out: &mut String,
+    rows: &[&Latency],
+    title: &str,
+    x_name: &str,
+    x: &dyn Fn(&Latency) -> f64,
+    group: &dyn Fn(&Latency) -> (u64, String),
+) {
+    let mut groups: BTreeMap<(u64, String), Vec<&Latency>> = BTreeMap::new();
+    for row in rows {
+        groups.entry(group(row)).or_default().push(row);
+    }
+    let mut series = Vec::new();
+    let mut legend = String::new();
+    for (colour, ((_, label), mut rows)) in groups.into_iter().enumerate() {
+        rows.sort_by(|a, b| x(a).total_cmp(&x(b)));
+        for (dashed, which) in [(true, "default"), (false, "tuned")] {
+            let millis = |row: &&Latency| if dashed { row.default } else { row.tuned }.as_millis_f64();
+            let points = rows.iter().map(|row| (x(row), millis(row))).collect();
+            let dash = if dashed { " dashed" } else { "" };
+            let _ = write!(legend, "<span><span class=\"key k{}{dash}\"></span>{label}, {which}</span>", colour % 6);
+            series.push(Series { label: format!("{label}, {which}"), colour, dashed, points });
+        }
+    }
+    let _ = write!(
+        out,
+        "<div class=\"card\"><h3>{title}</h3>{}<div class=\"legend\">{legend}</div></div>",
+        lines(&series, x_name, "ms")
+    );
+}
+
+/// Tasks by the time they take in the tuned model, greatest first.
+fn task_table(out: &mut String, tasks: &[TaskGain]) {
+    if tasks.is_empty() {
+        return;
+    }
+    let weight = |task: &TaskGain| task.tuned.0.saturating_mul(u64::from(task.count));
+    let mut sorted: Vec<&TaskGain> = tasks.iter().collect();
+    sorted.sort_by_key(|task| (std::cmp::Reverse(weight(task)), &task.task, task.share));
+    let mut totals: BTreeMap<Share, u64> = BTreeMap::new();
+    for task in tasks {
+        let total = totals.entry(task.share).or_default();
+        *total = total.saturating_add(weight(task));
+    }
+    out.push_str(
+        "<h2>Tasks</h2><div class=\"wide card\"><table><tr><th>task and config</th><th class=\"n\">share</th><th class=\"n\">times</th>\
+         <th class=\"n\">default</th><th class=\"n\">tuned</th><th class=\"n\">faster</th><th class=\"n\">tried</th><th>of the time</th></tr>",
+    );
+    for task in sorted.iter().take(TASKS_MAX) {
+        let part = 100.0 * weight(task) as f64 / totals[&task.share].max(1) as f64;
+        let faster = gain(task.default, task.tuned);
+        let gained = if task.kept_default {
+            "<span class=\"soft\">default</span>".to_owned()
+        } else {
+            format!("<span class=\"good\">{faster:.2}×</span>")
+        };
+        let _ = write!(
+            out,
+            "<tr><td><code>{}</code><br><code class=\"soft\">{}</code></td><td class=\"n\">{} %</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td><td class=\"n\">{gained}</td><td class=\"n\">{}</td>\
+             <td><div class=\"bar\"><i style=\"width:{part:.1}%\"></i></div><span class=\"soft\">{part:.1} %</span></td></tr>",
+            escape(&task.task),
+            escape(&task.config),
+            task.share,
+            task.count,
+            time(task.default),
+            time(task.tuned),
+            task.trials
+        );
+    }
+    out.push_str("</table>");
+    if sorted.len() > TASKS_MAX {
+        let _ = write!(out, "<p class=\"soft\">and {} more, each smaller</p>", sorted.len() - TASKS_MAX);
+    }
+    out.push_str("</div>");
+}
+
+fn steadiness(out: &mut String, page: &Page) {
+    if page.steadiness.len() < 2 {
+        return;
+    }
+    let mut sorted = page.steadiness.clone();
+    sorted.sort_by(f64::total_cmp);
+    let low = 100.0 * sorted[sorted.len() / 20];
+    let middle = 100.0 * sorted[sorted.len() / 2];
+    let _ = write!(
+        out,
+        "<h2>The machine</h2><div class=\"card\"><p class=\"soft\">Its speed during the measurement, as a part of the best seen: {middle:.0} % in the \
+         median, over {low:.0} % in 95 of 100 rounds. Slow rounds were thrown away.</p>{}</div>",
+        sparkline(&page.steadiness)
+    );
+}
+
+fn refused(out: &mut String, page: &Page) {
+    if page.refused.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Refused</h2><div class=\"wide card\"><table><tr><th>why</th><th>task and config</th><th>detail</th></tr>");
+    for candidate in page.refused.iter().take(REFUSED_MAX) {
+        let _ = write!(
+            out,
+            "<tr><td class=\"bad\">{}</td><td><code>{}</code><br><code class=\"soft\">{}</code></td><td>{}</td></tr>",
+            class_name(candidate.class),
+            escape(&candidate.task),
+            escape(&candidate.config),
+            escape(&candidate.detail)
+        );
+    }
+    out.push_str("</table>");
+    if page.refused.len() > REFUSED_MAX {
+        let _ = write!(out, "<p class=\"soft\">and {} more</p>", page.refused.len() - REFUSED_MAX);
+    }
+    out.push_str("</div>");
+}
+
+fn facts(out: &mut String, page: &Page) {
+    out.push_str("<h2>About this run</h2><div class=\"card\"><dl>");
+    for (name, value) in &page.facts {
+        let _ = write!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(value));
+    }
+    out.push_str("</dl></div>");
+}
+
+fn gain(default: Picos, tuned: Picos) -> f64 {
+    default.0.max(1) as f64 / tuned.0.max(1) as f64
+}
+
+fn time(time: Picos) -> String {
+    let seconds = time.as_secs_f64();
+    let (scaled, unit) = if seconds >= 1.0 {
+        (seconds, "s")
+    } else if seconds >= 1e-3 {
+        (seconds * 1e3, "ms")
+    } else {
+        (seconds * 1e6, "µs")
+    };
+    if scaled >= 10.0 { format!("{scaled:.1} {unit}") } else { format!("{scaled:.2} {unit}") }
+}
+
+fn grade(grade: NoiseGrade) -> &'static str {
+    match grade {
+        NoiseGrade::A => "<span class=\"good\">A</span>",
+        NoiseGrade::B => "B",
+        NoiseGrade::C => "<span class=\"warn\">C</span>",
+        NoiseGrade::D => "<span class=\"bad\">D</span>",
+    }
+}
+
+/// The class in words.
+fn class_name(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::WrongResult => "wrong result",
+        FailureClass::Timeout => "time-out",
+        FailureClass::Crash => "crash",
+        FailureClass::OutOfMemory => "out of memory",
+        FailureClass::Compile => "does not compile",
+        FailureClass::DeviceLost => "device lost",
+    }
+}
+
+/// Text for HTML: the five characters that mean something there, and control and bidirectional characters made visible.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                out.extend(c.escape_default())
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::Batch;
+
+    fn page() -> Page {
+        let latency = |share: f64, batch, default, tuned| Latency {
+            model: "net<1>".into(),
+            device: "cpu".into(),
+            share: Share::percent(share).unwrap(),
+            batch: Batch::new(batch).unwrap(),
+            default: Picos(default),
+            tuned: Picos(tuned),
+            p99: Picos(tuned + 1_000_000),
+            ratio: None,
+            grade: NoiseGrade::A,
+        };
+        Page {
+            title: "<script>alert(1)</script>".into(),
+            latencies: vec![latency(50.0, 1, 4_000_000_000, 2_000_000_000), latency(100.0, 4, 9_000_000_000, 4_000_000_000)],
+            ..Page::default()
+        }
+    }
+
+    #[test]
+    fn text_from_files_is_escaped_and_scripts_are_forbidden() {
+        let html = html(&page());
+        assert!(!html.contains("<script") && html.contains("&lt;script&gt;") && html.contains("net&lt;1&gt;"));
+        assert!(html.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn an_empty_run_makes_a_page_too() {
+        assert!(html(&Page::default()).ends_with("</main></body></html>\n"));
+    }
+}
