@@ -5,5 +5,6 @@
 pub mod cli;
 pub mod device;
 pub mod graph;
+pub mod passes;
 pub mod report;
 pub mod task;

@@ -7,6 +7,7 @@
 //! Invariant: graphs are changed through passes and the [`Builder`] only, and [`verify`] holds after each.
 
 mod builder;
+mod compact;
 pub mod text;
 mod value;
 mod verify;

@@ -220,7 +220,7 @@ fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
 }
 
 /// Empty lists name their kind, for `[]` alone is a list of whole numbers.
-fn attribute_text(value: &Attribute) -> String {
+pub(crate) fn attribute_text(value: &Attribute) -> String {
     match value {
         Attribute::Int(value) => value.to_string(),
         Attribute::Float(value) => format!("{value:?}"),

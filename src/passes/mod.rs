@@ -1,0 +1,112 @@
+//! Passes: what makes a graph cheaper without changing what it computes.
+//!
+//! In: a graph as the importer made it, with batch and named axes bound. Out: the same graph with shapes computed, constants
+//! folded, patterns recognised, our operators in place of ONNX's, fused, in the layouts their kernels like. A pass is one file with
+//! one function and one line in [`PASSES`]; [`Pipeline`] runs them in that order, verifies the graph after each and notes the time.
+//!
+//! Passes decide by facts (operators, attributes, types, constants) only: they know no device, no clock and no variant. Rewrites go
+//! through [`rewrite`]: a node is replaced by nodes that make the same values, so every step of a sweep is sound by itself.
+
+mod eliminate_common_subexpressions;
+mod eliminate_dead_code;
+mod infer_and_fold;
+mod pipeline;
+mod remove_identity;
+mod rewrite;
+
+pub use pipeline::{PassRun, Pipeline, Report};
+
+use crate::graph::{Graph, VerifyError};
+use kernels::reference::{Budget, EvaluateError};
+use std::cell::{Cell, RefCell};
+use thiserror::Error;
+
+/// One step of the pipeline.
+pub struct Pass {
+    /// Verb and noun; the name for `--stop-after` and of its folder of file tests.
+    pub name: &'static str,
+    /// One sentence for reports.
+    pub about: &'static str,
+    /// Changes the graph and its bodies; gives the number of changes.
+    pub run: fn(&mut Graph, &Options) -> Result<usize, PassError>,
+}
+
+/// The passes in their order.
+pub static PASSES: &[Pass] = &[
+    Pass { name: "infer_and_fold", about: "infers types and computes what is already known", run: infer_and_fold::run },
+    Pass { name: "remove_identity", about: "removes nodes that change nothing", run: remove_identity::run },
+    Pass {
+        name: "eliminate_common_subexpressions",
+        about: "computes equal things once",
+        run: eliminate_common_subexpressions::run,
+    },
+    Pass { name: "eliminate_dead_code", about: "removes what nobody uses", run: eliminate_dead_code::run },
+];
+
+/// The pass of that name.
+pub fn pass(name: &str) -> Option<&'static Pass> {
+    PASSES.iter().find(|pass| pass.name == name)
+}
+
+/// What passes may use, and where they note what they could not do.
+#[derive(Debug)]
+pub struct Options {
+    /// What folding may still use.
+    pub budget: Budget,
+    /// Rounds of loops that may still be folded.
+    pub rounds: Cell<u64>,
+    /// Nodes that were not folded because a limit was reached: filled by the passes.
+    pub unfolded: RefCell<Vec<Unfolded>>,
+}
+
+impl Options {
+    /// With these limits.
+    pub fn new(limits: FoldLimits) -> Self {
+        let budget = Budget { bytes: Cell::new(limits.bytes), one_bytes: limits.one_bytes, flops: Cell::new(limits.flops) };
+        Options { budget, rounds: Cell::new(limits.rounds), unfolded: RefCell::default() }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new(FoldLimits::default())
+    }
+}
+
+/// Limits of constant folding. Defaults as the command line's `--limit`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct FoldLimits {
+    /// `fold-bytes`: bytes of all folded tensors together.
+    pub bytes: u64,
+    /// `fold-one`: bytes of one folded tensor.
+    pub one_bytes: u64,
+    /// `fold-flop`: floating-point operations in all.
+    pub flops: u64,
+    /// `fold-rounds`: rounds of all folded loops together.
+    pub rounds: u64,
+}
+
+impl Default for FoldLimits {
+    fn default() -> Self {
+        FoldLimits { bytes: 256 << 20, one_bytes: 64 << 20, flops: 2_000_000_000, rounds: 10_000 }
+    }
+}
+
+/// A node that a limit kept from being folded. If it is needed at run time, the plan says so with these words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unfolded {
+    pub node: String,
+    pub op: String,
+    pub reason: EvaluateError,
+}
+
+/// Why the pipeline stopped.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum PassError {
+    /// A pass broke the graph: a bug of ours.
+    #[error("after pass {pass}: {source}")]
+    Broken { pass: &'static str, source: VerifyError },
+    /// A node of the main graph has constant inputs for which its operator is not defined: the model's fault.
+    #[error("node '{node}' ({op}): {source}")]
+    Evaluate { node: String, op: String, source: EvaluateError },
+}
