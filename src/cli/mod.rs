@@ -11,6 +11,7 @@ mod table;
 
 mod completions;
 mod devices;
+mod doctor;
 
 pub use failure::{Exit, Failure};
 pub use screen::Screen;
@@ -72,6 +73,8 @@ pub struct Global {
 pub enum Command {
     /// What is here and what shares of it can be given
     Devices(devices::Arguments),
+    /// Can this machine measure, does everything work
+    Doctor(doctor::Arguments),
     /// Print a script that completes commands in your shell
     Completions(completions::Arguments),
 }
@@ -96,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
     match &parsed.command {
         Command::Devices(arguments) => devices::run(arguments, screen),
+        Command::Doctor(arguments) => doctor::run(arguments, &parsed.global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }
 }
