@@ -9,6 +9,8 @@
 
 pub mod attribute;
 pub mod epilogue;
+#[allow(unsafe_code)]
+pub mod gemm;
 pub mod knob;
 pub mod layout;
 pub mod limits;
@@ -17,6 +19,8 @@ pub mod operand;
 pub mod operator;
 #[allow(unsafe_code)]
 pub mod packed;
+#[allow(unsafe_code)]
+pub mod partition;
 pub mod reference;
 #[allow(unsafe_code)]
 pub mod simd;
@@ -36,7 +40,7 @@ pub use task::{Param, Task};
 pub use tensor::{Datum, Element, Tensor};
 
 /// Every operator with variants, in a fixed order. A new operator is one folder and one line here.
-pub static OPERATORS: &[&Operator] = &[];
+pub static OPERATORS: &[&Operator] = &[&gemm::GEMM];
 
 /// The operator of that id.
 pub fn operator(id: &str) -> Option<&'static Operator> {

@@ -14,6 +14,7 @@ mod avx512;
 pub mod flush;
 pub mod math;
 mod scalar;
+pub mod tile;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;

@@ -1,0 +1,273 @@
+//! A product ready to run: tables of offsets, slices of k, and the loops around the register tile.
+//!
+//! ```text
+//! for slice of k:  for block of positions:  for group of panels:  for tile of positions
+//! ```
+//! A slice of one panel (kc × 16 f32) stays in L1 while the positions pass; a block of positions × kc stays in L2 while the panels
+//! pass.
+
+use crate::epilogue::{Activation, Epilogue};
+use crate::layout::BLOCK;
+use crate::simd::tile::{Finish, Job, Tiles};
+use std::ops::Range;
+
+/// A product of gathered positions with packed panels, without addresses.
+pub struct Product {
+    tiles: Tiles,
+    /// Positions of a full tile.
+    tile_positions: usize,
+    /// Blocks of columns of a full tile.
+    tile_blocks: usize,
+    a_at: Vec<u32>,
+    c_at: Vec<u32>,
+    steps: Vec<u32>,
+    slices: Vec<Slice>,
+    k: usize,
+    columns: usize,
+    c_block: usize,
+    pads: bool,
+    block_positions: usize,
+    alpha: f32,
+    activation: Activation,
+}
+
+/// What a product is made of.
+pub struct Parts {
+    pub tiles: Tiles,
+    /// Positions and columns of a full tile.
+    pub tile: (usize, usize),
+    /// Offset of each position in A.
+    pub a_at: Vec<u32>,
+    /// Offset of each position in C.
+    pub c_at: Vec<u32>,
+    pub steps: Steps,
+    /// The greatest number of k in one slice.
+    pub slice_k: usize,
+    pub columns: usize,
+    /// f32 from one block of sixteen columns of C to the next.
+    pub c_block: usize,
+    /// Whether columns beyond the last are memory of C and become zero.
+    pub pads: bool,
+    /// Positions that pass before the next panel.
+    pub block_positions: usize,
+    pub alpha: f32,
+    pub epilogue: Epilogue,
+}
+
+/// The steps of k: the first `full` of `full_k` values each, the others of `part_k`.
+pub struct Steps {
+    pub at: Vec<u32>,
+    pub full: usize,
+    pub full_k: usize,
+    pub part_k: usize,
+}
+
+impl Steps {
+    /// `k` values in steps of sixteen that lie `stride` apart.
+    pub fn even(k: usize, stride: usize) -> Self {
+        let at = (0..k.div_ceil(BLOCK)).map(|step| offset(step * stride)).collect();
+        Steps { at, full: k / BLOCK, full_k: BLOCK, part_k: k % BLOCK }
+    }
+
+    /// The k of all steps together.
+    pub fn k(&self) -> usize {
+        self.full * self.full_k + (self.at.len() - self.full) * self.part_k
+    }
+}
+
+/// An offset as the tables hold it. Signatures refuse operands of 2³² elements and more.
+pub fn offset(elements: usize) -> u32 {
+    u32::try_from(elements).expect("operands have fewer than 2³² elements")
+}
+
+/// A run of steps.
+#[derive(Copy, Clone, Debug, PartialEq)]
+struct Slice {
+    step: usize,
+    full: usize,
+    full_k: usize,
+    part: usize,
+    part_k: usize,
+    /// The k before it.
+    from_k: usize,
+}
+
+/// Where the operands of one run lie.
+#[derive(Copy, Clone)]
+pub struct Addresses {
+    pub a: *const f32,
+    /// Packed panels.
+    pub b: *const f32,
+    pub c: *mut f32,
+    /// As many as columns; null for none.
+    pub bias: *const f32,
+    /// In the order of C; null for none.
+    pub residual: *const f32,
+}
+
+// SAFETY: addresses only; who runs a product on them answers for their use.
+unsafe impl Send for Addresses {}
+// SAFETY: as above.
+unsafe impl Sync for Addresses {}
+
+impl Product {
+    /// A product. Panics when its tile is not one of its instruction set's.
+    pub fn new(parts: Parts) -> Self {
+        assert!(parts.tiles.has(parts.tile.0, parts.tile.1), "rules keep the tile to those of the instruction set");
+        assert_eq!(parts.a_at.len(), parts.c_at.len(), "every position is read and written");
+        let slices = slices(&parts.steps, parts.slice_k);
+        Product {
+            tiles: parts.tiles,
+            tile_positions: parts.tile.0,
+            tile_blocks: parts.tile.1 / BLOCK,
+            a_at: parts.a_at,
+            c_at: parts.c_at,
+            k: parts.steps.k(),
+            steps: parts.steps.at,
+            slices,
+            columns: parts.columns,
+            c_block: parts.c_block,
+            pads: parts.pads,
+            block_positions: parts.block_positions.max(1),
+            alpha: parts.alpha,
+            activation: parts.epilogue.activation,
+        }
+    }
+
+    /// The number of positions.
+    pub fn positions(&self) -> usize {
+        self.a_at.len()
+    }
+
+    /// The number of panels of sixteen columns.
+    pub fn panels(&self) -> usize {
+        self.columns.div_ceil(BLOCK)
+    }
+
+    /// Positions of a full tile: the granule for splitting positions.
+    pub fn tile_positions(&self) -> usize {
+        self.tile_positions
+    }
+
+    /// Panels of a full tile: the granule for splitting panels.
+    pub fn tile_blocks(&self) -> usize {
+        self.tile_blocks
+    }
+
+    /// f32 of one packed panel.
+    pub fn panel_len(&self) -> usize {
+        self.k * BLOCK
+    }
+
+    /// Computes C for some positions and panels.
+    ///
+    /// # Safety
+    /// The instruction set of the tiles is there. A is readable wherever the tables point for these positions, B holds the panels,
+    /// bias and residual are null or readable likewise, and this thread alone writes C at these positions and panels.
+    pub unsafe fn run(&self, addresses: &Addresses, positions: Range<usize>, panels: Range<usize>) {
+        let last = self.slices.len() - 1;
+        for (i, slice) in self.slices.iter().enumerate() {
+            let mut from = positions.start;
+            while from < positions.end {
+                let count = self.block_positions.min(positions.end - from);
+                // SAFETY: by this function's contract.
+                unsafe { self.pass(addresses, from, count, panels.clone(), slice, i > 0, i == last) };
+                from += count;
+            }
+        }
+    }
+
+    /// One slice of k for one block of positions.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[expect(clippy::too_many_arguments, reason = "the loop body of `run`")]
+    unsafe fn pass(
+        &self,
+        addresses: &Addresses,
+        from: usize,
+        count: usize,
+        panels: Range<usize>,
+        slice: &Slice,
+        resume: bool,
+        last: bool,
+    ) {
+        let mut job = Job {
+            a: addresses.a,
+            a_at: self.a_at.as_ptr(),
+            steps: self.steps[slice.step..].as_ptr(),
+            full: slice.full,
+            full_k: slice.full_k,
+            part: slice.part,
+            part_k: slice.part_k,
+            b: addresses.b,
+            b_panel: self.panel_len(),
+            c: addresses.c,
+            c_at: self.c_at.as_ptr(),
+            c_block: self.c_block,
+            columns: 0,
+            pads: self.pads,
+            resume,
+            finish: None,
+        };
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let blocks = self.tile_blocks.min(panels.end - panel);
+            job.columns = (blocks * BLOCK).min(self.columns - panel * BLOCK);
+            // SAFETY: panel < panels(), so the places are inside the operands; an absent bias or residual stays null.
+            unsafe {
+                job.b = addresses.b.add(panel * self.panel_len() + slice.from_k * BLOCK);
+                job.c = addresses.c.add(panel * self.c_block);
+                if last {
+                    let further = |at: *const f32, by: usize| if at.is_null() { at } else { at.add(by) };
+                    job.finish = Some(Finish {
+                        alpha: self.alpha,
+                        bias: further(addresses.bias, panel * BLOCK),
+                        residual: further(addresses.residual, panel * self.c_block),
+                        activation: self.activation,
+                    });
+                }
+                self.tiles.run(&job, blocks, from, count, self.tile_positions);
+            }
+            panel += blocks;
+        }
+    }
+}
+
+/// Cuts steps into slices of at most `most_k` values, but at least one step each. No step makes one empty slice, so that a product
+/// over nothing still writes its zeros.
+fn slices(steps: &Steps, most_k: usize) -> Vec<Slice> {
+    let empty = |step, from_k| Slice { step, full: 0, full_k: steps.full_k, part: 0, part_k: steps.part_k, from_k };
+    let mut all = vec![empty(0, 0)];
+    let mut from_k = 0;
+    for step in 0..steps.at.len() {
+        let k = if step < steps.full { steps.full_k } else { steps.part_k };
+        let so_far = from_k - all.last().map_or(0, |slice| slice.from_k);
+        if so_far > 0 && so_far + k > most_k {
+            all.push(empty(step, from_k));
+        }
+        let slice = all.last_mut().expect("it starts with one");
+        if step < steps.full {
+            slice.full += 1;
+        } else {
+            slice.part += 1;
+        }
+        from_k += k;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_cover_all_steps() {
+        let steps = Steps { at: vec![0; 7], full: 5, full_k: 16, part_k: 3 };
+        let cut = slices(&steps, 32);
+        assert_eq!(cut.iter().map(|slice| (slice.full, slice.part)).collect::<Vec<_>>(), [(2, 0), (2, 0), (1, 2)]);
+        assert_eq!(cut[2].from_k, 64);
+        assert_eq!(slices(&steps, 1).len(), 7);
+        assert_eq!(slices(&Steps::even(0, 16), 32).len(), 1);
+    }
+}
