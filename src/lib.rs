@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod device;
+pub mod execute;
 pub mod graph;
 pub mod passes;
 pub mod report;
