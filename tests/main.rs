@@ -4,6 +4,7 @@
 //! checkout does not have it.
 
 mod cli;
+mod execute;
 mod files;
 mod interpret;
 #[allow(dead_code)]

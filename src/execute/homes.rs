@@ -99,7 +99,7 @@ pub(super) fn find(
         views: vec![false; graph.nodes.len()],
     };
     for (i, id) in graph.inputs.iter().chain(captured).enumerate() {
-        let external = (!body).then(|| MemoryHome::Input(i as u32));
+        let external = (!body).then_some(MemoryHome::Input(i as u32));
         homes.settle(graph, *id, 0, external, limit)?;
         if body {
             homes.keep(*id, end);

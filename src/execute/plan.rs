@@ -1,12 +1,13 @@
 //! A plan: one instance of a program, with its memory, ready to run.
 
 use super::compile::{Compiler, Configs, PlanError};
-use super::memory::{Memory, Releaser};
+use super::memory::{Home, Memory, Releaser, Span};
 use super::program::{Action, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
 use super::untuned;
 use crate::graph::{Graph, Type};
 use bytes::Bytes;
 use kernels::reference::EvaluateError;
+use kernels::simd::FlushDenormals;
 use kernels::{BuildError, Datum, Limits, Task, Tensor};
 use rayon::ThreadPool;
 use std::sync::Arc;
@@ -242,6 +243,7 @@ impl Plan {
             }
         }
         let mut run = || {
+            let _flushed = FlushDenormals::new();
             let memory = binding.memory();
             steps(program, memory, slots, children, times.as_deref_mut())?;
             program.outputs.iter().enumerate().try_for_each(|(i, output)| deliver(memory, slots, i, &output.source, &output.port))
@@ -303,7 +305,6 @@ fn steps(
 
 /// Copies an output of fixed size that was not made in the caller's buffer.
 fn deliver(memory: &mut Memory, slots: &[Option<Datum>], index: usize, source: &Source, port: &Port) -> Result<(), RunError> {
-    use super::memory::{Home, Span};
     let Some(bytes) = port.ty.fixed_bytes() else { return Ok(()) };
     let to = Span { home: Home::Output(index as u32), offset: 0, bytes };
     let wrong = |reason| RunError::Result { node: port.name.clone(), op: "output".to_owned(), reason };

@@ -1,0 +1,153 @@
+//! Plans compute what graphs say.
+
+use kernels::{Datum, Isa, Limits, Tensor};
+use tunewright::execute::{Configs, Plan, PlanError, RunError};
+use tunewright::graph::text;
+
+pub const LIMITS: Limits = Limits { isa: Isa::Scalar, units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
+
+fn plan(graph: &str) -> Plan {
+    let graph = text::parse(graph).expect("the graph parses");
+    Plan::compile(&graph, &Configs::new(), &LIMITS).expect("the graph compiles")
+}
+
+fn run(graph: &str, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
+    let outputs = plan(graph).run(inputs).expect("the plan runs");
+    outputs.into_iter().map(|datum| datum.tensor().expect("a tensor").clone()).collect()
+}
+
+fn row(values: &[f32]) -> Tensor {
+    Tensor::new(vec![values.len()], values.to_vec())
+}
+
+#[test]
+fn views_inputs_and_constants_come_out_as_outputs() {
+    let graph = "
+        input %x: f32[2,3]
+        $c: f32[2] = [1,2]
+        $s: i64[1] = [6]
+        %y: f32[6] = Reshape(%x, $s)
+        output %y as \"y\"
+        output %x as \"x\"
+        output %y as \"again\"
+        output $c as \"c\"";
+    let x = Tensor::new(vec![2, 3], vec![1f32, 2., 3., 4., 5., 6.]);
+    let outputs = run(graph, &[("x", x.clone())]);
+    let y = row(&[1., 2., 3., 4., 5., 6.]);
+    assert_eq!(outputs, [y.clone(), x, y, row(&[1., 2.])]);
+}
+
+#[test]
+fn a_static_plan_runs_between_the_callers_buffers() {
+    let mut plan = plan("input %x: f32[3]\n$a: i64[1] = [1]\n%y: f32[3,1] = Unsqueeze(%x, $a)\noutput %y as \"y\"");
+    assert!(plan.is_static());
+    let (x, mut y) = ([1f32, 2., 3.], [0f32; 3]);
+    plan.run_into(&[bytemuck::cast_slice(&x)], &mut [bytemuck::cast_slice_mut(&mut y)]).unwrap();
+    assert_eq!(x, y);
+    let short = plan.run_into(&[&[0; 8]], &mut [bytemuck::cast_slice_mut(&mut y)]);
+    assert!(matches!(short, Err(RunError::Buffer { found: 8, wanted: 12, .. })), "{short:?}");
+}
+
+#[test]
+fn carried_values_may_change_places() {
+    let graph = "
+        input %a: f32[2]
+        input %b: f32[2]
+        input %n: i64[]
+        $go: bool[] = [1]
+        %p: f32[2], %q: f32[2], %s: f32[3,2] = Loop(%n, $go, %a, %b) body={
+          input %i: i64[]
+          input %c: bool[]
+          input %x: f32[2]
+          input %y: f32[2]
+          %d: bool[] = Identity(%c)
+          output %d
+          output %y
+          output %x
+          output %x
+        }
+        output %p as \"p\"
+        output %q as \"q\"
+        output %s as \"s\"";
+    let inputs = |n: i64| [("a", row(&[1., 2.])), ("b", row(&[3., 4.])), ("n", Tensor::scalar(n))];
+    let outputs = run(graph, &inputs(3));
+    let stacked = Tensor::new(vec![3, 2], vec![1f32, 2., 3., 4., 1., 2.]);
+    assert_eq!(outputs, [row(&[3., 4.]), row(&[1., 2.]), stacked]);
+    let wrong = plan(graph).run(&inputs(2)).unwrap_err();
+    assert!(matches!(wrong, RunError::Result { .. }), "a loop that stacks less than the graph says: {wrong}");
+}
+
+#[test]
+fn a_loop_of_unknown_length_stacks_what_it_made() {
+    let graph = "
+        input %a: f32[2]
+        input %n: i64[]
+        %p: f32[2], %s: f32[K,2] = Loop(%n, _, %a) body={
+          input %i: i64[]
+          input %c: bool[]
+          input %x: f32[2]
+          output %c
+          output %x
+          output %x
+        }
+        output %s as \"s\"";
+    let mut plan = plan(graph);
+    for n in [2usize, 0, 3] {
+        let outputs = plan.run(&[("a", row(&[1., 2.])), ("n", Tensor::scalar(n as i64))]).unwrap();
+        assert_eq!(outputs, [Datum::Tensor(Tensor::new(vec![n, 2], [1f32, 2.].repeat(n)))]);
+    }
+}
+
+#[test]
+fn a_scan_goes_both_ways_along_any_axis() {
+    let graph = "
+        input %x: f32[2,3]
+        %y: f32[2,3] = Scan(%x) num_scan_inputs=1 scan_input_axes=[1] scan_input_directions=[1] scan_output_axes=[1] body={
+          input %e: f32[2]
+          output %e
+        }
+        output %y as \"y\"";
+    let outputs = run(graph, &[("x", Tensor::new(vec![2, 3], vec![1f32, 2., 3., 4., 5., 6.]))]);
+    assert_eq!(outputs, [Tensor::new(vec![2, 3], vec![3f32, 2., 1., 6., 5., 4.])]);
+}
+
+#[test]
+fn an_if_takes_the_branch_of_its_condition_with_what_it_captures() {
+    let graph = "
+        input %c: bool[]
+        input %x: f32[2]
+        $k: f32[2] = [7,8]
+        %y: f32[2] = If(%c) then_branch={
+          capture %v: f32[2] = %x
+          output %v
+        } else_branch={
+          capture %v: f32[2] = $k
+          output %v
+        }
+        output %y as \"y\"";
+    for (truth, wanted) in [(true, [1., 2.]), (false, [7., 8.])] {
+        let outputs = run(graph, &[("c", Tensor::bools(vec![], vec![truth])), ("x", row(&[1., 2.]))]);
+        assert_eq!(outputs, [row(&wanted)]);
+    }
+}
+
+#[test]
+fn wrong_inputs_are_told_by_name() {
+    let mut plan = plan("input %x: f32[N,3]\noutput %x as \"y\"");
+    let of = |plan: &mut Plan, name: &str, tensor| plan.run(&[(name, tensor)]).unwrap_err().to_string();
+    let good = Tensor::new(vec![5, 3], vec![0f32; 15]);
+    assert!(plan.run(&[("x", good.clone())]).is_ok(), "an open axis takes any size");
+    assert_eq!(of(&mut plan, "z", good), "there is no input \"z\"; the model has x");
+    assert_eq!(plan.run(&[]).unwrap_err().to_string(), "input \"x\" is missing");
+    let wide = Tensor::new(vec![1, 4], vec![0f32; 4]);
+    assert_eq!(of(&mut plan, "x", wide), "\"x\" is f32[1,4], the model wants f32[N,3]");
+}
+
+#[test]
+fn a_plan_over_the_limit_is_refused_before_anything_is_allocated() {
+    let graph = text::parse(
+        "input %x: f32[1]\n%y: f32[1024,1024,1024,1024] = ConstantOfShape(%x)\n%z: f32[1] = Shape(%y)\noutput %z as \"z\"",
+    );
+    let error = Plan::compile(&graph.unwrap(), &Configs::new(), &LIMITS).err();
+    assert!(matches!(error, Some(PlanError::LimitExceeded { need: 0x40000000000, .. })), "{error:?}");
+}
