@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod attribute;
+pub mod elementwise;
 pub mod epilogue;
 #[allow(unsafe_code)]
 pub mod gemm;
@@ -22,9 +23,12 @@ pub mod packed;
 #[allow(unsafe_code)]
 pub mod partition;
 pub mod reference;
+pub mod row_split;
 #[allow(unsafe_code)]
 pub mod simd;
+pub mod strides;
 pub mod task;
+mod task_operands;
 pub mod tensor;
 
 pub use attribute::{Attribute, Attributes};
@@ -37,10 +41,11 @@ pub use operator::{
 };
 pub use packed::Packed;
 pub use task::{Param, Task};
+pub use task_operands::from_front;
 pub use tensor::{Datum, Element, Tensor};
 
 /// Every operator with variants, in a fixed order. A new operator is one folder and one line here.
-pub static OPERATORS: &[&Operator] = &[&gemm::GEMM];
+pub static OPERATORS: &[&Operator] = &[&gemm::GEMM, &elementwise::ELEMENTWISE];
 
 /// The operator of that id.
 pub fn operator(id: &str) -> Option<&'static Operator> {

@@ -12,6 +12,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod flush;
+pub mod lanewise;
 pub mod math;
 mod scalar;
 pub mod tile;

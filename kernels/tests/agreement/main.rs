@@ -5,11 +5,12 @@
 
 mod dense;
 mod harness;
+mod memory;
 
 /// Every operator must have tasks here: a new one without agreement tests does not pass.
 #[test]
 fn every_operator_is_covered() {
-    let covered: Vec<&str> = [dense::OPERATORS].concat();
+    let covered: Vec<&str> = [dense::OPERATORS, memory::OPERATORS].concat();
     for operator in kernels::OPERATORS {
         assert!(covered.contains(&operator.id), "operator '{}' has no agreement test", operator.id);
     }

@@ -1,0 +1,40 @@
+//! Tasks of the memory-bound operators: plain ones, awkward extents (1, primes, one over a tile), every layout, every path of a
+//! variant.
+
+use crate::harness::check;
+
+pub static OPERATORS: &[&str] = &["elementwise"];
+
+#[test]
+fn elementwise_of_rows_and_blocks() {
+    check(&[
+        "elementwise expr=relu(add(a,b)) a=[2,37] b=[2,37] y=[2,37]",
+        "elementwise expr=mul(a,sigmoid(add(a,b))) a=[3,5,257] b=[257] y=[3,5,257]",
+        "elementwise expr=add(mul(a,b),c) a=[4,7,9] b=[7,1] c=[4,1,9] y=[4,7,9]",
+        "elementwise expr=where(less(a,0.0),mul(a,b),a) a=[2,3,5,7] b=[3,1,1] y=[2,3,5,7]",
+        "elementwise expr=exp(a) a=[1] y=[1]",
+        "elementwise expr=add(a,1.5) a=[] y=[]",
+        "elementwise expr=a a=[3,1] y=[3,1]",
+        "elementwise expr=gelu(sub(a,b)) a=[1025] b=[1] y=[1025]",
+        "elementwise expr=tanh(erf(min(a,max(b,neg(a))))) a=[2049] b=[2049] y=[2049]",
+        "elementwise expr=div(sqrt(abs(a)),add(softplus(b),pow(abs(a),2.5))) a=[3,77] b=[77] y=[3,77]",
+        "elementwise expr=elu(a,0.5) a=[99] y=[99]",
+        "elementwise expr=clip(hard_sigmoid(a,0.2,0.5),0.1,leaky_relu(b,0.1)) a=[5,33] b=[5,33] y=[5,33]",
+        "elementwise expr=add(mul(a,3),b) a=[5,33] b=[33] y=[5,33] a_type=i64 b_type=i64 y_type=i64",
+        "elementwise expr=sub(mul(a,b),7) a=[5,33] b=[5,1] y=[5,33] a_type=i32 b_type=i32 y_type=i32",
+        "elementwise expr=and(less(a,b),not(equal(c,3))) a=[5,33] b=[33] c=[5,1] c_type=i64 y=[5,33] y_type=bool",
+        "elementwise expr=where(or(a,b),c,-inf) a=[5,1] b=[33] a_type=bool b_type=bool c=[1,33] y=[5,33]",
+        "elementwise expr=cast(greater(a,0.25),f32) a=[700] y=[700]",
+        "elementwise expr=cast(cast(a,f32),i64) a=[70] a_type=i32 y=[70] y_type=i64",
+        "elementwise expr=mod(a,7) a=[70] a_type=i64 y=[70] y_type=i64",
+        "elementwise expr=add(a,b) a=[2,20,5,7] a_layout=channels16h1 b=[2,20,5,7] b_layout=channels16h0 y=[2,20,5,7] y_layout=channels16h2",
+        "elementwise expr=relu(add(mul(a,b),c)) a=[2,37,5,7] a_layout=channels16h0 b=[37,1,1] c=[1,37,1,1] y=[2,37,5,7] y_layout=channels16h0",
+        "elementwise expr=mul(a,sigmoid(b)) a=[2,37,5,7] a_layout=channels16h0 b=[2,37,1,1] b_layout=channels16h0 y=[2,37,5,7] y_layout=channels16h1",
+        "elementwise expr=mul(a,hard_sigmoid(b,0.16,0.5)) a=[2,32,15,17] a_layout=channels16h1 b=[2,32,1,1] y=[2,32,15,17] y_layout=channels16h1",
+        "elementwise expr=add(exp(a),b) a=[2,20,5,7] a_layout=channels16h0 b=[2,1,5,7] y=[2,20,5,7] y_layout=channels16h0",
+        "elementwise expr=add(a,b) a=[2,20,5,7] a_layout=channels16h0 b=[20,5,7] y=[2,20,5,7] y_layout=channels16h1",
+        "elementwise expr=where(b,a,0.0) a=[2,20,5,7] a_layout=channels16h0 b=[2,20,1,7] b_type=bool y=[2,20,5,7] y_layout=channels16h1",
+        "elementwise expr=gelu(add(a,b)) a=[2,3,9,40] a_layout=columns16 b=[40] y=[2,3,9,40] y_layout=columns16",
+        "elementwise expr=mul(add(a,b),c) a=[9,40] a_layout=columns16 b=[9,1] c=[9,40] y=[9,40] y_layout=columns16",
+    ]);
+}
