@@ -1,0 +1,125 @@
+//! Measuring: config → trial.
+//!
+//! A [`Bench`] owns one grant of a device. It verifies a config on fresh operands before it times it, times rivals interleaved
+//! ([`race`]), and lets a finalist meet the default in a paired run-off. A candidate that is wrong, hangs or crashes is a [`Trial`]
+//! with that outcome and costs nothing but itself; an error is what stops the caller. Nothing here chooses the next config or writes
+//! to the store.
+//!
+//! Three benches stand behind the trait: [`bench`] is the real one, through worker processes; [`replay`] answers from recorded trials; [`fake`]
+//! makes times up, with noise, drift, hangs, crashes and wrong results on demand.
+
+pub mod fake;
+pub mod noise;
+pub mod race;
+pub mod replay;
+
+use kernels::Task;
+use schema::{Config, FailureClass, Outcome, Picos, Ratio, Timing};
+use std::time::Duration;
+use thiserror::Error;
+
+/// How much is spent on a measurement.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Effort {
+    /// Samples of a config that stays in the race; one that falls behind gets fewer.
+    pub samples: u32,
+    /// The least length of a sample: shorter kernels run several times in one.
+    pub sample_min: Picos,
+    /// The race is cut after about this time; at least three samples are taken of everything.
+    pub limit: Duration,
+}
+
+impl Effort {
+    /// For search: a few milliseconds per config.
+    pub const SEARCH: Effort = Effort { samples: 9, sample_min: Picos(20_000_000), limit: Duration::from_millis(250) };
+    /// For a run-off: as many pairs as a difference of 2 % needs on a quiet machine.
+    pub const RUNOFF: Effort = Effort { samples: 24, sample_min: Picos(40_000_000), limit: Duration::from_millis(600) };
+}
+
+/// One config, measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    pub config: Config,
+    pub outcome: Outcome,
+}
+
+impl Trial {
+    /// A trial without a time. `detail` is cut to the 512 bytes a record holds.
+    pub fn failed(config: &Config, class: FailureClass, detail: &str) -> Self {
+        let mut end = detail.len().min(512);
+        while !detail.is_char_boundary(end) {
+            end -= 1;
+        }
+        Trial { config: config.clone(), outcome: Outcome::Failed { class, detail: detail[..end].to_owned() } }
+    }
+
+    /// The median time, if it has one.
+    pub fn time(&self) -> Option<Picos> {
+        match &self.outcome {
+            Outcome::Ok { timing, .. } => Some(timing.median),
+            Outcome::Failed { .. } => None,
+        }
+    }
+}
+
+/// A default and its rival, measured in pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Runoff {
+    Ok {
+        default: Timing,
+        rival: Timing,
+        /// Time of the default over time of the rival.
+        ratio: Ratio,
+    },
+    /// One of the two fell; `rival` tells which.
+    Failed { rival: bool, class: FailureClass, detail: String },
+}
+
+/// Why nothing can be measured.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum MeasureError {
+    #[error("cannot start a worker: {0}")]
+    Spawn(String),
+    #[error("three workers in a row died before they measured anything: {0}")]
+    Lost(String),
+    #[error("the replay has no trial of '{config}' for '{task}'")]
+    NotRecorded { task: String, config: String },
+}
+
+/// Measures configs on one grant.
+pub trait Bench {
+    /// Verifies and times every config, interleaved: one trial each, in order.
+    ///
+    /// # Errors
+    /// [`MeasureError`] when the bench itself fails; never for a candidate.
+    fn race(&mut self, task: &Task, configs: &[Config], effort: &Effort) -> Result<Vec<Trial>, MeasureError>;
+
+    /// Times a rival against the default in pairs, alone on its cores.
+    ///
+    /// # Errors
+    /// As [`Bench::race`].
+    fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError>;
+}
+
+/// Where the loop reads the time: the monotonic clock, or a made-up one.
+pub trait Clock: Send + Sync {
+    /// Time since some fixed instant.
+    fn now(&self) -> Duration;
+}
+
+/// The monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Monotonic(std::time::Instant);
+
+impl Monotonic {
+    /// Starts at 0 now.
+    pub fn start() -> Self {
+        Monotonic(std::time::Instant::now())
+    }
+}
+
+impl Clock for Monotonic {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
