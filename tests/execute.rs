@@ -151,3 +151,53 @@ fn a_plan_over_the_limit_is_refused_before_anything_is_allocated() {
     let error = Plan::compile(&graph.unwrap(), &Configs::new(), &LIMITS).err();
     assert!(matches!(error, Some(PlanError::LimitExceeded { need: 0x40000000000, .. })), "{error:?}");
 }
+
+/// Products with a residual, and the layout between them that only kernels know: the same as the references, twice.
+#[test]
+fn kernels_compute_what_their_references_say() {
+    let graph = text::parse(
+        "
+        input %f: f32[6,20]
+        input %r: f32[6,33]
+        $w: f32[20,33] = fill(1)
+        $b: f32[33] = fill(2)
+        $v: f32[33,5] = fill(3)
+        %h: f32[6,33] columns16 = gemm(%f, $w, $b) epilogue=\"bias+relu\"
+        %y: f32[6,5] = gemm(%h, $v)
+        %z: f32[6,33] = gemm(%f, $w, $b, %r) epilogue=\"bias+residual+tanh\"
+        output %y as \"y\"
+        output %z as \"z\"",
+    )
+    .expect("the graph parses");
+    let x = Tensor::new(vec![6, 20], (0..120).map(|i| (i as f32 * 0.37).sin()).collect());
+    let r = Tensor::new(vec![6, 33], (0..198).map(|i| (i as f32 * 0.71).cos()).collect());
+    let inputs = [Datum::Tensor(x.clone()), Datum::Tensor(r.clone())];
+    let wanted = crate::interpret::outputs(&graph, &inputs, &Default::default()).expect("the references compute it");
+    let mut plan = Plan::compile(&graph, &Configs::new(), &LIMITS).expect("the graph compiles");
+    for _ in 0..2 {
+        let found = plan.run(&[("r", r.clone()), ("f", x.clone())]).expect("the plan runs");
+        found.iter().zip(&wanted).for_each(|(a, b)| crate::interpret::near(a, b, 1e-5).expect("they agree"));
+    }
+    let memory = plan.memory();
+    assert!(memory.prepared_bytes > 0 && memory.constant_bytes == 0, "weights are prepared and not kept: {memory:?}");
+    plan.set_profiling(true);
+    plan.run(&[("r", r), ("f", x)]).expect("the plan runs");
+    let profile = plan.profile();
+    assert_eq!(profile.iter().map(|step| step.facts.op.as_str()).collect::<Vec<_>>(), ["gemm"; 3]);
+    assert!(profile[0].facts.task.as_ref().is_some_and(|(task, _)| task.starts_with("gemm ")));
+}
+
+#[test]
+fn a_second_instance_shares_weights_and_not_activations() {
+    let graph = text::parse("input %x: f32[4,8]\n$w: f32[8,8] = fill(1)\n%y: f32[4,8] = gemm(%x, $w)\noutput %y as \"y\"");
+    let mut one = Plan::compile(&graph.unwrap(), &Configs::new(), &LIMITS).unwrap();
+    let mut two = one.another().unwrap();
+    let x = |v: f32| [("x", Tensor::new(vec![4, 8], vec![v; 32]))];
+    let (a, b) = std::thread::scope(|scope| {
+        let a = scope.spawn(|| one.run(&x(1.0)).unwrap());
+        let b = scope.spawn(|| two.run(&x(2.0)).unwrap());
+        (a.join().unwrap(), b.join().unwrap())
+    });
+    let double: Vec<f32> = a[0].tensor().unwrap().values::<f32>().unwrap().iter().map(|v| v * 2.0).collect();
+    assert_eq!(b[0].tensor().unwrap().values::<f32>().unwrap()[..], double[..]);
+}

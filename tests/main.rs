@@ -3,6 +3,7 @@
 //! A test that needs the shared material (models, evil files) asks [`shared`] for it and returns, with a line on stderr, when this
 //! checkout does not have it.
 
+mod allocations;
 mod cli;
 mod execute;
 mod files;

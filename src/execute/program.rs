@@ -141,9 +141,9 @@ impl Program {
 }
 
 impl Type {
-    /// The bytes of a tensor in rows, when type and shape are known; `None` for texts.
+    /// The bytes of a tensor in rows, when type and shape are known; `None` for texts. Allocates nothing.
     pub(super) fn fixed_bytes(&self) -> Option<usize> {
         let dtype = self.dtype().filter(|dtype| *dtype != DType::String)?;
-        self.fixed_shape()?.iter().try_fold(dtype.bytes(), |bytes, &dim| bytes.checked_mul(dim))
+        self.shape()?.iter().try_fold(dtype.bytes(), |bytes, dim| bytes.checked_mul(dim.fixed()?))
     }
 }
