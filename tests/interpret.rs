@@ -11,6 +11,7 @@ use tunewright::task;
 #[derive(Debug)]
 pub enum Stop {
     /// An operator without a reference, or a type the generator of inputs does not make.
+    #[allow(dead_code, reason = "shown by Debug")]
     Unsupported(String),
     Failed(String),
 }

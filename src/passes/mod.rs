@@ -9,10 +9,24 @@
 
 mod eliminate_common_subexpressions;
 mod eliminate_dead_code;
+mod fold_batch_norm;
+mod fuse_elementwise;
+mod fuse_epilogue;
 mod infer_and_fold;
+mod lower_elementwise;
+mod lower_matrix_product;
+mod lowering;
 mod pipeline;
+mod product;
+mod recognise_gelu;
+mod recognise_hard_swish;
+mod recognise_layer_norm;
+mod recognise_silu;
+mod recognise_softmax;
 mod remove_identity;
 mod rewrite;
+mod simplify_arithmetic;
+mod simplify_shapes;
 
 pub use pipeline::{PassRun, Pipeline, Report};
 
@@ -35,12 +49,32 @@ pub struct Pass {
 pub static PASSES: &[Pass] = &[
     Pass { name: "infer_and_fold", about: "infers types and computes what is already known", run: infer_and_fold::run },
     Pass { name: "remove_identity", about: "removes nodes that change nothing", run: remove_identity::run },
+    Pass { name: "simplify_arithmetic", about: "removes arithmetic that changes nothing", run: simplify_arithmetic::run },
+    Pass { name: "simplify_shapes", about: "brings moves of data to one form", run: simplify_shapes::run },
     Pass {
         name: "eliminate_common_subexpressions",
         about: "computes equal things once",
         run: eliminate_common_subexpressions::run,
     },
     Pass { name: "eliminate_dead_code", about: "removes what nobody uses", run: eliminate_dead_code::run },
+    Pass { name: "fold_batch_norm", about: "puts batch normalisation into weights", run: fold_batch_norm::run },
+    Pass { name: "recognise_gelu", about: "finds GELU in its parts", run: recognise_gelu::run },
+    Pass { name: "recognise_silu", about: "finds SiLU in its parts", run: recognise_silu::run },
+    Pass { name: "recognise_hard_swish", about: "finds hard swish in its parts", run: recognise_hard_swish::run },
+    Pass { name: "recognise_layer_norm", about: "finds layer normalisation in its parts", run: recognise_layer_norm::run },
+    Pass { name: "recognise_softmax", about: "finds softmax in its parts", run: recognise_softmax::run },
+    Pass { name: "lower_matrix_product", about: "MatMul and Gemm become gemm", run: lower_matrix_product::run },
+    Pass {
+        name: "lower_elementwise",
+        about: "operators on elements become elementwise expressions",
+        run: lower_elementwise::run,
+    },
+    Pass {
+        name: "fuse_epilogue",
+        about: "puts bias, residual and activation into products and convolutions",
+        run: fuse_epilogue::run,
+    },
+    Pass { name: "fuse_elementwise", about: "puts chains of elementwise nodes into one", run: fuse_elementwise::run },
 ];
 
 /// The pass of that name.

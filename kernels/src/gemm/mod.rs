@@ -16,13 +16,13 @@
 //! is constant where B is.
 
 mod host_gemv;
-pub mod host_packed;
+mod host_packed;
 pub mod pack;
 pub mod product;
 mod reference;
 mod shape;
 
-pub use shape::{Shape, push_epilogue};
+pub use shape::Shape;
 
 use crate::{BuildError, Operator, Task};
 
