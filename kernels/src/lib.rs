@@ -8,6 +8,8 @@
 #![deny(unsafe_code)]
 
 pub mod attribute;
+#[allow(unsafe_code)]
+pub mod conv2d;
 pub mod elementwise;
 pub mod epilogue;
 #[allow(unsafe_code)]
@@ -45,7 +47,12 @@ pub use task_operands::from_front;
 pub use tensor::{Datum, Element, Tensor};
 
 /// Every operator with variants, in a fixed order. A new operator is one folder and one line here.
-pub static OPERATORS: &[&Operator] = &[&gemm::GEMM, &elementwise::ELEMENTWISE];
+#[rustfmt::skip]
+pub static OPERATORS: &[&Operator] = &[
+    &gemm::GEMM,
+    &conv2d::CONV2D,
+    &elementwise::ELEMENTWISE,
+];
 
 /// The operator of that id.
 pub fn operator(id: &str) -> Option<&'static Operator> {

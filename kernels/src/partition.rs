@@ -27,7 +27,7 @@ pub fn share(total: usize, granule: usize, parts: usize, index: usize) -> Range<
 
 /// An address that parts of one operand's work may carry to another thread: each writes a place of its own.
 #[derive(Copy, Clone)]
-pub(crate) struct Shared<T>(pub *mut T);
+pub struct Shared<T>(pub *mut T);
 
 // SAFETY: only an address; the duty to write disjoint places is stated where it is used.
 unsafe impl<T> Send for Shared<T> {}
@@ -36,7 +36,7 @@ unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     /// The address. A method, so that closures capture the whole and not the field.
-    pub(crate) fn get(self) -> *mut T {
+    pub fn get(self) -> *mut T {
         self.0
     }
 }

@@ -4,11 +4,11 @@
 
 use super::Shape;
 use super::pack::{pack_a_transposed, pack_b};
-use super::product::{Addresses, Parts, Product, Steps, offset};
+use super::product::{Addresses, Parts, Product, Steps, Tail, offset};
 use crate::knob::{Knob, Rule};
 use crate::layout::BLOCK;
 use crate::partition::{Shared, for_each_part, share};
-use crate::simd::tile::Tiles;
+use crate::simd::tile::{BLOCKS_MAX, Tiles};
 use crate::{BuildError, Isa, Kernel, Layout, Limits, Operands, Packed, Request, Task, Variant};
 use schema::{Config, KnobValue};
 
@@ -174,20 +174,23 @@ impl HostPacked {
         let product = Product::new(Parts {
             tiles: Tiles::of(limits.isa, config.name("prefetch") == Some("near")),
             tile,
+            positions: shape.m,
             a_at,
             c_at: (0..shape.m).map(|row| offset(row * if c_blocked { BLOCK } else { shape.n })).collect(),
+            a_packed: false,
+            c_packed: false,
             steps: Steps::even(shape.k, if a_blocked { shape.m * BLOCK } else { BLOCK }),
             slice_k: config.int("kc").unwrap_or(256) as usize,
             columns: shape.n,
             c_block: if c_blocked { shape.m * BLOCK } else { BLOCK },
-            pads: c_blocked,
+            tail: if c_blocked { Tail::of_blocks(&shape.epilogue, shape.b_constant) } else { Tail::Absent },
             block_positions: config.int("mc").unwrap_or(192) as usize,
             alpha: shape.alpha,
             epilogue: shape.epilogue,
         });
         let b = shape.b_constant.then(|| prepare_b(request, &shape, &product)).transpose()?;
         let bias = match (shape.b_constant, shape.epilogue.bias) {
-            (true, true) => Some(Packed::copy_of(&constant(request, 2, "bias", shape.n)?)),
+            (true, true) => Some(padded(&constant(request, 2, "bias", shape.n)?)),
             _ => None,
         };
         let partition = Partition::of(config);
@@ -294,6 +297,13 @@ pub fn constant<'a>(
     let tensor = request.constants.get(index).copied().flatten();
     let values = tensor.and_then(|tensor| tensor.values::<f32>()).filter(|values| values.len() == elements);
     values.ok_or_else(|| super::refuse(request.task, format!("constant '{name}' of {elements} f32 is missing")))
+}
+
+/// Values followed by zeros, so that a tile may read past them.
+pub fn padded(values: &[f32]) -> Packed {
+    let mut packed = Packed::zeroed(values.len() + BLOCK * BLOCKS_MAX);
+    packed[..values.len()].copy_from_slice(values);
+    packed
 }
 
 fn prepare_b(request: &Request<'_>, shape: &Shape, product: &Product) -> Result<Packed, BuildError> {

@@ -16,13 +16,13 @@
 //! is constant where B is.
 
 mod host_gemv;
-mod host_packed;
+pub mod host_packed;
 pub mod pack;
 pub mod product;
 mod reference;
 mod shape;
 
-pub use shape::Shape;
+pub use shape::{Shape, push_epilogue};
 
 use crate::{BuildError, Operator, Task};
 

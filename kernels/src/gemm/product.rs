@@ -18,14 +18,17 @@ pub struct Product {
     tile_positions: usize,
     /// Blocks of columns of a full tile.
     tile_blocks: usize,
+    positions: usize,
     a_at: Vec<u32>,
     c_at: Vec<u32>,
+    a_packed: bool,
+    c_packed: bool,
     steps: Vec<u32>,
     slices: Vec<Slice>,
     k: usize,
     columns: usize,
     c_block: usize,
-    pads: bool,
+    tail: Tail,
     block_positions: usize,
     alpha: f32,
     activation: Activation,
@@ -36,22 +39,45 @@ pub struct Parts {
     pub tiles: Tiles,
     /// Positions and columns of a full tile.
     pub tile: (usize, usize),
+    pub positions: usize,
     /// Offset of each position in A.
     pub a_at: Vec<u32>,
     /// Offset of each position in C.
     pub c_at: Vec<u32>,
+    /// A is packed for one block of positions and slice of k at a time: `a_at` counts from the block, the steps from the slice.
+    pub a_packed: bool,
+    /// C is taken away after each block of positions: `c_at` counts from the block.
+    pub c_packed: bool,
     pub steps: Steps,
     /// The greatest number of k in one slice.
     pub slice_k: usize,
     pub columns: usize,
     /// f32 from one block of sixteen columns of C to the next.
     pub c_block: usize,
-    /// Whether columns beyond the last are memory of C and become zero.
-    pub pads: bool,
+    pub tail: Tail,
     /// Positions that pass before the next panel.
     pub block_positions: usize,
     pub alpha: f32,
     pub epilogue: Epilogue,
+}
+
+/// What is beyond the last column of C, up to a whole block.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Nothing, or something else.
+    Absent,
+    /// Memory of C that becomes zero.
+    Zeroed,
+    /// Memory of C where whatever comes out may be left: zeros, if the bias is padded with zeros and the activation keeps them.
+    Left,
+}
+
+impl Tail {
+    /// The tail of a C in blocks, whose epilogue reads a bias padded to whole blocks, or not.
+    pub fn of_blocks(epilogue: &Epilogue, bias_padded: bool) -> Self {
+        let zero_stays = epilogue.activation.apply(0.0) == 0.0;
+        if zero_stays && (bias_padded || !epilogue.bias) { Tail::Left } else { Tail::Zeroed }
+    }
 }
 
 /// The steps of k: the first `full` of `full_k` values each, the others of `part_k`.
@@ -114,21 +140,26 @@ impl Product {
     /// A product. Panics when its tile is not one of its instruction set's.
     pub fn new(parts: Parts) -> Self {
         assert!(parts.tiles.has(parts.tile.0, parts.tile.1), "rules keep the tile to those of the instruction set");
-        assert_eq!(parts.a_at.len(), parts.c_at.len(), "every position is read and written");
+        let block = parts.block_positions.clamp(1, parts.positions);
+        assert!(parts.a_at.len() == if parts.a_packed { block } else { parts.positions }, "every position is read");
+        assert!(parts.c_at.len() == if parts.c_packed { block } else { parts.positions }, "every position is written");
         let slices = slices(&parts.steps, parts.slice_k);
         Product {
             tiles: parts.tiles,
             tile_positions: parts.tile.0,
             tile_blocks: parts.tile.1 / BLOCK,
+            positions: parts.positions,
             a_at: parts.a_at,
             c_at: parts.c_at,
+            a_packed: parts.a_packed,
+            c_packed: parts.c_packed,
             k: parts.steps.k(),
             steps: parts.steps.at,
             slices,
             columns: parts.columns,
             c_block: parts.c_block,
-            pads: parts.pads,
-            block_positions: parts.block_positions.max(1),
+            tail: parts.tail,
+            block_positions: block,
             alpha: parts.alpha,
             activation: parts.epilogue.activation,
         }
@@ -136,7 +167,17 @@ impl Product {
 
     /// The number of positions.
     pub fn positions(&self) -> usize {
-        self.a_at.len()
+        self.positions
+    }
+
+    /// Positions that pass together.
+    pub fn block_positions(&self) -> usize {
+        self.block_positions
+    }
+
+    /// Steps of the longest slice.
+    pub fn slice_steps_max(&self) -> usize {
+        self.slices.iter().map(|slice| slice.full + slice.part).max().unwrap_or(0)
     }
 
     /// The number of panels of sixteen columns.
@@ -163,17 +204,37 @@ impl Product {
     ///
     /// # Safety
     /// The instruction set of the tiles is there. A is readable wherever the tables point for these positions, B holds the panels,
-    /// bias and residual are null or readable likewise, and this thread alone writes C at these positions and panels.
+    /// bias and residual are null or readable likewise, and this thread alone writes C at these positions and panels. Nothing is
+    /// packed.
     pub unsafe fn run(&self, addresses: &Addresses, positions: Range<usize>, panels: Range<usize>) {
-        let last = self.slices.len() - 1;
-        for (i, slice) in self.slices.iter().enumerate() {
-            let mut from = positions.start;
-            while from < positions.end {
-                let count = self.block_positions.min(positions.end - from);
+        for slice in 0..self.slices.len() {
+            for block in blocks(&positions, self.block_positions) {
                 // SAFETY: by this function's contract.
-                unsafe { self.pass(addresses, from, count, panels.clone(), slice, i > 0, i == last) };
-                from += count;
+                unsafe { self.pass(addresses, block, panels.clone(), slice) };
             }
+        }
+    }
+
+    /// The same, with `pack` called before A is needed, for a range of steps and one of positions, and `take` when C is complete for
+    /// a range of positions.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run), with a packed A or C having room for a block and a slice.
+    pub unsafe fn run_packed(
+        &self,
+        addresses: &Addresses,
+        positions: Range<usize>,
+        panels: Range<usize>,
+        mut pack: impl FnMut(Range<usize>, Range<usize>),
+        mut take: impl FnMut(Range<usize>),
+    ) {
+        for block in blocks(&positions, self.block_positions) {
+            for (i, slice) in self.slices.iter().enumerate() {
+                pack(slice.step..slice.step + slice.full + slice.part, block.clone());
+                // SAFETY: by this function's contract.
+                unsafe { self.pass(addresses, block.clone(), panels.clone(), i) };
+            }
+            take(block);
         }
     }
 
@@ -181,21 +242,13 @@ impl Product {
     ///
     /// # Safety
     /// As for [`run`](Self::run).
-    #[expect(clippy::too_many_arguments, reason = "the loop body of `run`")]
-    unsafe fn pass(
-        &self,
-        addresses: &Addresses,
-        from: usize,
-        count: usize,
-        panels: Range<usize>,
-        slice: &Slice,
-        resume: bool,
-        last: bool,
-    ) {
+    unsafe fn pass(&self, addresses: &Addresses, positions: Range<usize>, panels: Range<usize>, index: usize) {
+        let slice = &self.slices[index];
+        let from_block = |at: &[u32], packed: bool| at.as_ptr().wrapping_sub(if packed { positions.start } else { 0 });
         let mut job = Job {
             a: addresses.a,
-            a_at: self.a_at.as_ptr(),
-            steps: self.steps[slice.step..].as_ptr(),
+            a_at: from_block(&self.a_at, self.a_packed),
+            steps: self.steps[if self.a_packed { 0 } else { slice.step }..].as_ptr(),
             full: slice.full,
             full_k: slice.full_k,
             part: slice.part,
@@ -203,17 +256,21 @@ impl Product {
             b: addresses.b,
             b_panel: self.panel_len(),
             c: addresses.c,
-            c_at: self.c_at.as_ptr(),
+            c_at: from_block(&self.c_at, self.c_packed),
             c_block: self.c_block,
             columns: 0,
-            pads: self.pads,
-            resume,
+            pads: self.tail != Tail::Absent,
+            resume: index > 0,
             finish: None,
         };
+        let last = index + 1 == self.slices.len();
         let mut panel = panels.start;
         while panel < panels.end {
             let blocks = self.tile_blocks.min(panels.end - panel);
-            job.columns = (blocks * BLOCK).min(self.columns - panel * BLOCK);
+            job.columns = blocks * BLOCK;
+            if self.tail != Tail::Left {
+                job.columns = job.columns.min(self.columns - panel * BLOCK);
+            }
             // SAFETY: panel < panels(), so the places are inside the operands; an absent bias or residual stays null.
             unsafe {
                 job.b = addresses.b.add(panel * self.panel_len() + slice.from_k * BLOCK);
@@ -227,11 +284,17 @@ impl Product {
                         activation: self.activation,
                     });
                 }
-                self.tiles.run(&job, blocks, from, count, self.tile_positions);
+                self.tiles.run(&job, blocks, positions.start, positions.len(), self.tile_positions);
             }
             panel += blocks;
         }
     }
+}
+
+/// A range in consecutive blocks of at most `size`.
+fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.clone().step_by(size).map(move |from| from..end.min(from + size))
 }
 
 /// Cuts steps into slices of at most `most_k` values, but at least one step each. No step makes one empty slice, so that a product

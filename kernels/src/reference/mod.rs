@@ -4,6 +4,26 @@
 //! A call gets attributes and data, and gives data. Everything it allocates is asked of a [`Budget`] first, so that folding a
 //! hostile model costs a typed error and not the process.
 
+mod arrange;
+mod binary;
+mod call;
+mod cast;
+mod conv;
+mod gather;
+mod matmul;
+mod narrow;
+mod normalize;
+mod number;
+mod pool;
+mod quantize;
+mod reduce;
+mod shape;
+mod unary;
+mod walk;
+mod window;
+
+pub use number::dtype_of_onnx;
+
 use crate::{Attributes, Datum, Tensor};
 use schema::DType;
 use std::cell::Cell;
@@ -67,7 +87,8 @@ impl Budget {
         // A string is counted as 24 bytes, the size of its handle.
         let width = if dtype == DType::String { 24 } else { dtype.bytes() as u64 };
         let need = count.and_then(|count| count.checked_mul(width)).unwrap_or(u64::MAX);
-        if need > self.one_bytes {
+        // Beyond the address space nothing can be had, whatever the limit.
+        if need > self.one_bytes.min(isize::MAX as u64) {
             return Err(EvaluateError::Budget { what: "bytes of one tensor", need, limit: self.one_bytes });
         }
         match self.bytes.get().checked_sub(need) {
@@ -116,7 +137,20 @@ impl<'a> Call<'a> {
 }
 
 /// The families of operators: each a table of names and functions. A new family is one file and one line here.
-pub static FAMILIES: &[&[(&str, Evaluate)]] = &[];
+pub static FAMILIES: &[&[(&str, Evaluate)]] = &[
+    arrange::OPERATORS,
+    binary::OPERATORS,
+    cast::OPERATORS,
+    conv::OPERATORS,
+    gather::OPERATORS,
+    matmul::OPERATORS,
+    normalize::OPERATORS,
+    pool::OPERATORS,
+    quantize::OPERATORS,
+    reduce::OPERATORS,
+    shape::OPERATORS,
+    unary::OPERATORS,
+];
 
 /// Computes one operator by its plain implementation.
 ///

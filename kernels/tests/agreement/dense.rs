@@ -57,3 +57,34 @@ fn gemm_of_batches() {
         "gemm batch_a=[7] batch_b=[7] k=11 m=9 n=9 trans_a=1",
     ]);
 }
+
+#[test]
+fn convolutions_in_rows() {
+    check(&[
+        "conv2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
+        "conv2d c=3 epilogue=bias+relu h=9 kh=3 kw=3 n=2 o=5 pads=[1,1,1,1] w=7",
+        "conv2d c=3 epilogue=bias+residual+tanh h=11 kh=5 kw=3 n=1 o=17 pads=[2,0,1,3] strides=[2,1] w=13",
+        "conv2d c=4 dilations=[2,3] h=15 kh=3 kw=3 n=1 o=6 pads=[2,3,2,3] strides=[1,2] w=17",
+        "conv2d c=6 epilogue=bias groups=3 h=5 kh=3 kw=2 n=2 o=9 w=6 weight=dynamic",
+        "conv2d c=5 epilogue=residual groups=5 h=4 kh=3 kw=3 n=1 o=10 pads=[1,1,1,1] w=4",
+        "conv2d c=17 h=1 kh=1 kw=3 n=1 o=33 pads=[0,2,0,0] w=23",
+        "conv2d c=2 h=2 kh=5 kw=5 n=1 o=3 pads=[4,4,4,4] w=2",
+    ]);
+}
+
+#[test]
+fn convolutions_in_blocks() {
+    check(&[
+        "conv2d c=16 h=7 in=channels16h1 kh=3 kw=3 n=1 o=16 out=channels16h0 pads=[1,1,1,1] w=7",
+        "conv2d c=40 epilogue=bias+relu h=6 in=channels16h1 kh=3 kw=3 n=2 o=24 out=channels16h2 pads=[1,1,1,1] w=5",
+        "conv2d c=33 epilogue=bias+residual+sigmoid h=9 in=channels16h0 kh=1 kw=1 n=1 o=49 out=channels16h1 strides=[2,2] w=9",
+        "conv2d c=24 epilogue=bias+hard_swish h=13 in=channels16h2 kh=5 kw=5 n=1 o=70 out=channels16h1 pads=[2,2,2,2] strides=[2,2] w=11",
+        "conv2d c=20 dilations=[2,2] h=9 in=channels16h2 kh=3 kw=3 n=1 o=20 out=channels16h1 pads=[2,2,2,2] w=9",
+        "conv2d c=64 epilogue=residual groups=2 h=5 in=channels16h1 kh=3 kw=3 n=2 o=32 out=channels16h0 pads=[1,1,1,1] w=5",
+        "conv2d c=32 epilogue=bias h=8 in=channels16h0 kh=3 kw=3 n=1 o=16 out=channels16h0 pads=[1,1,1,1] w=8",
+        "conv2d c=32 epilogue=bias h=8 in=channels16h0 kh=3 kw=3 n=1 o=18 out=channels16h0 pads=[1,1,1,1] w=8 weight=dynamic",
+        "conv2d c=12 epilogue=bias+residual+relu groups=3 h=6 in=channels16h1 kh=3 kw=3 n=2 o=18 out=channels16h1 pads=[1,1,1,1] w=6",
+        "conv2d c=3 epilogue=bias+relu h=12 kh=7 kw=7 n=2 o=24 out=channels16h1 pads=[3,3,3,3] strides=[2,2] w=14",
+        "conv2d c=48 epilogue=bias+residual h=4 in=channels16h0 kh=1 kw=1 n=3 o=10 w=3",
+    ]);
+}
