@@ -10,6 +10,10 @@
 pub mod attribute;
 #[allow(unsafe_code)]
 pub mod conv2d;
+#[allow(unsafe_code)]
+pub mod conv_transpose2d;
+#[allow(unsafe_code)]
+pub mod depthwise;
 pub mod elementwise;
 pub mod epilogue;
 #[allow(unsafe_code)]
@@ -51,6 +55,8 @@ pub use tensor::{Datum, Element, Tensor};
 pub static OPERATORS: &[&Operator] = &[
     &gemm::GEMM,
     &conv2d::CONV2D,
+    &conv_transpose2d::CONV_TRANSPOSE2D,
+    &depthwise::DEPTHWISE,
     &elementwise::ELEMENTWISE,
 ];
 

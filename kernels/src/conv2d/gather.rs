@@ -1,50 +1,9 @@
 //! Between images and the blocks of pixels that a product reads and writes.
 
 use super::Shape;
-use super::geometry::Blocked;
-use crate::Layout;
+use super::stage::Places;
 use crate::layout::BLOCK;
 use std::ops::Range;
-
-/// How channels, rows and pixels of an image tensor lie.
-#[derive(Copy, Clone, Debug)]
-struct Places {
-    image: usize,
-    /// From one block of channels to the next, and from one channel of a block to the next.
-    block: usize,
-    channel: usize,
-    channels_per_block: usize,
-    row: usize,
-    pixel: usize,
-    /// The first pixel.
-    origin: usize,
-}
-
-impl Places {
-    fn new(layout: Layout, [n, c, h, w]: [usize; 4]) -> Self {
-        match layout {
-            Layout::Channels { halo } => {
-                let blocked = Blocked::new(n, c, h, w, halo);
-                Places {
-                    image: blocked.image(),
-                    block: blocked.plane(),
-                    channel: 1,
-                    channels_per_block: BLOCK,
-                    row: blocked.row(),
-                    pixel: BLOCK,
-                    origin: blocked.pixel(0, 0),
-                }
-            }
-            _ => Places { image: c * h * w, block: h * w, channel: 0, channels_per_block: 1, row: w, pixel: 1, origin: 0 },
-        }
-    }
-
-    /// Where a channel's first pixel lies.
-    fn channel(&self, image: usize, channel: usize) -> usize {
-        let (block, lane) = (channel / self.channels_per_block, channel % self.channels_per_block);
-        image * self.image + block * self.block + lane * self.channel + self.origin
-    }
-}
 
 /// A run of pixels in one row of y.
 struct Run {

@@ -53,6 +53,11 @@ impl Blocked {
         self.strided([self.h, self.w], [1, 1], [0, 0])
     }
 
+    /// Where the first value lies that the first output pixel of a plane reads, over all images.
+    pub fn strided_start(&self, plane: usize, pads: [usize; 2]) -> usize {
+        plane * self.plane() + self.pixel(-(pads[0] as isize), -(pads[1] as isize))
+    }
+
     /// Where the first value lies that each of `extent` output pixels reads, in the order image, row, column.
     pub fn strided(&self, extent: [usize; 2], strides: [usize; 2], pads: [usize; 2]) -> Vec<u32> {
         let mut all = Vec::with_capacity(self.n * extent[0] * extent[1]);

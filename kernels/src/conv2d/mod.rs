@@ -22,7 +22,8 @@ pub mod geometry;
 mod host_direct;
 mod host_im2col;
 mod reference;
-mod shape;
+pub mod shape;
+pub mod stage;
 pub mod weights;
 
 pub use reference::convolve;

@@ -32,7 +32,7 @@ pub struct Shape {
 }
 
 /// The greatest extent of anything: far above use, low enough for products of two to fit.
-const EXTENT_MAX: usize = 1 << 30;
+pub const EXTENT_MAX: usize = 1 << 30;
 /// The greatest number of elements of an operand: offsets are 32 bits wide.
 const ELEMENTS_MAX: usize = u32::MAX as usize;
 
@@ -150,7 +150,7 @@ impl Shape {
 }
 
 /// The elements of an image tensor in a layout, if they can be counted.
-fn elements(shape: [usize; 4], layout: Layout) -> Option<usize> {
+pub fn elements(shape: [usize; 4], layout: Layout) -> Option<usize> {
     let [n, c, h, w] = shape;
     let (c, border) = match layout {
         Layout::Channels { halo } => (c.checked_next_multiple_of(BLOCK)?, halo.checked_mul(2)?),

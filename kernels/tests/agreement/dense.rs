@@ -88,3 +88,32 @@ fn convolutions_in_blocks() {
         "conv2d c=48 epilogue=bias+residual h=4 in=channels16h0 kh=1 kw=1 n=3 o=10 w=3",
     ]);
 }
+
+#[test]
+fn depthwise_convolutions() {
+    check(&[
+        "depthwise c=1 h=1 kh=1 kw=1 n=1 w=1",
+        "depthwise c=17 epilogue=bias+relu h=7 in=channels16h1 kh=3 kw=3 n=2 out=channels16h1 pads=[1,1,1,1] w=9",
+        "depthwise c=24 epilogue=bias+residual+hard_sigmoid(0.2,0.5) h=8 in=channels16h1 kh=3 kw=3 n=1 out=channels16h2 pads=[1,1,1,1] strides=[2,2] w=7",
+        "depthwise c=40 epilogue=bias+hard_swish h=14 in=channels16h2 kh=5 kw=5 n=1 out=channels16h0 pads=[2,2,2,2] w=13",
+        "depthwise c=8 epilogue=bias h=9 in=channels16h0 kh=5 kw=5 n=1 out=channels16h1 pads=[1,2,2,2] strides=[2,3] w=11",
+        "depthwise c=5 dilations=[2,1] epilogue=residual+clip(0,6) h=9 kh=3 kw=2 n=2 pads=[2,0,2,1] w=6",
+        "depthwise c=20 epilogue=bias+residual+silu h=4 in=channels16h1 kh=3 kw=3 n=1 pads=[1,1,1,1] w=5",
+        "depthwise c=18 epilogue=bias+sigmoid h=4 kh=3 kw=3 n=1 out=channels16h1 pads=[1,1,1,1] w=5 weight=dynamic",
+        "depthwise c=3 h=2 kh=7 kw=7 n=1 pads=[3,3,3,3] w=2",
+    ]);
+}
+
+#[test]
+fn transposed_convolutions() {
+    check(&[
+        "conv_transpose2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
+        "conv_transpose2d c=32 epilogue=bias+relu h=5 in=channels16h1 kh=2 kw=2 n=2 o=16 out=channels16h1 strides=[2,2] w=7",
+        "conv_transpose2d c=20 epilogue=bias+residual+sigmoid h=4 in=channels16h1 kh=3 kw=3 n=1 o=19 out=channels16h0 pads=[1,1,1,1] strides=[2,2] w=5",
+        "conv_transpose2d c=3 epilogue=bias h=4 kh=4 kw=3 n=2 o=5 output_pads=[1,0] pads=[1,0,0,1] strides=[3,2] w=5",
+        "conv_transpose2d c=4 dilations=[2,1] h=5 kh=3 kw=2 n=1 o=6 output_pads=[1,0] w=4",
+        "conv_transpose2d c=6 epilogue=residual groups=3 h=3 kh=2 kw=2 n=1 o=9 strides=[3,3] w=3",
+        "conv_transpose2d c=64 groups=2 h=3 in=channels16h2 kh=3 kw=3 n=1 o=32 out=channels16h1 w=3",
+        "conv_transpose2d c=18 epilogue=bias h=4 in=channels16h0 kh=2 kw=2 n=1 o=18 out=channels16h1 strides=[2,2] w=3 weight=dynamic",
+    ]);
+}
