@@ -12,3 +12,4 @@ pub mod report;
 pub mod search;
 pub mod space;
 pub mod task;
+pub mod worker;

@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = tunewright::worker::serve_if_asked() {
+        return code;
+    }
     ExitCode::from(tunewright::cli::main(std::env::args_os()))
 }

@@ -12,3 +12,4 @@ mod interpret;
 mod shared;
 mod shipped;
 mod tidy;
+mod worker;

@@ -3,9 +3,7 @@
 
 use super::race::{self, Fall, Finish, Lane, Track};
 use super::{Bench, Clock, Effort, MeasureError, Runoff, Trial};
-use crate::search::Score;
-use crate::search::random::Stream;
-use crate::space::{ConfigIndex, Space};
+use crate::space::Stream;
 use kernels::{BuildError, Isa, Knob, Limits, OperandSpec, Operator, Rule, Signature, Task, Variant};
 use schema::{Config, FailureClass, KnobValue, Outcome, Picos, Seed};
 use std::sync::Arc;
@@ -135,11 +133,6 @@ pub fn true_time(task: &Task, config: &Config) -> Picos {
         _ => 3.0,
     };
     Picos::from_secs_f64(base_s * factor)
-}
-
-/// The true score of a numbered config.
-pub fn score(space: &Space, index: ConfigIndex) -> Score {
-    space.nth(index).map_or(Score::Failed, |config| Score::Time(true_time(space.task(), &config)))
 }
 
 /// What goes wrong, and how often. Chances are per config and follow the seed: a config that crashes crashes every time.
@@ -280,6 +273,7 @@ impl Bench for Fake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::space::Space;
 
     #[test]
     fn a_hundred_hangs_and_crashes_cost_the_candidates_only() {

@@ -8,11 +8,13 @@
 //! Three benches stand behind the trait: [`bench`] is the real one, through worker processes; [`replay`] answers from recorded trials; [`fake`]
 //! makes times up, with noise, drift, hangs, crashes and wrong results on demand.
 
+pub mod bench;
 pub mod fake;
 pub mod noise;
 pub mod race;
 pub mod replay;
 
+use crate::worker::SpawnError;
 use kernels::Task;
 use schema::{Config, FailureClass, Outcome, Picos, Ratio, Timing};
 use std::time::Duration;
@@ -23,17 +25,15 @@ use thiserror::Error;
 pub struct Effort {
     /// Samples of a config that stays in the race; one that falls behind gets fewer.
     pub samples: u32,
-    /// The least length of a sample: shorter kernels run several times in one.
-    pub sample_min: Picos,
     /// The race is cut after about this time; at least three samples are taken of everything.
     pub limit: Duration,
 }
 
 impl Effort {
     /// For search: a few milliseconds per config.
-    pub const SEARCH: Effort = Effort { samples: 9, sample_min: Picos(20_000_000), limit: Duration::from_millis(250) };
+    pub const SEARCH: Effort = Effort { samples: 9, limit: Duration::from_millis(250) };
     /// For a run-off: as many pairs as a difference of 2 % needs on a quiet machine.
-    pub const RUNOFF: Effort = Effort { samples: 24, sample_min: Picos(40_000_000), limit: Duration::from_millis(600) };
+    pub const RUNOFF: Effort = Effort { samples: 24, limit: Duration::from_millis(600) };
 }
 
 /// One config, measured.
@@ -76,10 +76,12 @@ pub enum Runoff {
 }
 
 /// Why nothing can be measured.
-#[derive(Clone, Debug, PartialEq, Error)]
+#[derive(Debug, Error)]
 pub enum MeasureError {
-    #[error("cannot start a worker: {0}")]
-    Spawn(String),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("the worker cannot measure this: {0}")]
+    Refused(String),
     #[error("three workers in a row died before they measured anything: {0}")]
     Lost(String),
     #[error("the replay has no trial of '{config}' for '{task}'")]

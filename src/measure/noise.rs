@@ -77,7 +77,7 @@ fn rank(n: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::random::Stream;
+    use crate::space::Stream;
     use schema::Seed;
 
     fn picos(values: &[u64]) -> Vec<Picos> {

@@ -180,7 +180,7 @@ pub fn pairs<T: Track>(track: &mut T, effort: &Effort) -> Result<Result<Paired, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::random::Stream;
+    use crate::space::Stream;
     use schema::Seed;
     use std::convert::Infallible;
 
@@ -207,7 +207,7 @@ mod tests {
             if let Some(rival) = self.falls.filter(|&rival| lanes.contains(&Lane::Rival(rival))) {
                 return Ok(Err(Fall { rival, class: FailureClass::Crash, detail: "signal 11".into() }));
             }
-            let factor = if self.slow_phases && self.laps.len() % 3 == 0 { 2.0 } else { 1.0 };
+            let factor = if self.slow_phases && self.laps.len().is_multiple_of(3) { 2.0 } else { 1.0 };
             let times: Vec<Picos> = lanes
                 .iter()
                 .map(|lane| {

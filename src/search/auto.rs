@@ -75,7 +75,7 @@ impl Strategy for Auto<'_> {
         let mut proposed: Vec<ConfigIndex> = self.opening.by_ref().filter(|&index| self.seen.take(index)).take(room).collect();
         if proposed.is_empty() {
             // One of so many is a stranger: a look elsewhere costs little and ends a climb in the wrong valley.
-            let strangers = (room / STRANGERS_ONE_OF).max(usize::from(room > 0 && self.rounds % STRANGERS_ONE_OF == 0));
+            let strangers = (room / STRANGERS_ONE_OF).max(usize::from(room > 0 && self.rounds.is_multiple_of(STRANGERS_ONE_OF)));
             self.rounds += 1;
             let near = self.around(room.saturating_sub(strangers));
             proposed = near.into_iter().filter(|&index| self.seen.take(index)).collect();

@@ -1,9 +1,8 @@
 //! Evolution of configs: the fastest become parents, children take each knob from one of two parents and then step once.
 
-use super::random::Stream;
 use super::seen::{Seen, ranking};
 use super::{Prior, Score, Strategy};
-use crate::space::{ConfigIndex, Space};
+use crate::space::{ConfigIndex, Space, Stream};
 use schema::Seed;
 
 /// Configs that may become parents.

@@ -10,7 +10,7 @@ mod exhaustive;
 mod halving;
 mod hill_climb;
 pub mod prior;
-pub mod random;
+mod random;
 mod seen;
 
 pub use prior::Prior;
@@ -55,11 +55,16 @@ pub fn strategy(name: &str) -> Option<Make> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::prior::Flat;
     use super::*;
     use crate::measure::fake;
     use std::collections::BTreeSet;
+
+    /// The true score of a numbered config on the fake landscape.
+    pub(super) fn score(space: &Space, index: ConfigIndex) -> Score {
+        space.nth(index).map_or(Score::Failed, |config| Score::Time(fake::true_time(space.task(), &config)))
+    }
 
     /// Runs a strategy on the fake landscape and returns the configs in the order of their proposal.
     fn run(name: &str, space: &Space, trials: usize, seed: Seed) -> Vec<ConfigIndex> {
@@ -70,7 +75,7 @@ mod tests {
             if proposed.is_empty() {
                 break;
             }
-            let scored: Vec<_> = proposed.iter().map(|&index| (index, fake::score(space, index))).collect();
+            let scored: Vec<_> = proposed.iter().map(|&index| (index, score(space, index))).collect();
             strategy.observe(&scored);
             order.extend(proposed);
         }
@@ -88,7 +93,7 @@ mod tests {
                     let proposed = strategy.propose(room);
                     assert!(proposed.len() <= room, "{name}");
                     assert!(proposed.iter().all(|index| seen.insert(*index) && space.nth(*index).is_some()), "{name}");
-                    let scored: Vec<_> = proposed.iter().map(|&index| (index, fake::score(&space, index))).collect();
+                    let scored: Vec<_> = proposed.iter().map(|&index| (index, score(&space, index))).collect();
                     strategy.observe(&scored);
                 }
             }
@@ -115,7 +120,7 @@ mod tests {
     #[test]
     fn what_was_observed_is_not_proposed() {
         let space = Space::new(&fake::task(96), fake::operator(), &fake::limits());
-        let known: Vec<_> = space.indices().take(20).map(|index| (index, fake::score(&space, index))).collect();
+        let known: Vec<_> = space.indices().take(20).map(|index| (index, score(&space, index))).collect();
         for (name, make) in STRATEGIES {
             let mut strategy = make(&space, &Flat, Seed(1));
             strategy.observe(&known);
@@ -132,7 +137,7 @@ mod tests {
             for task in fake::tasks() {
                 let space = Space::new(&task, fake::operator(), &fake::limits());
                 let best = |order: &mut dyn Iterator<Item = ConfigIndex>| {
-                    let times = order.filter_map(|index| match fake::score(&space, index) {
+                    let times = order.filter_map(|index| match score(&space, index) {
                         Score::Time(time) => Some(time.as_secs_f64()),
                         Score::Failed => None,
                     });

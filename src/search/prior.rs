@@ -118,13 +118,14 @@ impl Prior for Learned {
 mod tests {
     use super::*;
     use crate::measure::fake;
+    use crate::search::tests::score;
     use crate::search::{Score, strategy};
     use crate::space::{Space, features};
 
     fn learned(from: &[usize], to: usize) -> Learned {
         let timed = |size: usize| {
             let space = Space::new(&fake::task(size), fake::operator(), &fake::limits());
-            let timed = space.sample(30, schema::Seed(1)).into_iter().filter_map(|index| match fake::score(&space, index) {
+            let timed = space.sample(30, schema::Seed(1)).into_iter().filter_map(|index| match score(&space, index) {
                 Score::Time(time) => Some((space.nth(index)?, time)),
                 Score::Failed => None,
             });
@@ -138,7 +139,7 @@ mod tests {
     fn records_of_similar_tasks_bring_the_best_forward() {
         let space = Space::new(&fake::task(256), fake::operator(), &fake::limits());
         let prior = learned(&[128, 512], 256);
-        let time = |index| match fake::score(&space, index) {
+        let time = |index| match score(&space, index) {
             Score::Time(time) => time,
             Score::Failed => Picos(u64::MAX),
         };

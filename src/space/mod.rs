@@ -9,8 +9,10 @@ mod enumerate;
 pub mod features;
 mod neighbours;
 mod sample;
+mod stream;
 
 pub use enumerate::Refused;
+pub use stream::Stream;
 
 use kernels::{BuildError, Limits, Operator, Task, Variant};
 use schema::{Config, ConfigKey};

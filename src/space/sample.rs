@@ -1,7 +1,6 @@
 //! Drawing configs at random, from a seed.
 
-use super::{ConfigIndex, Space};
-use crate::search::random::Stream;
+use super::{ConfigIndex, Space, Stream};
 use schema::Seed;
 
 impl Space {

@@ -1,0 +1,264 @@
+//! The real bench: configs are built, verified and timed in a worker process that owns the grant.
+
+use super::race::{self, Fall, Finish, Track};
+use super::{Bench, Effort, MeasureError, Runoff, Trial};
+use crate::device::Grant;
+use crate::worker::{Answer, Ask, Death, Lane, Worker, watchdog};
+use kernels::Task;
+use schema::{Config, FailureClass, Outcome, Picos, Seed};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Deaths in a row after which the device counts as lost: no candidate is that unlucky.
+const DEATHS_MAX: u32 = 3;
+/// Prepared constants of one race together: more rivals than fit are raced in several heats.
+const HEAT_BYTES_MAX: u64 = 384 << 20;
+
+/// Measures on one grant, by a worker that is started when it is needed and again when it dies.
+pub struct WorkerBench {
+    program: PathBuf,
+    grant: Grant,
+    seed: Seed,
+    /// Largest error against the reference.
+    max_error: f64,
+    worker: Option<Worker>,
+    /// The task whose operands the worker holds.
+    open: Option<Task>,
+    /// Workers that died since one last answered.
+    deaths: u32,
+}
+
+/// A candidate that stands in a slot.
+struct Standing {
+    config: Config,
+    /// Its place among the rivals that were asked for.
+    rival: usize,
+    first: Picos,
+}
+
+/// What became of a build: the time of a run and the bytes it holds, or the failure.
+type Built = Result<(Picos, u64), (FailureClass, String)>;
+/// What became of an ask.
+type Asked = Result<Result<Answer, Death>, MeasureError>;
+
+impl WorkerBench {
+    /// A bench on this grant. The worker is `program` executed again.
+    pub fn new(program: &Path, grant: &Grant, seed: Seed, max_error: f64) -> Self {
+        let (program, grant) = (program.to_owned(), grant.clone());
+        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0 }
+    }
+
+    /// The grant it measures on.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Lets the worker go, with all it holds.
+    pub fn rest(&mut self) {
+        self.worker = None;
+        self.open = None;
+    }
+
+    /// The worker, started if there is none.
+    pub(super) fn worker(&mut self) -> Result<&mut Worker, MeasureError> {
+        match &mut self.worker {
+            Some(worker) => Ok(worker),
+            none => {
+                self.open = None;
+                Ok(none.insert(Worker::spawn(&self.grant, &self.program)?))
+            }
+        }
+    }
+
+    /// Asks the worker; its death is the inner error, and the third in a row the outer one.
+    pub(super) fn ask(&mut self, ask: &Ask, deadline: Duration) -> Asked {
+        match self.worker()?.ask(ask, deadline) {
+            Ok(Answer::Wrong { reason }) => Err(MeasureError::Refused(reason)),
+            Ok(answer) => {
+                self.deaths = 0;
+                Ok(Ok(answer))
+            }
+            Err(death) => {
+                self.rest();
+                self.deaths += 1;
+                tracing::debug!(class = ?death.class, detail = %death.detail, "a worker died");
+                if self.deaths >= DEATHS_MAX { Err(MeasureError::Lost(death.detail)) } else { Ok(Err(death)) }
+            }
+        }
+    }
+
+    /// Has the worker hold the operands of `task`; the inner error when it dies of that.
+    fn open(&mut self, task: &Task) -> Result<Result<(), Death>, MeasureError> {
+        if self.worker.is_some() && self.open.as_ref() == Some(task) {
+            return Ok(Ok(()));
+        }
+        let ask = Ask::Open { task: task.to_string(), seed: self.seed.0, max_error: self.max_error };
+        Ok(self.ask(&ask, watchdog::HARD)?.map(|_| self.open = Some(task.clone())))
+    }
+
+    /// Builds and verifies a config in a slot: the time of a run, and the bytes it holds.
+    fn build(&mut self, task: &Task, slot: usize, config: &Config, best: Option<Picos>) -> Result<Built, MeasureError> {
+        if let Err(death) = self.open(task)? {
+            return Ok(Err((death.class, death.detail)));
+        }
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        let ask = Ask::Build { slot, config: config.clone() };
+        Ok(match self.ask(&ask, watchdog::deadline(best))? {
+            Ok(Answer::Built { first_ps, prepared_bytes }) => Ok((Picos(first_ps), prepared_bytes)),
+            Ok(Answer::Refused { class, detail }) => Err((class, detail)),
+            Ok(other) => return Err(MeasureError::Refused(format!("it answered a build with {other:?}"))),
+            Err(death) => Err((death.class, death.detail)),
+        })
+    }
+
+    /// Stands up as many of `configs` as fit together, from the front. Failures go to `trials`; returns who stands and how many
+    /// were taken.
+    fn stand_up(
+        &mut self,
+        task: &Task,
+        configs: &[(usize, Config)],
+        trials: &mut [Option<Trial>],
+    ) -> Result<(Vec<Standing>, usize), MeasureError> {
+        let mut standing: Vec<Standing> = Vec::new();
+        let (mut held, mut taken) = (0u64, 0);
+        for (rival, config) in configs {
+            if standing.len() >= 2 && held.saturating_add(held / standing.len() as u64) > HEAT_BYTES_MAX {
+                break;
+            }
+            taken += 1;
+            let best = standing.iter().map(|one| one.first).min();
+            match self.build(task, standing.len(), config, best)? {
+                Ok((first, bytes)) => {
+                    held = held.saturating_add(bytes);
+                    standing.push(Standing { config: config.clone(), rival: *rival, first });
+                }
+                Err((class, detail)) => {
+                    trials[*rival] = Some(Trial::failed(config, class, &detail));
+                    self.stand_up_again(task, &mut standing)?;
+                }
+            }
+        }
+        Ok((standing, taken))
+    }
+
+    /// Builds the standing ones again if their worker died. Who does not stand any more is dropped from the list's middle by being
+    /// marked with an endless time.
+    fn stand_up_again(&mut self, task: &Task, standing: &mut [Standing]) -> Result<(), MeasureError> {
+        if self.worker.is_some() {
+            return Ok(());
+        }
+        for (slot, one) in standing.iter_mut().enumerate() {
+            if one.first.0 < u64::MAX && self.build(task, slot, &one.config, None)?.is_err() {
+                one.first = Picos(u64::MAX);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the slots of a heat.
+    fn clear(&mut self, count: usize) -> Result<(), MeasureError> {
+        if self.worker.is_some() {
+            let slots = (0..u32::try_from(count).unwrap_or(0)).collect();
+            let _ = self.ask(&Ask::Drop { slots }, watchdog::HARD)?;
+        }
+        Ok(())
+    }
+}
+
+/// One heat: rivals in slots of the worker.
+struct Heat<'a> {
+    bench: &'a mut WorkerBench,
+    task: &'a Task,
+    standing: Vec<Standing>,
+    start: Instant,
+}
+
+impl Track for Heat<'_> {
+    type Error = MeasureError;
+
+    fn lap(&mut self, lanes: &[race::Lane]) -> Result<Result<Vec<Picos>, Fall>, MeasureError> {
+        let lane = |lane: &race::Lane| match lane {
+            race::Lane::Sentinel => Lane::Sentinel,
+            race::Lane::Rival(rival) => Lane::Slot(u32::try_from(*rival).unwrap_or(u32::MAX)),
+        };
+        let time = |lane: &race::Lane| match lane {
+            race::Lane::Sentinel => 0,
+            race::Lane::Rival(rival) => self.standing.get(*rival).map_or(0, |one| one.first.0),
+        };
+        // One who could not be built again falls before the lap.
+        let gone = lanes.iter().find(|lane| time(lane) == u64::MAX);
+        if let Some(race::Lane::Rival(rival)) = gone {
+            let detail = "it could not be built again after another candidate's crash".to_owned();
+            return Ok(Err(Fall { rival: *rival, class: FailureClass::Crash, detail }));
+        }
+        let expected = lanes.iter().map(time).fold(20_000_000 * lanes.len() as u64, u64::saturating_add);
+        let ask = Ask::Lap { lanes: lanes.iter().map(lane).collect() };
+        match self.bench.ask(&ask, watchdog::deadline(Some(Picos(expected))))? {
+            Ok(Answer::Times { picos }) => Ok(Ok(picos.into_iter().map(Picos).collect())),
+            Ok(other) => Err(MeasureError::Refused(format!("it answered a lap with {other:?}"))),
+            Err(death) => {
+                let at = death.lane.and_then(|lane| lanes.get(lane as usize));
+                let rival = match at {
+                    Some(race::Lane::Rival(rival)) => *rival,
+                    // Nobody to blame by name: the first of the lap.
+                    _ => lanes
+                        .iter()
+                        .find_map(|lane| if let race::Lane::Rival(rival) = lane { Some(*rival) } else { None })
+                        .unwrap_or(0),
+                };
+                if let Some(one) = self.standing.get_mut(rival) {
+                    one.first = Picos(u64::MAX);
+                }
+                self.bench.stand_up_again(self.task, &mut self.standing)?;
+                Ok(Err(Fall { rival, class: death.class, detail: death.detail }))
+            }
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Bench for WorkerBench {
+    fn race(&mut self, task: &Task, configs: &[Config], effort: &Effort) -> Result<Vec<Trial>, MeasureError> {
+        let mut trials: Vec<Option<Trial>> = vec![None; configs.len()];
+        let rivals: Vec<(usize, Config)> = configs.iter().cloned().enumerate().collect();
+        let mut rest = &rivals[..];
+        while !rest.is_empty() {
+            let (standing, taken) = self.stand_up(task, rest, &mut trials)?;
+            rest = rest.get(taken..).unwrap_or(&[]);
+            let count = standing.len();
+            let mut heat = Heat { bench: self, task, standing, start: Instant::now() };
+            let finishes = race::race(&mut heat, count, effort)?;
+            for (one, finish) in heat.standing.iter().zip(finishes) {
+                trials[one.rival] = Some(match finish {
+                    Finish::Time(timing) => Trial { config: one.config.clone(), outcome: Outcome::Ok { timing, ratio: None } },
+                    Finish::Fell { class, detail } => Trial::failed(&one.config, class, &detail),
+                });
+            }
+            self.clear(count)?;
+        }
+        let untried = |config: &Config| Trial::failed(config, FailureClass::Crash, "it was not tried");
+        Ok(trials.into_iter().zip(configs).map(|(trial, config)| trial.unwrap_or_else(|| untried(config))).collect())
+    }
+
+    fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError> {
+        let mut trials = vec![None, None];
+        let pair = [(0, default.clone()), (1, rival.clone())];
+        let (standing, _) = self.stand_up(task, &pair, &mut trials)?;
+        for (at, trial) in trials.into_iter().enumerate() {
+            if let Some(Outcome::Failed { class, detail }) = trial.map(|trial: Trial| trial.outcome) {
+                self.clear(2)?;
+                return Ok(Runoff::Failed { rival: at == 1, class, detail });
+            }
+        }
+        let mut heat = Heat { bench: self, task, standing, start: Instant::now() };
+        let paired = race::pairs(&mut heat, effort)?;
+        self.clear(2)?;
+        Ok(match paired {
+            Ok((default, rival, ratio)) => Runoff::Ok { default, rival, ratio },
+            Err(fall) => Runoff::Failed { rival: fall.rival == 1, class: fall.class, detail: fall.detail },
+        })
+    }
+}

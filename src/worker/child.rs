@@ -1,0 +1,141 @@
+//! The worker's side: confines itself, makes its pool, and answers asks until it is told to quit.
+
+use super::protocol::{self, Answer, Ask, Lane, Owned};
+use super::task_bench::TaskBench;
+use crate::execute;
+use kernels::Limits;
+use rayon::ThreadPool;
+use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
+use std::fs::File;
+use std::hint::black_box;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the worker was given.
+pub(super) struct Share {
+    pub limits: Limits,
+    pub pool: Arc<ThreadPool>,
+    /// Its standard output: tells the parent which lane runs.
+    progress: File,
+}
+
+/// Answers asks until `Quit` or the end of the stream.
+pub(super) fn serve() -> io::Result<()> {
+    // Our parent may have died before this line; then it is not our parent any more.
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != parent {
+        return Ok(());
+    }
+    lower_limits();
+    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let progress = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let share = match protocol::read(&mut socket)? {
+        Some(Ask::Own(owned)) => match own(&owned, progress) {
+            Ok(share) => {
+                protocol::write(&mut socket, &Answer::Done)?;
+                share
+            }
+            Err(reason) => return protocol::write(&mut socket, &Answer::Wrong { reason }),
+        },
+        _ => return Ok(()),
+    };
+    let mut tasks = TaskBench::new(&share);
+    while let Some(ask) = protocol::read(&mut socket)? {
+        let answer = match ask {
+            Ask::Quit => return protocol::write(&mut socket, &Answer::Done),
+            Ask::Own(_) => Answer::Wrong { reason: "a worker owns one share for life".to_owned() },
+            Ask::Open { task, seed, max_error } => tasks.open(&task, seed, max_error),
+            Ask::Build { slot, config } => tasks.build(slot, &config),
+            Ask::Lap { lanes } => tasks.lap(&lanes),
+            Ask::Drop { slots } => {
+                tasks.drop_slots(&slots);
+                Answer::Done
+            }
+            Ask::Close => {
+                tasks.close();
+                Answer::Done
+            }
+        };
+        protocol::write(&mut socket, &answer)?;
+    }
+    Ok(())
+}
+
+/// What a worker never needs. Best effort: a limit that is already lower stays.
+fn lower_limits() {
+    let lower = |resource, most| {
+        let _ = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
+    };
+    lower(Resource::Core, 0);
+    lower(Resource::Nofile, 256);
+    lower(Resource::Fsize, 1 << 30);
+    let _ = set_no_new_privs(true);
+}
+
+/// Confines this process to its cores, then makes the pool, whose threads inherit them.
+fn own(owned: &Owned, progress: File) -> Result<Share, String> {
+    let limits = owned.limits().ok_or_else(|| format!("unknown instruction set '{}'", owned.isa))?;
+    let mut cores = CpuSet::new();
+    for &core in &owned.cores {
+        if core as usize >= CpuSet::MAX_CPU {
+            return Err(format!("core {core} is beyond what an affinity mask holds"));
+        }
+        cores.set(core as usize);
+    }
+    sched_setaffinity(None, &cores).map_err(|error| format!("cannot take cores {:?}: {error}", owned.cores))?;
+    let pool = execute::pool(limits.units).map_err(|error| format!("cannot start {} threads: {error}", limits.units))?;
+    Ok(Share { limits, pool, progress })
+}
+
+impl Share {
+    /// Times each lane inside the pool, telling the parent which one runs.
+    pub fn lap(&self, lanes: &[Lane], mut sample: impl FnMut(u32) -> Option<u64> + Send) -> Answer {
+        let timed: Option<Vec<u64>> = self.pool.install(|| {
+            let time = |(at, lane): (usize, &Lane)| {
+                self.running(Some(at));
+                match lane {
+                    Lane::Sentinel => Some(sentinel()),
+                    Lane::Slot(slot) => sample(*slot),
+                }
+            };
+            lanes.iter().enumerate().map(time).collect()
+        });
+        self.running(None);
+        match timed {
+            Some(picos) => Answer::Times { picos },
+            None => Answer::Wrong { reason: "a lane names an empty slot".to_owned() },
+        }
+    }
+
+    /// Leaves the number of the lane where the parent finds it if this process dies.
+    fn running(&self, lane: Option<usize>) {
+        let number = lane.and_then(|lane| u32::try_from(lane + 1).ok()).unwrap_or(0);
+        let _ = self.progress.write_all_at(&number.to_le_bytes(), 0);
+    }
+}
+
+/// The time of work that never changes and touches no memory: eight independent chains of multiply and add. It slows down with the
+/// clock and with whoever takes the core away.
+fn sentinel() -> u64 {
+    let mut sums = black_box([1.0f32; 32]);
+    let start = Instant::now();
+    for _ in 0..2000 {
+        for sum in &mut sums {
+            *sum = *sum * 0.999 + 0.001;
+        }
+    }
+    let time = picos(start);
+    black_box(sums);
+    time
+}
+
+/// Picoseconds since `start`.
+pub(super) fn picos(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_mul(1000)
+}

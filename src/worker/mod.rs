@@ -1,0 +1,276 @@
+//! Workers: processes that own a share of a device.
+//!
+//! A worker is this binary executed again with [`FLAG`]. It confines itself to its cores before it makes its pool, lowers its own
+//! limits, dies with its parent, and then answers asks over one socket until it is told to quit. What is measured here is what serving
+//! at that share will see. A worker that is late, crashes or holds too much is ended, and the death has a class; who asked decides
+//! what it means.
+//!
+//! The socket is the worker's standard input, used both ways. Its standard output and error are files in memory: the first holds the lane
+//! of a lap that is running, the second what a panic said, and both can be read after the worker is gone.
+
+mod child;
+pub mod protocol;
+#[allow(unsafe_code)]
+mod task_bench;
+pub mod watchdog;
+
+pub use protocol::{Answer, Ask, Lane, Owned};
+
+use crate::device::Grant;
+use rustix::fs::{MemfdFlags, memfd_create};
+use schema::FailureClass;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// The hidden first argument that makes the program a worker.
+pub const FLAG: &str = "__worker";
+
+/// Variables a worker keeps from its parent's environment.
+const KEPT_VARIABLES: &[&str] = &["PATH", "HOME", "LANG", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "TMPDIR"];
+/// From spawning to the answer of the first ask.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The most of a dead worker's last words that is kept.
+const LAST_WORDS_BYTES: u64 = 400;
+
+/// Why there is no worker.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    #[error(
+        "no worker program: {0} has no `tunewright` beside it; pass its path, or call `tunewright::worker::serve_if_asked` first in main"
+    )]
+    NoProgram(PathBuf),
+    #[error("cannot start {program}: {source}")]
+    Start { program: PathBuf, source: io::Error },
+    #[error("the worker did not take its cores: {0}")]
+    Handshake(String),
+}
+
+/// How a worker ended before it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Timeout, crash or out of memory.
+    pub class: FailureClass,
+    pub detail: String,
+    /// The lane of a lap that was running.
+    pub lane: Option<u32>,
+}
+
+/// A process that owns a grant.
+pub struct Worker {
+    child: Child,
+    socket: UnixStream,
+    progress: File,
+    words: File,
+    resident_max_bytes: u64,
+    /// Its end was seen: nothing more can be asked.
+    dead: bool,
+}
+
+/// Runs as a worker when the first argument says so, and returns the exit code then. To be called first in `main` by programs that
+/// tune or serve shares through this library.
+pub fn serve_if_asked() -> Option<ExitCode> {
+    let asked = std::env::args_os().nth(1).is_some_and(|argument| argument == FLAG);
+    asked.then(|| if child::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The program that runs as a worker: this one when it is `tunewright`, or else the `tunewright` beside it.
+///
+/// # Errors
+/// [`SpawnError::NoProgram`] when there is none.
+pub fn program() -> Result<PathBuf, SpawnError> {
+    let own = std::env::current_exe().map_err(|source| SpawnError::Start { program: "itself".into(), source })?;
+    let name = format!("tunewright{}", std::env::consts::EXE_SUFFIX);
+    if own.file_name().is_some_and(|file| file == name.as_str()) {
+        return Ok(own);
+    }
+    // Tests run from target/PROFILE/deps, examples from target/PROFILE/examples.
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(&name)).find(|path| path.is_file());
+    beside.ok_or(SpawnError::NoProgram(own))
+}
+
+impl Worker {
+    /// Starts a worker that owns `grant`.
+    ///
+    /// # Errors
+    /// [`SpawnError`] when the program is missing, cannot be started or does not confine itself to its cores.
+    pub fn spawn(grant: &Grant, program: &Path) -> Result<Worker, SpawnError> {
+        let failed = |source| SpawnError::Start { program: program.to_owned(), source };
+        let memory = |name: &str| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(|error| failed(error.into()));
+        let (progress, words) = (memory("worker-progress")?, memory("worker-words")?);
+        let (socket, theirs) = UnixStream::pair().map_err(failed)?;
+        let stdio = |file: &File| file.try_clone().map(Stdio::from).map_err(failed);
+        let mut command = Command::new(program);
+        command.arg(FLAG).process_group(0).env_clear();
+        command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(stdio(&progress)?).stderr(stdio(&words)?);
+        let child = spawn_from_lasting_thread(command).map_err(failed)?;
+        let resident_max_bytes = watchdog::resident_max_bytes();
+        let mut worker = Worker { child, socket, progress, words, resident_max_bytes, dead: false };
+        match worker.ask(&Ask::Own(Owned::new(&grant.cores, &grant.limits)), HANDSHAKE) {
+            Ok(Answer::Done) => Ok(worker),
+            Ok(Answer::Wrong { reason }) => Err(SpawnError::Handshake(reason)),
+            Ok(other) => Err(SpawnError::Handshake(format!("it answered {other:?}"))),
+            Err(death) => Err(SpawnError::Handshake(death.detail)),
+        }
+    }
+
+    /// The most it may hold in memory before it is ended.
+    pub fn set_resident_max_bytes(&mut self, bytes: u64) {
+        self.resident_max_bytes = bytes;
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks, and waits for the answer until the deadline. After a death there is no worker any more.
+    ///
+    /// # Errors
+    /// [`Death`] when it did not answer in time, crashed or held too much; it is gone then.
+    pub fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer, Death> {
+        if self.dead {
+            return Err(Death { class: FailureClass::Crash, detail: "the worker is gone".to_owned(), lane: None });
+        }
+        let start = Instant::now();
+        if protocol::write(&mut self.socket, ask).is_err() {
+            return Err(self.bury(None));
+        }
+        let mut frame = Vec::new();
+        let mut part = [0; 16 << 10];
+        loop {
+            let left = deadline.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                let late = format!("no answer within {:.1} s", deadline.as_secs_f64());
+                return Err(self.bury(Some((FailureClass::Timeout, late))));
+            }
+            // A zero time-out would mean none.
+            let wait = left.min(watchdog::TICK).max(Duration::from_millis(1));
+            if self.socket.set_read_timeout(Some(wait)).is_err() {
+                return Err(self.bury(None));
+            }
+            match self.socket.read(&mut part) {
+                Ok(0) => return Err(self.bury(None)),
+                Ok(count) => {
+                    frame.extend_from_slice(&part[..count]);
+                    match whole(&frame) {
+                        Ok(Some(answer)) => return Ok(answer),
+                        Ok(None) => {}
+                        Err(error) => return Err(self.bury(Some((FailureClass::Crash, format!("it answered garbage: {error}"))))),
+                    }
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    let resident = watchdog::resident_bytes(self.child.id()).unwrap_or(0);
+                    if resident > self.resident_max_bytes {
+                        let held = format!("held {} MB, allowed are {} MB", resident >> 20, self.resident_max_bytes >> 20);
+                        return Err(self.bury(Some((FailureClass::OutOfMemory, held))));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(self.bury(None)),
+            }
+        }
+    }
+
+    /// Ends it and says what it died of: what is given, or what its exit and its last words tell.
+    fn bury(&mut self, known: Option<(FailureClass, String)>) -> Death {
+        // At the end of the stream the process is ending by itself: its own status tells more than ours would.
+        if known.is_none() {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(500) && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let status = watchdog::end(&mut self.child);
+        self.dead = true;
+        let lane = self.progress();
+        let (class, mut detail) = known.unwrap_or_else(|| {
+            let signal = status.and_then(|status| status.signal());
+            // Nobody else sends SIGKILL but the kernel short of memory.
+            let class = if signal == Some(9) { FailureClass::OutOfMemory } else { FailureClass::Crash };
+            let how = match (signal, status.and_then(|status| status.code())) {
+                (Some(signal), _) => format!("killed by signal {signal}"),
+                (None, Some(code)) => format!("exited with code {code}"),
+                (None, None) => "ended".to_owned(),
+            };
+            (class, how)
+        });
+        if let Some(words) = self.last_words() {
+            detail = format!("{detail}: {words}");
+        }
+        Death { class, detail, lane }
+    }
+
+    /// The lane it was timing, if it was in a lap.
+    fn progress(&self) -> Option<u32> {
+        let mut number = [0; 4];
+        self.progress.read_exact_at(&mut number, 0).ok()?;
+        u32::from_le_bytes(number).checked_sub(1)
+    }
+
+    /// The end of what it wrote to its standard error, in one line.
+    fn last_words(&self) -> Option<String> {
+        let len = self.words.metadata().ok()?.len();
+        let mut bytes = vec![0; usize::try_from(len.min(LAST_WORDS_BYTES)).ok()?];
+        self.words.read_exact_at(&mut bytes, len.saturating_sub(LAST_WORDS_BYTES)).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> =
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note:")).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !self.dead {
+            // It reads the end of the stream and quits by itself, or is ended after the grace.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+            watchdog::end(&mut self.child);
+        }
+    }
+}
+
+/// The answer of a whole frame; `None` while it is not whole.
+fn whole(frame: &[u8]) -> io::Result<Option<Answer>> {
+    let Some((len, payload)) = frame.split_first_chunk::<4>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*len);
+    if len > protocol::FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {len} bytes")));
+    }
+    if payload.len() < len as usize {
+        return Ok(None);
+    }
+    protocol::decode(&payload[..len as usize]).map(Some)
+}
+
+type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Spawns from a thread that never ends: a worker asks to die with its parent, and Linux takes the *thread* that spawned it for the
+/// parent.
+fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Spawn>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Spawn>();
+        let serve = move || {
+            for (mut command, answer) in receiver {
+                let _ = answer.send(command.spawn());
+            }
+        };
+        // Without the thread the receiver is dropped and every send below fails, which the caller is told.
+        let _ = std::thread::Builder::new().name("worker-spawner".to_owned()).spawn(serve);
+        Mutex::new(sender)
+    });
+    let gone = || io::Error::other("the thread that starts workers is gone");
+    let (sender, receiver) = mpsc::channel();
+    spawner.lock().map_err(|_| gone())?.send((command, sender)).map_err(|_| gone())?;
+    receiver.recv().map_err(|_| gone())?
+}

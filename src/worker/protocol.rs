@@ -1,0 +1,158 @@
+//! What a worker is asked and what it answers: frames of a length and postcard, over one socket.
+//!
+//! Asks and answers are values that could cross a network: they name tasks, configs and files by their texts, never by address, and
+//! asking twice is harmless. One answer per ask, in order.
+
+use kernels::{Isa, Limits};
+use schema::{Config, FailureClass};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, Read, Write};
+
+/// The longest frame: configs and times are kilobytes, tensors travel apart.
+pub const FRAME_BYTES_MAX: u32 = 16 << 20;
+
+/// What a worker may be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Ask {
+    /// First: what the worker owns from now on.
+    Own(Owned),
+    /// Makes operands for a task, random by seed. Forgets the task before.
+    Open { task: String, seed: u64, max_error: f64 },
+    /// Builds a config of the open task in a slot and verifies it on fresh buffers.
+    Build { slot: u32, config: Config },
+    /// Times slots, in order. Each lane is one sample.
+    Lap { lanes: Vec<Lane> },
+    /// Frees slots.
+    Drop { slots: Vec<u32> },
+    /// Frees the task with all its slots.
+    Close,
+    /// Ends the process.
+    Quit,
+}
+
+/// What a worker owns: a grant of the device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owned {
+    pub cores: Vec<u32>,
+    pub isa: String,
+    pub units: u32,
+    pub l1d_bytes: u64,
+    pub l2_bytes: u64,
+    pub l3_bytes: u64,
+}
+
+/// One sample of a lap.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lane {
+    /// Work that never changes, to see how fast the machine is just now.
+    Sentinel,
+    /// The kernel or plan of a slot.
+    Slot(u32),
+}
+
+/// What a worker answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    /// The kernel or plan is ready and its result right. `first_ps` is the time of a run after the first; `prepared_bytes` what its
+    /// constants take.
+    Built {
+        first_ps: u64,
+        prepared_bytes: u64,
+    },
+    /// The candidate is refused; the worker goes on.
+    Refused {
+        class: FailureClass,
+        detail: String,
+    },
+    /// The time of each lane.
+    Times {
+        picos: Vec<u64>,
+    },
+    /// The ask makes no sense now: a bug of who asked, or a damaged artifact.
+    Wrong {
+        reason: String,
+    },
+}
+
+impl Owned {
+    /// The grant of these cores and limits.
+    pub fn new(cores: &[usize], limits: &Limits) -> Self {
+        Owned {
+            cores: cores.iter().filter_map(|&core| u32::try_from(core).ok()).collect(),
+            isa: limits.isa.name().to_owned(),
+            units: limits.units,
+            l1d_bytes: limits.l1d_bytes,
+            l2_bytes: limits.l2_bytes,
+            l3_bytes: limits.l3_bytes,
+        }
+    }
+
+    /// The limits, or `None` for an instruction set this build does not know.
+    pub fn limits(&self) -> Option<Limits> {
+        let &Owned { units, l1d_bytes, l2_bytes, l3_bytes, .. } = self;
+        Some(Limits { isa: Isa::parse(&self.isa)?, units, l1d_bytes, l2_bytes, l3_bytes })
+    }
+}
+
+/// Writes one frame.
+///
+/// # Errors
+/// What the socket says; a value that is too long is `InvalidData`.
+pub fn write<T: Serialize>(to: &mut impl Write, value: &T) -> io::Result<()> {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let payload = postcard::to_stdvec(value).map_err(|error| invalid(error.to_string()))?;
+    let len = u32::try_from(payload.len()).ok().filter(|&len| len <= FRAME_BYTES_MAX);
+    let len = len.ok_or_else(|| invalid(format!("a frame of {} bytes", payload.len())))?;
+    let mut frame = len.to_le_bytes().to_vec();
+    frame.extend_from_slice(&payload);
+    to.write_all(&frame)?;
+    to.flush()
+}
+
+/// Reads one frame; `None` at the end of the stream.
+///
+/// # Errors
+/// What the socket says; a frame that is too long or no such value is `InvalidData`.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut len = [0; 4];
+    if let Err(error) = from.read_exact(&mut len) {
+        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
+    }
+    let len = u32::from_le_bytes(len);
+    if len > FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {len} bytes")));
+    }
+    let mut payload = vec![0; len as usize];
+    from.read_exact(&mut payload)?;
+    decode(&payload).map(Some)
+}
+
+/// The value of a frame's payload.
+///
+/// # Errors
+/// `InvalidData` when it is none.
+pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(payload).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_and_damage_is_an_error() {
+        let config = Config { variant: "gemm.host_packed".into(), revision: 1, knobs: vec![] };
+        let asks = [Ask::Build { slot: 3, config }, Ask::Lap { lanes: vec![Lane::Sentinel, Lane::Slot(1)] }, Ask::Quit];
+        let mut bytes = Vec::new();
+        asks.iter().for_each(|ask| write(&mut bytes, ask).unwrap());
+        let mut from = &bytes[..];
+        for ask in &asks {
+            assert_eq!(read::<Ask>(&mut from).unwrap().as_ref(), Some(ask));
+        }
+        assert_eq!(read::<Ask>(&mut from).unwrap(), None);
+        assert!(read::<Ask>(&mut &bytes[..6]).is_err(), "cut inside a frame");
+        assert!(read::<Ask>(&mut &[0xff; 64][..]).is_err(), "an absurd length");
+        assert!(read::<Ask>(&mut &[1, 0, 0, 0, 0xff][..]).is_err(), "no such ask");
+    }
+}
