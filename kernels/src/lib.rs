@@ -12,6 +12,7 @@ pub mod attribute;
 pub mod conv2d;
 #[allow(unsafe_code)]
 pub mod conv_transpose2d;
+pub mod copy;
 #[allow(unsafe_code)]
 pub mod depthwise;
 pub mod elementwise;
@@ -28,20 +29,24 @@ pub mod operator;
 pub mod packed;
 #[allow(unsafe_code)]
 pub mod partition;
+pub mod plane;
 pub mod reference;
+pub mod reorder;
 pub mod row_split;
 #[allow(unsafe_code)]
 pub mod simd;
+pub mod strided_copy;
 pub mod strides;
 pub mod task;
 mod task_operands;
 pub mod tensor;
+pub mod transpose;
 
 pub use attribute::{Attribute, Attributes};
 pub use knob::{Knob, Rule, Values};
 pub use layout::Layout;
 pub use limits::{Isa, Limits};
-pub use operand::{Operand, OperandMut, Operands};
+pub use operand::{Inputs, Operand, OperandMut, Operands};
 pub use operator::{
     BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,
 };
@@ -58,6 +63,9 @@ pub static OPERATORS: &[&Operator] = &[
     &conv_transpose2d::CONV_TRANSPOSE2D,
     &depthwise::DEPTHWISE,
     &elementwise::ELEMENTWISE,
+    &copy::COPY,
+    &transpose::TRANSPOSE,
+    &reorder::REORDER,
 ];
 
 /// The operator of that id.

@@ -71,6 +71,22 @@ pub struct Operands<'a> {
     life: PhantomData<&'a mut [u8]>,
 }
 
+/// What one run of a kernel reads.
+#[derive(Copy, Clone)]
+pub struct Inputs<'a>(&'a [Operand]);
+
+impl<'a> Inputs<'a> {
+    /// The elements of an input; `None` when it is absent. Panics when it is not aligned for `T`.
+    pub fn get<T: Element>(&self, index: usize) -> Option<&'a [T]> {
+        let operand = self.0.get(index)?;
+        operand.present.then(|| {
+            assert!(operand.at.cast::<T>().is_aligned(), "input {index} is aligned");
+            // SAFETY: `Operands::new` promised that it is readable, unaliased by writers and alive for 'a; alignment was just checked.
+            unsafe { std::slice::from_raw_parts(operand.at.cast(), operand.bytes / size_of::<T>()) }
+        })
+    }
+}
+
 impl<'a> Operands<'a> {
     /// Operands for one run.
     ///
@@ -84,12 +100,12 @@ impl<'a> Operands<'a> {
 
     /// The elements of an input; `None` when it is absent. Panics when there is no such input or it is not aligned for `T`.
     pub fn input<T: Element>(&self, index: usize) -> Option<&'a [T]> {
-        let operand = self.inputs.get(index)?;
-        operand.present.then(|| {
-            assert!(operand.at.cast::<T>().is_aligned(), "input {index} is aligned");
-            // SAFETY: readable, unaliased by writers and alive for 'a by `new`; alignment was just checked.
-            unsafe { std::slice::from_raw_parts(operand.at.cast(), operand.bytes / size_of::<T>()) }
-        })
+        self.inputs().get(index)
+    }
+
+    /// The inputs alone, for threads that write an output between them.
+    pub fn inputs(&self) -> Inputs<'a> {
+        Inputs(self.inputs)
     }
 
     /// The raw bytes of an input; `None` when it is absent.

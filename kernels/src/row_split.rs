@@ -2,7 +2,7 @@
 //!
 //! The pieces of an output are handed out by halving, so that nothing is allocated and no piece is touched by two threads.
 
-use crate::{Knob, Limits, Rule, Task};
+use crate::{Knob, Limits, Rule};
 use schema::{Config, KnobValue};
 
 /// The knob: the whole work on one thread, or its rows over all threads granted.
@@ -30,7 +30,7 @@ pub fn partition_for_bytes(bytes: u64, limits: &Limits) -> KnobValue {
 }
 
 /// How many pieces a config asks for.
-pub fn parts(_task: &Task, config: &Config, limits: &Limits) -> usize {
+pub fn parts(config: &Config, limits: &Limits) -> usize {
     if config.name("partition") == Some("rows") { limits.units.max(1) as usize } else { 1 }
 }
 

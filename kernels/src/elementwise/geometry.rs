@@ -1,6 +1,7 @@
 //! Where the elements of each input lie for a stretch of the output.
 
-use crate::layout::{BLOCK, Layout};
+use crate::layout::Layout;
+use crate::plane::Plane;
 use crate::strides::{broadcast_strides, collapse, offset_of};
 use crate::{OperandSpec, Signature};
 
@@ -16,14 +17,12 @@ pub enum Walk {
     Blocked(Blocked),
 }
 
-/// The extents of an output in blocks of 16: `outer × ⌈channels/16⌉` planes of `height × width` positions inside a halo.
+/// The extents of an output in blocks of 16: `outer × ⌈channels/16⌉` planes.
 #[derive(Clone, Debug)]
 pub struct Blocked {
     pub outer: Vec<usize>,
     pub channels: usize,
-    pub height: usize,
-    pub width: usize,
-    pub halo: usize,
+    pub plane: Plane,
 }
 
 /// Where an input's elements lie.
@@ -44,19 +43,9 @@ pub enum Access {
 }
 
 impl Blocked {
-    /// Blocks of 16 channels.
-    pub fn blocks(&self) -> usize {
-        self.channels.div_ceil(BLOCK)
-    }
-
-    /// Elements of one plane with a halo.
-    pub fn plane(&self, halo: usize) -> usize {
-        (self.height + 2 * halo) * (self.width + 2 * halo) * BLOCK
-    }
-
-    /// Where the first position of row `y` lies within a plane.
-    pub fn row(&self, y: usize, halo: usize) -> usize {
-        ((y + halo) * (self.width + 2 * halo) + halo) * BLOCK
+    /// The output's plane with another halo.
+    pub fn with_halo(&self, halo: usize) -> Plane {
+        Plane { halo, ..self.plane }
     }
 }
 
@@ -67,11 +56,19 @@ pub fn plan(signature: &Signature) -> (Walk, Vec<Access>) {
         Layout::Rows => rows(&signature.inputs, &y.shape),
         Layout::Channels { halo } => {
             let [n, c, h, w] = y.shape[..] else { unreachable!("a Channels layout has four axes") };
-            blocked(&signature.inputs, &y.shape, Blocked { outer: vec![n], channels: c, height: h, width: w, halo })
+            blocked(
+                &signature.inputs,
+                &y.shape,
+                Blocked { outer: vec![n], channels: c, plane: Plane { height: h, width: w, halo } },
+            )
         }
         Layout::Columns => {
             let [ref outer @ .., m, k] = y.shape[..] else { unreachable!("a Columns layout has two axes") };
-            blocked(&signature.inputs, &y.shape, Blocked { outer: outer.to_vec(), channels: k, height: 1, width: m, halo: 0 })
+            blocked(
+                &signature.inputs,
+                &y.shape,
+                Blocked { outer: outer.to_vec(), channels: k, plane: Plane { height: 1, width: m, halo: 0 } },
+            )
         }
     }
 }

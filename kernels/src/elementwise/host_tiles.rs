@@ -8,6 +8,7 @@ use super::geometry::{self, Access, Blocked, Walk};
 use super::program::{Class, Op, Program, SLOTS_MAX};
 use super::{expression::INPUTS_MAX, tile};
 use crate::layout::BLOCK;
+use crate::plane::{self, Plane};
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd};
 use crate::strides::offset_of;
@@ -43,7 +44,7 @@ fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         types,
         dtype: signature.outputs[0].dtype,
         tile: request.config.int("tile").unwrap_or(512) as usize,
-        parts: row_split::parts(request.task, request.config, request.limits),
+        parts: row_split::parts(request.config, request.limits),
         isa: request.limits.isa,
     }))
 }
@@ -123,7 +124,7 @@ impl Tiles {
         let (out, scratch) = operands.output_and_scratch::<T, u64>(0);
         let row = match &self.walk {
             Walk::Rows { .. } => self.tile,
-            Walk::Blocked(blocked) => blocked.plane(blocked.halo),
+            Walk::Blocked(blocked) => blocked.plane.len(),
         };
         row_split::rows_with(out, row, scratch, self.parts, &|first, out, scratch| {
             simd::run(self.isa, Part { tiles: self, columns: &columns, first, out, scratch });
@@ -217,8 +218,8 @@ impl<T: Sink> Routine for Part<'_, T> {
             }
             Walk::Blocked(walk) => {
                 let Some(out) = T::floats(out) else { return };
-                for (i, out) in out.chunks_mut(walk.plane(walk.halo)).enumerate() {
-                    plane(s, tiles, walk, columns, first + i, &mut slots, out);
+                for (i, out) in out.chunks_mut(walk.plane.len()).enumerate() {
+                    one_plane(s, tiles, walk, columns, first + i, &mut slots, out);
                 }
             }
         }
@@ -349,7 +350,7 @@ fn float_step<S: Simd>(s: S, op: Op, slots: &Slots<'_>, [a, b, c]: [usize; 3], o
 
 /// Computes one plane of 16 channels with its halo.
 #[inline(always)]
-fn plane<'a, S: Simd>(
+fn one_plane<'a, S: Simd>(
     s: S,
     tiles: &Tiles,
     walk: &Blocked,
@@ -358,43 +359,26 @@ fn plane<'a, S: Simd>(
     slots: &mut Slots<'a>,
     out: &mut [f32],
 ) {
-    let (outer, block) = (index / walk.blocks(), index % walk.blocks());
-    let lanes = (walk.channels - block * BLOCK).min(BLOCK);
+    let (outer, block) = (index / plane::blocks(walk.channels), index % plane::blocks(walk.channels));
+    let lanes = plane::lanes(walk.channels, block);
     spread_lanes(tiles, walk, columns, outer, block, slots);
     let program = &tiles.program;
-    let flat =
-        walk.halo == 0 && tiles.access.iter().all(|access| !matches!(access, Access::Plane { halo: 1.. } | Access::Strided(_)));
-    let (height, row) = if flat { (1, walk.height * walk.width * BLOCK) } else { (walk.height, walk.width * BLOCK) };
+    let flat = walk.plane.halo == 0
+        && tiles.access.iter().all(|access| !matches!(access, Access::Plane { halo: 1.. } | Access::Strided(_)));
+    let (height, row) =
+        if flat { (1, walk.plane.height * walk.plane.width * BLOCK) } else { (walk.plane.height, walk.plane.width * BLOCK) };
     for y in 0..height {
         let mut start = 0;
         while start < row {
             let count = tiles.tile.min(row - start);
             lend_blocked(tiles, walk, columns, (outer, block, index), (y, start, count), slots);
-            let at = walk.row(y, walk.halo) + start;
+            let at = walk.plane.row(y) + start;
             execute(s, program, slots, &mut out[at..at + count]);
             start += count;
         }
     }
-    if lanes < BLOCK {
-        out.chunks_exact_mut(BLOCK).for_each(|position| position[lanes..].fill(0.0));
-    }
-    clear_halo(walk, out);
-}
-
-/// Writes zeros around the positions of a plane.
-fn clear_halo(walk: &Blocked, out: &mut [f32]) {
-    if walk.halo > 0 {
-        let (line, edge) = ((walk.width + 2 * walk.halo) * BLOCK, walk.halo * BLOCK);
-        for (y, line) in out.chunks_exact_mut(line).enumerate() {
-            if y < walk.halo || y >= walk.halo + walk.height {
-                line.fill(0.0);
-            } else {
-                let end = line.len() - edge;
-                line[..edge].fill(0.0);
-                line[end..].fill(0.0);
-            }
-        }
-    }
+    Plane::clear_lanes(out, lanes);
+    walk.plane.clear_halo(out);
 }
 
 /// Spreads the inputs that have one element per channel.
@@ -406,13 +390,13 @@ fn spread_lanes(tiles: &Tiles, walk: &Blocked, columns: &[Column<'_>], outer: us
             Access::Lanes(strides) => {
                 let (&channel, outer_strides) = strides.split_last().expect("a channel stride");
                 let base = offset_of(outer, &walk.outer, outer_strides);
-                for (lane, value) in lanes.iter_mut().enumerate().take(walk.channels - block * BLOCK) {
+                for (lane, value) in lanes.iter_mut().enumerate().take(plane::lanes(walk.channels, block)) {
                     *value = values[(base + (block * BLOCK + lane) as isize * channel) as usize];
                 }
             }
             Access::BlockLanes { halo } => {
                 let side = 1 + 2 * halo;
-                let at = ((outer * walk.blocks() + block) * side * side + halo * side + halo) * BLOCK;
+                let at = ((outer * plane::blocks(walk.channels) + block) * side * side + halo * side + halo) * BLOCK;
                 lanes.copy_from_slice(&values[at..at + BLOCK]);
             }
             _ => continue,
@@ -453,7 +437,8 @@ fn lend_blocked<'a>(
         let Column::F32(values) = columns[input] else { continue };
         match &tiles.access[input] {
             Access::Plane { halo } => {
-                let at = index * walk.plane(*halo) + walk.row(y, *halo) + start;
+                let own = walk.with_halo(*halo);
+                let at = index * own.len() + own.row(y) + start;
                 slots.lent_floats[slot] = Some(&values[at..at + count]);
             }
             Access::Strided(strides) => {

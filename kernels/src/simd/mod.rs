@@ -16,6 +16,7 @@ pub mod lanewise;
 pub mod math;
 mod scalar;
 pub mod tile;
+pub mod transpose;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;

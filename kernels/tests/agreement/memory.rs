@@ -3,7 +3,7 @@
 
 use crate::harness::check;
 
-pub static OPERATORS: &[&str] = &["elementwise"];
+pub static OPERATORS: &[&str] = &["elementwise", "copy", "transpose", "reorder"];
 
 #[test]
 fn elementwise_of_rows_and_blocks() {
@@ -36,5 +36,67 @@ fn elementwise_of_rows_and_blocks() {
         "elementwise expr=where(b,a,0.0) a=[2,20,5,7] a_layout=channels16h0 b=[2,20,1,7] b_type=bool y=[2,20,5,7] y_layout=channels16h1",
         "elementwise expr=gelu(add(a,b)) a=[2,3,9,40] a_layout=columns16 b=[40] y=[2,3,9,40] y_layout=columns16",
         "elementwise expr=mul(add(a,b),c) a=[9,40] a_layout=columns16 b=[9,1] c=[9,40] y=[9,40] y_layout=columns16",
+    ]);
+}
+
+#[test]
+fn transposes_of_every_width() {
+    check(&[
+        "transpose x=[7] perm=[0]",
+        "transpose x=[] perm=[]",
+        "transpose x=[5,3] perm=[1,0]",
+        "transpose x=[130,67] perm=[1,0]",
+        "transpose x=[64,48] perm=[1,0] x_type=i32",
+        "transpose x=[9,40] perm=[1,0] x_type=i64",
+        "transpose x=[2,9,3,8] perm=[0,2,1,3]",
+        "transpose x=[2,9,3,8] perm=[0,2,3,1]",
+        "transpose x=[2,9,3,8] perm=[3,1,2,0]",
+        "transpose x=[2,1,3,8] perm=[1,3,0,2] x_type=bool",
+        "transpose x=[1,17,5,6] perm=[0,2,3,1]",
+        "transpose x=[3,4,5,6,2] perm=[4,2,0,3,1]",
+    ]);
+}
+
+#[test]
+fn reorders_between_layouts() {
+    check(&[
+        "reorder x=[3,5,7] y=[3,5,7]",
+        "reorder x=[2,37,5,7] y=[2,37,5,7] y_layout=channels16h0",
+        "reorder x=[2,3,9,11] y=[2,3,9,11] y_layout=channels16h2",
+        "reorder x=[1,32,16,8] y=[1,32,16,8] y_layout=channels16h1",
+        "reorder x=[2,37,5,7] x_layout=channels16h0 y=[2,37,5,7]",
+        "reorder x=[1,37,5,7] x_layout=channels16h3 y=[1,37,5,7]",
+        "reorder x=[3,32,5,7] x_layout=channels16h1 y=[3,32,5,7]",
+        "reorder x=[3,20,5,7] x_layout=channels16h1 y=[3,20,5,7] y_layout=channels16h0",
+        "reorder x=[3,20,5,7] x_layout=channels16h1 y=[3,20,5,7] y_layout=channels16h1",
+        "reorder x=[2,7,40] y=[2,7,40] y_layout=columns16",
+        "reorder x=[9,33] x_layout=columns16 y=[9,33]",
+        "reorder x=[2,3,5,7] x_layout=columns16 y=[2,3,5,7]",
+    ]);
+}
+
+#[test]
+fn copies_of_every_kind() {
+    check(&[
+        "copy kind=join axis=1 x0=[2,3,4] x1=[2,5,4] x2=[2,1,4] y0=[2,9,4]",
+        "copy kind=join axis=0 x0=[3] x1=[4] y0=[7] x0_type=i64 x1_type=i64 y0_type=i64",
+        "copy kind=join axis=2 x0=[2,3,9] y0=[2,3,4] y1=[2,3,5]",
+        "copy kind=join axis=1 groups=2 x0=[2,6,5] x1=[2,6,5] y0=[2,6,5] y1=[2,6,5]",
+        "copy kind=join axis=1 groups=3 x0=[1,5,3] x1=[1,7,3] y0=[1,4,3] y1=[1,8,3]",
+        "copy kind=join axis=1 x0=[2,32,5,7] x0_layout=channels16h1 x1=[2,16,5,7] x1_layout=channels16h0 y0=[2,48,5,7] y0_layout=channels16h1",
+        "copy kind=join axis=1 x0=[2,20,5,7] x0_layout=channels16h0 x1=[2,7,5,7] x1_layout=channels16h0 y0=[2,27,5,7] y0_layout=channels16h0",
+        "copy kind=join axis=1 groups=2 x0=[2,58,3,5] x0_layout=channels16h0 x1=[2,58,3,5] x1_layout=channels16h1 y0=[2,58,3,5] y0_layout=channels16h0 y1=[2,58,3,5] y1_layout=channels16h1",
+        "copy kind=slice x0=[9,10] starts=[2,9] steps=[3,-2] y0=[3,5]",
+        "copy kind=slice x0=[4,6,5] starts=[0,1,0] steps=[1,1,1] y0=[4,3,5]",
+        "copy kind=slice x0=[9] starts=[8] steps=[-1] y0=[9] x0_type=i32 y0_type=i32",
+        "copy kind=pad x0=[3,4] pads=[1,2,0,3] value=0.5 y0=[4,9]",
+        "copy kind=pad x0=[5,4] pads=[-1,2,-2,0] value=0.5 y0=[2,6]",
+        "copy kind=pad x0=[3,4] pads=[1,2,0,3] mode=edge value=0.0 y0=[4,9]",
+        "copy kind=pad x0=[3,4] pads=[2,1,1,3] mode=reflect value=0.0 y0=[6,8]",
+        "copy kind=pad x0=[3,4] pads=[2,4,3,3] mode=wrap value=0.0 y0=[8,11]",
+        "copy kind=pad x0=[3,4] pads=[1,2,0,3] value=7.0 y0=[4,9] x0_type=i64 y0_type=i64",
+        "copy kind=expand x0=[3,1] y0=[2,3,5]",
+        "copy kind=expand x0=[] y0=[4] x0_type=bool y0_type=bool",
+        "copy kind=tile x0=[2,3] y0=[4,9]",
     ]);
 }
