@@ -2,9 +2,10 @@
 
 use super::rewrite::Sweep;
 use crate::graph::{Graph, Node, ValueId};
-use kernels::{Facts, OperandFacts, Operator};
+use kernels::{Facts, OperandFacts, OperandSpec, Operator};
 
-/// Whether one of our operators computes this node: all shapes known, none of them empty, and its `task` accepts the facts.
+/// Whether one of our operators computes this node: all shapes known, no result empty, its `task` accepts the facts, and the operands
+/// are what the signature says.
 pub fn takes(graph: &Graph, node: &Node) -> bool {
     let Some(operator) = kernels::operator(&node.op) else { return false };
     let (Some(inputs), Some(outputs)) = (operands(graph, &node.inputs), operands(graph, &node.outputs)) else { return false };
@@ -18,7 +19,23 @@ pub fn taken(sweep: &Sweep<'_>, node: &Node) -> bool {
 }
 
 fn accepts(operator: &Operator, facts: &Facts<'_>) -> bool {
-    (operator.task)(facts).is_ok_and(|task| (operator.signature)(&task).is_ok())
+    let Ok(signature) = (operator.task)(facts).and_then(|task| (operator.signature)(&task)) else { return false };
+    let pairs = |specs: &[OperandSpec], operands: &[Option<OperandFacts>]| {
+        let agree = |(spec, operand): (&OperandSpec, &Option<OperandFacts>)| match operand {
+            Some(operand) => {
+                same(&spec.shape, &operand.shape) && spec.dtype == operand.dtype && (!spec.constant || operand.constant)
+            }
+            None => true,
+        };
+        specs.len() >= operands.len() && specs.iter().zip(operands).all(agree)
+    };
+    pairs(&signature.inputs, facts.inputs) && pairs(&signature.outputs, facts.outputs)
+}
+
+/// Equal but for axes of length 1 in front, which some tasks add.
+fn same(a: &[usize], b: &[usize]) -> bool {
+    let tail = |shape: &[usize]| shape.iter().position(|&dim| dim != 1).unwrap_or(shape.len());
+    a[tail(a)..] == b[tail(b)..]
 }
 
 fn operands(graph: &Graph, ids: &[Option<ValueId>]) -> Option<Vec<Option<OperandFacts>>> {

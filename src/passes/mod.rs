@@ -13,6 +13,7 @@ mod fold_batch_norm;
 mod fuse_elementwise;
 mod fuse_epilogue;
 mod infer_and_fold;
+mod lower_convolution;
 mod lower_elementwise;
 mod lower_matrix_product;
 mod lowering;
@@ -63,6 +64,11 @@ pub static PASSES: &[Pass] = &[
     Pass { name: "recognise_hard_swish", about: "finds hard swish in its parts", run: recognise_hard_swish::run },
     Pass { name: "recognise_layer_norm", about: "finds layer normalisation in its parts", run: recognise_layer_norm::run },
     Pass { name: "recognise_softmax", about: "finds softmax in its parts", run: recognise_softmax::run },
+    Pass {
+        name: "lower_convolution",
+        about: "convolutions become conv2d, depthwise and conv_transpose2d",
+        run: lower_convolution::run,
+    },
     Pass { name: "lower_matrix_product", about: "MatMul and Gemm become gemm", run: lower_matrix_product::run },
     Pass {
         name: "lower_elementwise",
