@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod artifact;
 pub mod cli;
 pub mod device;
 pub mod execute;

@@ -4,6 +4,7 @@
 //! checkout does not have it.
 
 mod allocations;
+mod artifact;
 mod cli;
 mod execute;
 mod files;
