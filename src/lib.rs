@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod agreement;
 pub mod artifact;
 pub mod cli;
 pub mod device;
