@@ -16,10 +16,13 @@ pub mod copy;
 #[allow(unsafe_code)]
 pub mod depthwise;
 pub mod elementwise;
+pub mod embedding;
 pub mod epilogue;
+pub mod gather;
 #[allow(unsafe_code)]
 pub mod gemm;
 pub mod knob;
+pub mod layer_norm;
 pub mod layout;
 pub mod limits;
 #[allow(unsafe_code)]
@@ -30,11 +33,13 @@ pub mod packed;
 #[allow(unsafe_code)]
 pub mod partition;
 pub mod plane;
+pub mod reduce;
 pub mod reference;
 pub mod reorder;
 pub mod row_split;
 #[allow(unsafe_code)]
 pub mod simd;
+pub mod softmax;
 pub mod strided_copy;
 pub mod strides;
 pub mod task;
@@ -66,6 +71,11 @@ pub static OPERATORS: &[&Operator] = &[
     &copy::COPY,
     &transpose::TRANSPOSE,
     &reorder::REORDER,
+    &softmax::SOFTMAX,
+    &layer_norm::LAYER_NORM,
+    &reduce::REDUCE,
+    &embedding::EMBEDDING,
+    &gather::GATHER,
 ];
 
 /// The operator of that id.

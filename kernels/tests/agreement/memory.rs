@@ -3,7 +3,8 @@
 
 use crate::harness::check;
 
-pub static OPERATORS: &[&str] = &["elementwise", "copy", "transpose", "reorder"];
+pub static OPERATORS: &[&str] =
+    &["elementwise", "copy", "transpose", "reorder", "softmax", "layer_norm", "reduce", "embedding", "gather"];
 
 #[test]
 fn elementwise_of_rows_and_blocks() {
@@ -98,5 +99,74 @@ fn copies_of_every_kind() {
         "copy kind=expand x0=[3,1] y0=[2,3,5]",
         "copy kind=expand x0=[] y0=[4] x0_type=bool y0_type=bool",
         "copy kind=tile x0=[2,3] y0=[4,9]",
+    ]);
+}
+
+#[test]
+fn softmaxes_along_any_axis() {
+    check(&[
+        "softmax x=[1] axis=0",
+        "softmax x=[5,1] axis=1",
+        "softmax x=[3,7] axis=1",
+        "softmax x=[2,3,129] axis=2 scale=0.125",
+        "softmax x=[3,64] axis=1 scale=-2.0",
+        "softmax x=[3,37] axis=1 log=1",
+        "softmax x=[3,37,5] axis=1",
+        "softmax x=[2,3,150] axis=0 log=1",
+        "softmax x=[2,3,5,33] axis=3 mask=[2,1,1,33] scale=0.5",
+        "softmax x=[2,3,5,33] axis=3 mask=[5,33]",
+        "softmax x=[2,3,5,33] axis=3 mask=[3,5,1] log=1",
+        "softmax x=[2,3,5,7] axis=1 mask=[3,1,7]",
+    ]);
+}
+
+#[test]
+fn layer_norms_in_rows_and_columns() {
+    check(&[
+        "layer_norm x=[3,1] y=[3,1] axis=1 epsilon=1e-5",
+        "layer_norm x=[3,37] y=[3,37] axis=1 epsilon=1e-5",
+        "layer_norm x=[2,5,64] y=[2,5,64] axis=2 epsilon=0.001 scale=[64] bias=[64]",
+        "layer_norm x=[2,5,9] y=[2,5,9] axis=1 epsilon=1e-5 scale=[5,9]",
+        "layer_norm x=[4,130] y=[4,130] axis=1 epsilon=1e-5 rms=1 scale=[130]",
+        "layer_norm x=[2,7,48] x_layout=columns16 y=[2,7,48] y_layout=columns16 axis=2 epsilon=1e-5 scale=[48] bias=[48]",
+        "layer_norm x=[9,37] x_layout=columns16 y=[9,37] y_layout=columns16 axis=1 epsilon=1e-5 bias=[37]",
+        "layer_norm x=[9,37] x_layout=columns16 y=[9,37] axis=1 epsilon=1e-5 rms=1",
+        "layer_norm x=[2,9,37] y=[2,9,37] y_layout=columns16 axis=2 epsilon=1e-5 scale=[37]",
+    ]);
+}
+
+#[test]
+fn reductions_of_every_kind() {
+    check(&[
+        "reduce kind=sum x=[7] y=[] axes=[0]",
+        "reduce kind=mean x=[3,37] y=[3,1] axes=[1]",
+        "reduce kind=max x=[3,37] y=[37] axes=[0]",
+        "reduce kind=min x=[3,5,129] y=[3,5] axes=[2]",
+        "reduce kind=sum x=[3,5,7,9] y=[3,7] axes=[1,3]",
+        "reduce kind=mean x=[3,5,7,9] y=[1,5,1,9] axes=[0,2]",
+        "reduce kind=prod x=[3,20] y=[3] axes=[1]",
+        "reduce kind=l1 x=[3,20] y=[3] axes=[1]",
+        "reduce kind=l2 x=[20,300] y=[300] axes=[0]",
+        "reduce kind=sum_square x=[3,21] y=[1,1] axes=[0,1]",
+        "reduce kind=log_sum x=[3,21] y=[3] axes=[1]",
+        "reduce kind=sum x=[3,21] y=[3] axes=[1] x_type=i64 y_type=i64",
+        "reduce kind=max x=[3,21] y=[21] axes=[0] x_type=i32 y_type=i32",
+        "reduce kind=mean x=[2,37,5,7] x_layout=channels16h1 y=[2,37,1,1] axes=[2,3]",
+        "reduce kind=mean x=[1,37,5,7] x_layout=channels16h0 y=[1,37] axes=[2,3]",
+        "reduce kind=max x=[2,32,5,7] x_layout=channels16h0 y=[2,32,1,1] y_layout=channels16h0 axes=[2,3]",
+        "reduce kind=l2 x=[2,20,5,7] x_layout=channels16h0 y=[2,20,1,1] y_layout=channels16h1 axes=[2,3]",
+    ]);
+}
+
+#[test]
+fn embeddings_and_gathers() {
+    check(&[
+        "embedding table=[11,7] indices=[2,3] indices_type=i64",
+        "embedding table=[11,32] indices=[2,9] bag=sum indices_type=i64",
+        "embedding table=[11,75] indices=[2,3,9] bag=mean indices_type=i32",
+        "embedding table=[1,64] indices=[] indices_type=i64",
+        "gather x=[5,7,3] indices=[2,4] axis=1 indices_type=i64",
+        "gather x=[5,7] indices=[] axis=1 indices_type=i64 x_type=i64",
+        "gather x=[5,7] indices=[3] axis=0 indices_type=i32 x_type=bool",
     ]);
 }

@@ -1,0 +1,57 @@
+//! Slices along an axis, chosen by indices.
+//!
+//! **Inputs**: `x`, any type of 1, 2, 4 or 8 bytes; `indices` i64 or i32, any shape. **Output** `y`: `x`'s type,
+//! `x.shape[..axis] + indices.shape + x.shape[axis + 1..]`. **Attribute** `axis` (default 0). All in rows. **Task**: `x`, `indices`,
+//! `axis`.
+//!
+//! Indices are treated as in [`embedding`](crate::embedding): negative ones count from the end, others are moved inside.
+
+mod host_runs;
+mod reference;
+
+use crate::strided_copy::is_copied;
+use crate::transpose::copied_fill;
+use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
+use schema::DType;
+
+/// Slices along an axis.
+pub static GATHER: Operator = Operator {
+    id: "gather",
+    variants: VARIANTS,
+    task,
+    signature,
+    flops: |_| 0,
+    bytes: |task| signature(task).map_or(0, |s| (2 * s.outputs[0].bytes() + s.inputs[1].bytes()) as u64),
+    reference: reference::compute,
+};
+
+static VARIANTS: &[&Variant] = &[&host_runs::RUNS];
+
+fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
+    let x = facts.input("gather", 0)?;
+    let task = Task::new("gather")
+        .with_operand("x", x)
+        .with_operand("indices", facts.input("gather", 1)?)
+        .with_int("axis", facts.axis("gather", 0, x.shape.len())?);
+    signature(&task)?;
+    Ok(task)
+}
+
+fn signature(task: &Task) -> Result<Signature, BuildError> {
+    let (x, indices, axis) = (task.required("x")?, task.required("indices")?, task.int("axis"));
+    if !is_copied(x.dtype) || !matches!(indices.dtype, DType::I64 | DType::I32) {
+        return Err(task.refused("the types have no kernels"));
+    }
+    if x.layout != Layout::Rows || indices.layout != Layout::Rows {
+        return Err(task.refused("operands are in rows"));
+    }
+    match x.shape.get(axis) {
+        Some(&extent) if extent > 0 => {
+            let shape = [&x.shape[..axis], &indices.shape, &x.shape[axis + 1..]].concat();
+            let y = OperandSpec { name: "y", shape, ..x.clone() };
+            let x = OperandSpec { fill: copied_fill(x.dtype), ..x };
+            Ok(Signature { inputs: vec![x, OperandSpec { fill: Fill::Index(extent), ..indices }], outputs: vec![y] })
+        }
+        _ => Err(task.refused("the axis lies outside or is empty")),
+    }
+}
