@@ -8,6 +8,7 @@ pub mod cli;
 pub mod device;
 pub mod execute;
 pub mod graph;
+pub mod import;
 pub mod measure;
 pub mod passes;
 pub mod report;

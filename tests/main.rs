@@ -6,9 +6,11 @@
 mod allocations;
 mod artifact;
 mod cli;
+mod evil;
 mod execute;
 mod files;
 mod interpret;
+mod models;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

@@ -8,6 +8,7 @@
 
 mod builder;
 mod compact;
+pub mod infer;
 pub mod text;
 mod value;
 mod verify;

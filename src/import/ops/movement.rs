@@ -1,0 +1,48 @@
+//! Shapes and places: nothing is calculated, elements move.
+
+use super::{Op, attributes, op, same, semantics};
+
+pub static OPS: &[Op] = &[
+    op("CenterCropPad", &["18 2 1 axes:is"], same),
+    op("Col2Im", &["18 3 1 dilations:is pads:is strides:is"], same),
+    op("Compress", &["9 2 1 axis:i"], same),
+    op("Concat", &["4 1+ 1 axis:i!"], same),
+    op(
+        "Constant",
+        &[
+            "1 0 1 value:t!",
+            "11 0 1 sparse_value:sp value:t",
+            "12 0 1 sparse_value:sp value:t value_float:f value_floats:fs value_int:i value_ints:is value_string:s value_strings:ss",
+        ],
+        same,
+    ),
+    op("ConstantOfShape", &["9 1 1 value:t"], same),
+    op("DepthToSpace", &["1 1 1 blocksize:i!", "11 1 1 blocksize:i! mode:s"], same),
+    op("Expand", &["8 2 1"], same),
+    op("EyeLike", &["9 1 1 dtype:i k:i"], same),
+    op("Flatten", &["1 1 1 axis:i"], same),
+    op("Gather", &["1 2 1 axis:i"], same),
+    op("GatherElements", &["11 2 1 axis:i"], same),
+    op("GatherND", &["11 2 1", "12 2 1 batch_dims:i"], same),
+    op("NonZero", &["9 1 1"], same),
+    op("OneHot", &["9 3 1 axis:i"], same),
+    op("Pad", &["2 1 1 mode:s pads:is! value:f", "11 2-3 1 mode:s", "18 2-4 1 mode:s"], attributes::pad),
+    op("Range", &["11 3 1", "27 3 1 stash_type:i"], same),
+    op("Reshape", &["5 2 1", "14 2 1 allowzero:i"], same),
+    op("ReverseSequence", &["10 2 1 batch_axis:i time_axis:i"], same),
+    op("Scatter", &["9 3 1 axis:i"], semantics::scatter),
+    op("ScatterElements", &["11 3 1 axis:i", "16 3 1 axis:i reduction:s"], same),
+    op("ScatterND", &["11 3 1", "16 3 1 reduction:s"], same),
+    op("Shape", &["1 1 1", "15 1 1 end:i start:i"], same),
+    op("Size", &["1 1 1"], same),
+    op("Slice", &["1 1 1 axes:is ends:is! starts:is!", "10 3-5 1"], attributes::slice),
+    op("SpaceToDepth", &["1 1 1 blocksize:i!", "28 1 1 blocksize:i! mode:s"], same),
+    op("Split", &["2 1 1+ axis:i split:is", "13 1-2 1+ axis:i", "18 1-2 1+ axis:i num_outputs:i"], attributes::split),
+    op("Squeeze", &["1 1 1 axes:is", "13 1-2 1"], attributes::axes),
+    op("TensorScatter", &["24 2-3 1 axis:i mode:s"], same),
+    op("Tile", &["6 2 1"], same),
+    op("Transpose", &["1 1 1 perm:is"], same),
+    op("Trilu", &["14 1-2 1 upper:i"], same),
+    op("Unique", &["11 1 1-4 axis:i sorted:i"], same),
+    op("Unsqueeze", &["1 1 1 axes:is!", "13 2 1"], attributes::axes),
+];
