@@ -1,1 +1,54 @@
+//! The tuning database: observations that survive kill -9, power loss and a damaged index.
+//!
+//! **The index may vanish at any moment; the journal is the truth.** [`Store`] writes: an observation goes to the [`journal`], is
+//! synced, taken into the [`index`] and only then confirmed by its [`Ticket`]. [`Reader`] reads by one of three ways, none of which
+//! a tuner can block. [`Query`] is the question both understand.
+//!
+//! This package knows no kernel, no graph and no device. Its format is described in `docs/formats/`.
+//!
+//! Invariants:
+//! - What a ticket confirmed is on disk and seen by every later question.
+//! - A value that fails its sum is never an answer.
+//! - `reduce` is a function of the set of observations: no order and no clock has a part in it.
+//! - One file names the engine of the index.
 
+#![deny(unsafe_code)]
+
+pub mod disk;
+pub mod envelope;
+pub mod error;
+mod heal;
+pub mod index;
+pub mod index_btree;
+mod index_sled;
+pub mod ingest;
+pub mod journal;
+pub mod key;
+pub mod lock;
+pub mod manifest;
+pub mod notice;
+mod open;
+pub mod probe;
+mod publish;
+mod quarantine;
+pub mod query;
+pub mod reader;
+mod rebuild;
+pub mod record;
+pub mod reduce;
+pub mod snapshot;
+pub mod socket;
+mod store;
+pub mod tables;
+mod ticket;
+mod writer;
+
+pub use error::StoreError;
+pub use index_sled::GUARDED_THREAD;
+pub use open::{IndexKind, OpenOptions, OpenReport};
+pub use probe::{Probe, probe_main};
+pub use query::{Of, Query, QueryError, Rows};
+pub use reader::{ModelRecords, Reader, Source};
+pub use store::Store;
+pub use tables::{Best, DeviceRow, ModelRow};
+pub use ticket::Ticket;

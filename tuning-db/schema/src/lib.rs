@@ -15,6 +15,7 @@ pub use device::{Device, DeviceName, Environment, Grant};
 pub use dtype::DType;
 pub use key::{ConfigKey, DeviceKey, EnvironmentKey, ModelKey, PlanKey, TaskKey};
 pub use observation::{
-    FailureClass, Line, ModelRecord, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Ratio, Subject, Timing,
+    FailureClass, Line, ModelRecord, NewObservation, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Ratio, Subject,
+    Timing,
 };
 pub use units::{Batch, Picos, Seed, Share, ShareError};

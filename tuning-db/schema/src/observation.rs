@@ -2,6 +2,7 @@
 
 use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, PlanKey, Seed, Share, TaskKey};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Who wrote it and which of its writes it was; unique over all databases.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -127,4 +128,116 @@ pub struct Observation {
     pub seed: Seed,
     /// Seconds since 1970, for people only: nothing compares it.
     pub wall_clock_s: u64,
+}
+
+/// What was measured, before the journal has given it an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewObservation {
+    pub subject: Subject,
+    pub device: DeviceKey,
+    pub device_name: DeviceName,
+    pub share: Share,
+    pub grant: Grant,
+    pub numerics: Numerics,
+    pub outcome: Outcome,
+    pub environment: EnvironmentKey,
+    pub tool_version: String,
+    pub seed: Seed,
+    /// Seconds since 1970, for people only: nothing compares it.
+    pub wall_clock_s: u64,
+}
+
+impl NewObservation {
+    /// The observation under its id.
+    pub fn with_id(self, id: ObservationId) -> Observation {
+        Observation {
+            id,
+            subject: self.subject,
+            device: self.device,
+            device_name: self.device_name,
+            share: self.share,
+            grant: self.grant,
+            numerics: self.numerics,
+            outcome: self.outcome,
+            environment: self.environment,
+            tool_version: self.tool_version,
+            seed: self.seed,
+            wall_clock_s: self.wall_clock_s,
+        }
+    }
+}
+
+impl fmt::Display for ObservationId {
+    /// `3f0c…9a:17`: writer in hexadecimal, colon, number of its write.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.writer.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, ":{}", self.seq)
+    }
+}
+
+impl ObservationId {
+    /// The id written by [`Display`](fmt::Display).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (writer, seq) = text.split_once(':')?;
+        let writer = TaskKey::parse(writer)?.0;
+        Some(ObservationId { writer, seq: seq.parse().ok()? })
+    }
+}
+
+impl FailureClass {
+    /// Every class.
+    pub const ALL: [FailureClass; 6] = [
+        FailureClass::WrongResult,
+        FailureClass::Timeout,
+        FailureClass::Crash,
+        FailureClass::OutOfMemory,
+        FailureClass::Compile,
+        FailureClass::DeviceLost,
+    ];
+
+    /// The stable name: `wrong_result`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureClass::WrongResult => "wrong_result",
+            FailureClass::Timeout => "timeout",
+            FailureClass::Crash => "crash",
+            FailureClass::OutOfMemory => "out_of_memory",
+            FailureClass::Compile => "compile",
+            FailureClass::DeviceLost => "device_lost",
+        }
+    }
+}
+
+impl NoiseGrade {
+    /// `A` to `D`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoiseGrade::A => "A",
+            NoiseGrade::B => "B",
+            NoiseGrade::C => "C",
+            NoiseGrade::D => "D",
+        }
+    }
+}
+
+impl Numerics {
+    /// `strict` or `relaxed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Strict => "strict",
+            Numerics::Relaxed => "relaxed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_parses_back() {
+        let id = ObservationId { writer: [0xa7; 16], seq: 17 };
+        assert_eq!(ObservationId::parse(&id.to_string()), Some(id));
+        assert_eq!(ObservationId::parse("a7:1"), None);
+    }
 }
