@@ -33,6 +33,7 @@ pub mod packed;
 #[allow(unsafe_code)]
 pub mod partition;
 pub mod plane;
+pub mod pool;
 pub mod reduce;
 pub mod reference;
 pub mod reorder;
@@ -74,6 +75,7 @@ pub static OPERATORS: &[&Operator] = &[
     &softmax::SOFTMAX,
     &layer_norm::LAYER_NORM,
     &reduce::REDUCE,
+    &pool::POOL,
     &embedding::EMBEDDING,
     &gather::GATHER,
 ];

@@ -4,7 +4,7 @@
 use crate::harness::check;
 
 pub static OPERATORS: &[&str] =
-    &["elementwise", "copy", "transpose", "reorder", "softmax", "layer_norm", "reduce", "embedding", "gather"];
+    &["elementwise", "copy", "transpose", "reorder", "softmax", "layer_norm", "reduce", "pool", "embedding", "gather"];
 
 #[test]
 fn elementwise_of_rows_and_blocks() {
@@ -168,5 +168,23 @@ fn embeddings_and_gathers() {
         "gather x=[5,7,3] indices=[2,4] axis=1 indices_type=i64",
         "gather x=[5,7] indices=[] axis=1 indices_type=i64 x_type=i64",
         "gather x=[5,7] indices=[3] axis=0 indices_type=i32 x_type=bool",
+    ]);
+}
+
+#[test]
+fn poolings_of_rows_and_planes() {
+    check(&[
+        "pool kind=max kernel_shape=[3] strides=[2] dilations=[1] pads=[1,1] x=[2,3,9] y=[2,3,5]",
+        "pool kind=average kernel_shape=[2,2] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,3,7,8] y=[1,3,3,4]",
+        "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] count_include_pad=1 x=[1,3,7,8] y=[1,3,4,4]",
+        "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] count_include_pad=1 x=[1,3,8,8] y=[1,3,4,4]",
+        "pool kind=max kernel_shape=[2,3] strides=[1,1] dilations=[2,3] pads=[1,2,0,3] x=[1,2,7,9] y=[1,2,6,8]",
+        "pool kind=max kernel_shape=[2,2,2] strides=[1,2,2] dilations=[1,1,1] pads=[0,0,0,0,0,0] x=[1,2,4,5,6] y=[1,2,3,2,3]",
+        "pool kind=max kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] x=[2,20,9,11] x_layout=channels16h1 y=[2,20,5,6] y_layout=channels16h0",
+        "pool kind=max kernel_shape=[2,2] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,32,8,6] x_layout=channels16h0 y=[1,32,4,3] y_layout=channels16h1",
+        "pool kind=average kernel_shape=[3,3] strides=[1,1] dilations=[1,1] pads=[1,1,1,1] count_include_pad=1 x=[1,37,5,7] x_layout=channels16h2 y=[1,37,5,7] y_layout=channels16h1",
+        "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,16,8,8] x_layout=channels16h0 y=[1,16,4,4] y_layout=channels16h0",
+        "pool kind=max kernel_shape=[5,1] strides=[1,1] dilations=[1,1] pads=[2,0,2,0] x=[1,16,9,3] x_layout=channels16h0 y=[1,16,9,3] y_layout=channels16h0",
+        "pool kind=max kernel_shape=[2,3] strides=[1,1] dilations=[2,2] pads=[1,2,0,1] x=[1,16,9,8] x_layout=channels16h0 y=[1,16,8,7] y_layout=channels16h0",
     ]);
 }
