@@ -10,6 +10,7 @@ pub mod execute;
 pub mod graph;
 pub mod import;
 pub mod measure;
+pub mod npz;
 pub mod passes;
 pub mod report;
 pub mod search;

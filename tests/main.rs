@@ -11,6 +11,7 @@ mod execute;
 mod files;
 mod interpret;
 mod models;
+mod npz;
 #[allow(dead_code)]
 mod shared;
 mod shipped;
