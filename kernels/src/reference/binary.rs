@@ -2,6 +2,7 @@
 
 use super::call::one;
 use super::number::{Int, Real, int_type, load, typed};
+use super::unary::sigmoid;
 use super::walk::{Walk, broadcast_shape, broadcast_strides};
 use super::{Call, Evaluate, EvaluateError};
 use crate::{Datum, Element, Tensor};
@@ -35,6 +36,7 @@ pub(super) static OPERATORS: &[(&str, Evaluate)] = &[
     ("BitwiseOr", |call| integers(call, &BitOr)),
     ("BitwiseXor", |call| integers(call, &BitXor)),
     ("BitShift", shift),
+    ("SwiGLU", swiglu),
     ("Where", choose),
     ("Clip", clip),
 ];
@@ -224,6 +226,18 @@ fn pow(call: &Call<'_>) -> Result<Vec<Datum>> {
     let (x, y) = (load::<f64>(call.op, base)?, load::<f64>(call.op, exponent)?);
     let values = zip((&x, base.shape()), (&y, exponent.shape()), &shape, f64::powf);
     one(f64::store(base.dtype(), shape, values))
+}
+
+/// `a · sigmoid(alpha · a) · b`, without broadcasting.
+fn swiglu(call: &Call<'_>) -> Result<Vec<Datum>> {
+    let (a, b) = (call.tensor(0)?, call.tensor(1)?);
+    call.same_shape("input 1", b.shape(), a.shape())?;
+    if !a.dtype().is_float() {
+        return Err(call.dtype_error(a.dtype()));
+    }
+    let alpha = call.float("alpha", 1.0);
+    let wide = f64::from(alpha);
+    arithmetic(call, |a, b| a * sigmoid(alpha * a) * b, |a, b| a * sigmoid(wide * a) * b, &Mul)
 }
 
 /// A test on two numbers of any type.

@@ -1,7 +1,7 @@
 //! Conversions between element types.
 
 use super::call::one;
-use super::number::{Real, dtype_of_onnx, int_type, load, typed};
+use super::number::{Real, int_type, load, typed};
 use super::{Call, Evaluate, EvaluateError, narrow};
 use crate::{Datum, Tensor};
 use half::{bf16, f16};
@@ -12,7 +12,7 @@ type Result<T> = std::result::Result<T, EvaluateError>;
 pub(super) static OPERATORS: &[(&str, Evaluate)] = &[
     ("Cast", |call| {
         let code = call.int("to", 0);
-        let to = dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?;
+        let to = DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?;
         convert(call, to)
     }),
     ("CastLike", |call| convert(call, call.tensor(1)?.dtype())),
@@ -162,7 +162,7 @@ fn parse(op: &str, texts: &[String], shape: Vec<usize>, to: DType, rounding: Rou
 fn bit_cast(call: &Call<'_>) -> Result<Vec<Datum>> {
     let x = call.tensor(0)?;
     let code = call.int("to", 0);
-    let to = dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?;
+    let to = DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?;
     if x.dtype().bits() != to.bits() {
         return Err(EvaluateError::Dtype(format!("BitCast: {} and {to} differ in width", x.dtype())));
     }

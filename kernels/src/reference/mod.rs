@@ -5,10 +5,13 @@
 //! hostile model costs a typed error and not the process.
 
 mod arrange;
+mod attention;
 mod binary;
 mod call;
 mod cast;
+mod classic;
 mod conv;
+mod einsum;
 mod gather;
 mod matmul;
 mod narrow;
@@ -16,13 +19,20 @@ mod normalize;
 mod number;
 mod pool;
 mod quantize;
+mod random;
+mod recurrent;
 mod reduce;
+mod resize;
+mod sample;
+mod select;
+mod sequence;
 mod shape;
+mod spectral;
+mod text;
+mod training;
 mod unary;
 mod walk;
 mod window;
-
-pub use number::dtype_of_onnx;
 
 use crate::{Attributes, Datum, Tensor};
 use schema::DType;
@@ -139,16 +149,28 @@ impl<'a> Call<'a> {
 /// The families of operators: each a table of names and functions. A new family is one file and one line here.
 pub static FAMILIES: &[&[(&str, Evaluate)]] = &[
     arrange::OPERATORS,
+    attention::OPERATORS,
     binary::OPERATORS,
     cast::OPERATORS,
+    classic::OPERATORS,
     conv::OPERATORS,
+    einsum::OPERATORS,
     gather::OPERATORS,
     matmul::OPERATORS,
     normalize::OPERATORS,
     pool::OPERATORS,
     quantize::OPERATORS,
+    random::OPERATORS,
+    recurrent::OPERATORS,
     reduce::OPERATORS,
+    resize::OPERATORS,
+    sample::OPERATORS,
+    select::OPERATORS,
+    sequence::OPERATORS,
     shape::OPERATORS,
+    spectral::OPERATORS,
+    text::OPERATORS,
+    training::OPERATORS,
     unary::OPERATORS,
 ];
 

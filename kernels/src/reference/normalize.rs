@@ -4,7 +4,6 @@ use super::call::one;
 use super::number::{Real, load, real_type};
 use super::walk::{broadcast_shape, broadcast_strides, copy_view};
 use super::{Call, Evaluate, EvaluateError};
-use crate::reference::number::dtype_of_onnx;
 use crate::{Datum, Tensor};
 use num_traits::{Float as _, One as _, Zero as _};
 use schema::DType;
@@ -151,7 +150,7 @@ fn spread(call: &Call<'_>, tensor: &Tensor, shape: &[usize]) -> Result<Vec<f64>>
 /// The type that statistics are kept in.
 fn stash(call: &Call<'_>) -> Result<DType> {
     let code = call.int("stash_type", 1);
-    dtype_of_onnx(code).filter(|dtype| dtype.is_float()).ok_or_else(|| call.attribute_error(format_args!("stash_type {code}")))
+    DType::of_code(code).filter(|dtype| dtype.is_float()).ok_or_else(|| call.attribute_error(format_args!("stash_type {code}")))
 }
 
 fn layer_norm(call: &Call<'_>) -> Result<Vec<Datum>> {
@@ -327,14 +326,35 @@ enum Kind {
 }
 
 /// Turns a line of scores into probabilities. A line of only -∞ gives NaN, as the formula does.
-pub(super) fn softmax_line<R: Real>(line: &mut [R]) {
+///
+/// In `f16` and `Bf16` every step of the operator's function body (difference, exponential, sum, quotient) is rounded to the type, as
+/// by the numpy that made the node tests: its sums of `Bf16` round after each addend.
+pub(super) fn softmax_line<R: Real>(dtype: DType, line: &mut [R]) {
     let top = line.iter().copied().fold(R::neg_infinity(), R::max);
+    if !matches!(dtype, DType::F16 | DType::Bf16) {
+        let mut sum = R::zero();
+        for value in line.iter_mut() {
+            *value = (*value - top).exp();
+            sum += *value;
+        }
+        return line.iter_mut().for_each(|value| *value = *value / sum);
+    }
     let mut sum = R::zero();
     for value in line.iter_mut() {
-        *value = (*value - top).exp();
-        sum += *value;
+        *value = rounded(dtype, rounded(dtype, *value - top).exp());
+        sum = if dtype == DType::Bf16 { rounded(dtype, sum + *value) } else { sum + *value };
     }
-    line.iter_mut().for_each(|value| *value = *value / sum);
+    let sum = rounded(dtype, sum);
+    line.iter_mut().for_each(|value| *value = rounded(dtype, *value / sum));
+}
+
+/// The nearest value of a narrower type.
+pub(super) fn rounded<R: Real>(dtype: DType, value: R) -> R {
+    match dtype {
+        DType::F16 => R::of(half::f16::from_f64(value.wide()).to_f64()),
+        DType::Bf16 => R::of(half::bf16::from_f64(value.wide()).to_f64()),
+        _ => value,
+    }
 }
 
 fn softmax(call: &Call<'_>, kind: Kind) -> Result<Vec<Datum>> {
@@ -348,7 +368,7 @@ fn softmax(call: &Call<'_>, kind: Kind) -> Result<Vec<Datum>> {
     real_type!(x.dtype(), R => {
         let mut values = load::<R>(call.op, x)?.into_owned();
         lines_along(&mut values, x.shape(), axis, |line| match kind {
-            Kind::Softmax => softmax_line(line),
+            Kind::Softmax => softmax_line(x.dtype(), line),
             Kind::Log => {
                 let top = line.iter().copied().fold(R::neg_infinity(), R::max);
                 let sum = line.iter().map(|&v| (v - top).exp()).sum::<R>().ln();

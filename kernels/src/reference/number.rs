@@ -257,37 +257,3 @@ fn filled<T: Pod + Send + Sync>(op: &str, dtype: DType, shape: Vec<usize>, value
     }
     Ok(typed(dtype, shape, values))
 }
-
-/// The element type of a code of ONNX's `TensorProto.DataType`.
-pub fn dtype_of_onnx(code: i64) -> Option<DType> {
-    use DType::*;
-    Some(match code {
-        1 => F32,
-        2 => U8,
-        3 => I8,
-        4 => U16,
-        5 => I16,
-        6 => I32,
-        7 => I64,
-        8 => String,
-        9 => Bool,
-        10 => F16,
-        11 => F64,
-        12 => U32,
-        13 => U64,
-        14 => C64,
-        15 => C128,
-        16 => Bf16,
-        17 => F8E4M3Fn,
-        18 => F8E4M3FnUz,
-        19 => F8E5M2,
-        20 => F8E5M2FnUz,
-        21 => U4,
-        22 => I4,
-        23 => F4E2M1,
-        24 => F8E8M0,
-        25 => U2,
-        26 => I2,
-        _ => return None,
-    })
-}

@@ -2,7 +2,7 @@
 
 use super::call::one;
 use super::matmul::Product;
-use super::number::{Real, dtype_of_onnx, load, typed};
+use super::number::{Real, load, typed};
 use super::{Call, Evaluate, EvaluateError, narrow};
 use crate::{Datum, Tensor};
 use schema::DType;
@@ -148,7 +148,7 @@ fn quantize_linear(call: &Call<'_>) -> Result<Vec<Datum>> {
     let (x, scale, zero) = (call.tensor(0)?, call.tensor(1)?, call.optional(2)?);
     let wanted = match call.int("output_dtype", 0) {
         0 => None,
-        code => Some(dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?),
+        code => Some(DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?),
     };
     let dtype = zero.map(Tensor::dtype).or(wanted).unwrap_or(DType::U8);
     if wanted.is_some_and(|wanted| wanted != dtype) {
@@ -163,7 +163,7 @@ fn quantize_linear(call: &Call<'_>) -> Result<Vec<Datum>> {
     // The division happens in the precision of the scale unless told otherwise: 5.5 / 0.1 must not turn into 54.99….
     let precision = match call.int("precision", 0) {
         0 => scale.dtype(),
-        code => dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
+        code => DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
     };
     let (values, scales) = (load::<f32>(call.op, x)?, load::<f32>(call.op, scale)?);
     let zeros = zero.map(|zero| load::<f64>(call.op, zero)).transpose()?;
@@ -191,7 +191,7 @@ fn dequantize_linear(call: &Call<'_>) -> Result<Vec<Datum>> {
     let (x, scale, zero) = (call.tensor(0)?, call.tensor(1)?, call.optional(2)?);
     let dtype = match call.int("output_dtype", 0) {
         0 => scale.dtype(),
-        code => dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
+        code => DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
     };
     if !dtype.is_float() {
         return Err(call.dtype_error(dtype));

@@ -1,7 +1,7 @@
 //! Operators on shapes, and those that only give data another shape.
 
 use super::call::one;
-use super::number::{Rearrange, dtype_of_onnx, int_type, load, real_type, rearrange, typed};
+use super::number::{Rearrange, int_type, load, real_type, rearrange, typed};
 use super::{Call, Evaluate, EvaluateError};
 use crate::reference::number::Real;
 use crate::{Attribute, Datum, Tensor};
@@ -173,7 +173,7 @@ fn eye_like(call: &Call<'_>) -> Result<Vec<Datum>> {
         return Err(call.shape_error("needs a matrix"));
     };
     let dtype = match call.attributes.int("dtype") {
-        Some(code) => dtype_of_onnx(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
+        Some(code) => DType::of_code(code).ok_or_else(|| call.attribute_error(format_args!("type code {code}")))?,
         None => like.dtype(),
     };
     let shift = call.int("k", 0);
