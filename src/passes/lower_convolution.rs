@@ -4,10 +4,10 @@
 //! image's axes becomes padding of the convolution. A constant bias goes into the epilogue; with any other the node stays as it is.
 
 use super::lowering::taken;
-use super::rewrite::{Step, Sweep, instead_of, ints, sweep_all};
+use super::rewrite::{Step, Sweep, instead_of, ints, reshape_to, sweep_all};
 use super::{Options, PassError};
 use crate::graph::{Graph, Node, Type, ValueId};
-use kernels::{Attribute, Attributes, Tensor};
+use kernels::{Attribute, Attributes};
 use schema::DType;
 
 pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
@@ -24,9 +24,11 @@ struct Geometry {
     /// Top, left, bottom, right.
     pads: [usize; 4],
     groups: usize,
+    /// Rows and columns that a transposed convolution adds at the end.
+    output_pads: [usize; 2],
 }
 
-/// A list of whole numbers of a node along the image's axes, completed to two axes by `fill` in front.
+/// Whole numbers of a node along the image's axes; `fill` where there are none, and for the axis in front of a single one.
 fn pair(node: &Node, name: &str, axes: usize, fill: usize) -> Option<[usize; 2]> {
     let values: Vec<usize> = match node.attributes.ints(name) {
         Some(values) => values.iter().map(|&value| usize::try_from(value).ok()).collect::<Option<_>>()?,
@@ -62,13 +64,17 @@ fn geometry(node: &Node, x: [usize; 4], kernel: [usize; 2], axes: usize) -> Opti
     let strides = pair(node, "strides", axes, 1)?;
     let dilations = pair(node, "dilations", axes, 1)?;
     let groups = usize::try_from(node.attributes.int("group").unwrap_or(1)).ok()?;
+    if node.attributes.get("output_shape").is_some() {
+        return None;
+    }
+    let output_pads = pair(node, "output_padding", axes, 0)?;
     let pads = match node.attributes.string("auto_pad").unwrap_or("NOTSET") {
         "NOTSET" => node.attributes.ints("pads").map_or(Some([0; 4]), four)?,
         "VALID" => [0; 4],
         upper @ ("SAME_UPPER" | "SAME_LOWER") if node.op == "Conv" => same(upper == "SAME_UPPER", x, kernel, strides, dilations)?,
         _ => return None,
     };
-    Some(Geometry { strides, dilations, pads, groups })
+    Some(Geometry { strides, dilations, pads, groups, output_pads })
 }
 
 /// Padding that makes the output `⌈extent / stride⌉` long; an odd one goes to the end, or with `SAME_LOWER` to the beginning.
@@ -104,7 +110,7 @@ fn lower(sweep: &mut Sweep<'_>, index: usize) -> Option<Vec<Node>> {
         Some(bias) => Some(sweep.constant(bias).filter(|tensor| tensor.dtype() == DType::F32)?.clone()),
         None => None,
     };
-    let attributes = attributes(sweep, &node, &geometry, bias.is_some(), y)?;
+    let attributes = attributes(&node, &geometry, bias.is_some())?;
     let mut nodes = Vec::new();
     let (x, w, z) = if axes == 1 {
         let x = widened(sweep, &node, x, &mut nodes)?;
@@ -123,7 +129,7 @@ fn lower(sweep: &mut Sweep<'_>, index: usize) -> Option<Vec<Node>> {
     nodes.push(convolution);
     if axes == 1 {
         let shape = sweep.shape(y)?;
-        nodes.push(reshape(sweep, &node, z, y, &shape));
+        nodes.push(reshape_to(sweep, &node, z, y, &shape));
     }
     Some(nodes)
 }
@@ -138,7 +144,7 @@ fn operators(op: &str, geometry: &Geometry, weight: [usize; 4], x: Vec<usize>) -
     if each_channel_alone { vec!["depthwise", "conv2d"] } else { vec!["conv2d"] }
 }
 
-fn attributes(sweep: &Sweep<'_>, node: &Node, geometry: &Geometry, bias: bool, y: ValueId) -> Option<Attributes> {
+fn attributes(node: &Node, geometry: &Geometry, bias: bool) -> Option<Attributes> {
     let mut attributes = Attributes::default();
     if geometry.strides != [1, 1] {
         attributes.set("strides", ints(geometry.strides));
@@ -155,9 +161,8 @@ fn attributes(sweep: &Sweep<'_>, node: &Node, geometry: &Geometry, bias: bool, y
     if bias {
         attributes.set("epilogue", Attribute::String("bias".to_owned()));
     }
-    if node.op == "ConvTranspose" {
-        // What ONNX calls output padding and output shape is already in the output's type.
-        sweep.shape(y)?;
+    if node.op == "ConvTranspose" && geometry.output_pads != [0, 0] {
+        attributes.set("output_pads", ints(geometry.output_pads));
     }
     Some(attributes)
 }
@@ -193,12 +198,6 @@ fn widened(sweep: &mut Sweep<'_>, node: &Node, id: ValueId, nodes: &mut Vec<Node
         return Some(sweep.add_constant(id, "image", wide));
     }
     let wide = sweep.add(id, "image", Type::tensor(DType::F32, &shape));
-    nodes.push(reshape(sweep, node, id, wide, &shape));
+    nodes.push(reshape_to(sweep, node, id, wide, &shape));
     Some(wide)
-}
-
-fn reshape(sweep: &mut Sweep<'_>, node: &Node, from: ValueId, to: ValueId, shape: &[usize]) -> Node {
-    let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
-    let shape = sweep.add_constant(to, "shape", Tensor::new(vec![dims.len()], dims));
-    instead_of(node, "Reshape", &[from, shape], &[to], Attributes::default().with("allowzero", Attribute::Int(1)))
 }

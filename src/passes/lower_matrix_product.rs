@@ -4,7 +4,7 @@
 //! other is added by an elementwise node. A vector operand gets an axis and its result loses it again.
 
 use super::lowering::taken;
-use super::rewrite::{Step, Sweep, instead_of, sweep_all};
+use super::rewrite::{Step, Sweep, instead_of, reshape_to, sweep_all};
 use super::{Options, PassError};
 use crate::graph::{Graph, Node, Type, ValueId};
 use kernels::{Attribute, Attributes, Tensor};
@@ -116,13 +116,6 @@ fn reshaped(sweep: &mut Sweep<'_>, node: &Node, id: ValueId, shape: Vec<usize>, 
     let to = sweep.add(id, "matrix", Type::tensor(DType::F32, &shape));
     nodes.push(reshape_to(sweep, node, id, to, &shape));
     to
-}
-
-/// A `Reshape` of one value into another.
-fn reshape_to(sweep: &mut Sweep<'_>, node: &Node, from: ValueId, to: ValueId, shape: &[usize]) -> Node {
-    let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
-    let shape = sweep.add_constant(to, "shape", Tensor::new(vec![dims.len()], dims));
-    instead_of(node, "Reshape", &[from, shape], &[to], Attributes::default().with("allowzero", Attribute::Int(1)))
 }
 
 fn lower_gemm(sweep: &mut Sweep<'_>, index: usize) -> Option<Vec<Node>> {

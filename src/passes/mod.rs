@@ -7,6 +7,7 @@
 //! Passes decide by facts (operators, attributes, types, constants) only: they know no device, no clock and no variant. Rewrites go
 //! through [`rewrite`]: a node is replaced by nodes that make the same values, so every step of a sweep is sound by itself.
 
+mod assign_layout;
 mod eliminate_common_subexpressions;
 mod eliminate_dead_code;
 mod fold_batch_norm;
@@ -16,6 +17,9 @@ mod infer_and_fold;
 mod lower_convolution;
 mod lower_elementwise;
 mod lower_matrix_product;
+mod lower_movement;
+mod lower_normalisation;
+mod lower_reduction;
 mod lowering;
 mod pipeline;
 mod product;
@@ -70,6 +74,9 @@ pub static PASSES: &[Pass] = &[
         run: lower_convolution::run,
     },
     Pass { name: "lower_matrix_product", about: "MatMul and Gemm become gemm", run: lower_matrix_product::run },
+    Pass { name: "lower_normalisation", about: "softmax and layer norm become ours", run: lower_normalisation::run },
+    Pass { name: "lower_reduction", about: "reductions and global pooling become reduce", run: lower_reduction::run },
+    Pass { name: "lower_movement", about: "what only moves data becomes transpose and copy", run: lower_movement::run },
     Pass {
         name: "lower_elementwise",
         about: "operators on elements become elementwise expressions",
@@ -81,6 +88,7 @@ pub static PASSES: &[Pass] = &[
         run: fuse_epilogue::run,
     },
     Pass { name: "fuse_elementwise", about: "puts chains of elementwise nodes into one", run: fuse_elementwise::run },
+    Pass { name: "assign_layout", about: "lays regions in blocks of channels", run: assign_layout::run },
 ];
 
 /// The pass of that name.

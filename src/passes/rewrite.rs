@@ -184,6 +184,13 @@ pub fn instead_of(node: &Node, op: &str, inputs: &[ValueId], outputs: &[ValueId]
     Node { name: node.name.clone(), attributes, ..Node::new(op, inputs, outputs) }
 }
 
+/// A `Reshape` of one value into another of that shape.
+pub fn reshape_to(sweep: &mut Sweep<'_>, node: &Node, from: ValueId, to: ValueId, shape: &[usize]) -> Node {
+    let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
+    let shape = sweep.add_constant(to, "shape", Tensor::new(vec![dims.len()], dims));
+    instead_of(node, "Reshape", &[from, shape], &[to], Attributes::default().with("allowzero", Attribute::Int(1)))
+}
+
 /// An attribute of whole numbers.
 pub fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
     Attribute::Ints(values.into_iter().map(|value| value as i64).collect())
