@@ -12,6 +12,8 @@ mod table;
 mod completions;
 mod devices;
 mod doctor;
+mod inspect;
+mod model;
 
 pub use failure::{Exit, Failure};
 pub use screen::Screen;
@@ -75,6 +77,8 @@ pub enum Command {
     Devices(devices::Arguments),
     /// Can this machine measure, does everything work
     Doctor(doctor::Arguments),
+    /// What a model or an artifact holds, and what would be refused
+    Inspect(inspect::Arguments),
     /// Print a script that completes commands in your shell
     Completions(completions::Arguments),
 }
@@ -100,6 +104,7 @@ fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
     match &parsed.command {
         Command::Devices(arguments) => devices::run(arguments, screen),
         Command::Doctor(arguments) => doctor::run(arguments, &parsed.global, screen),
+        Command::Inspect(arguments) => inspect::run(arguments, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }
 }

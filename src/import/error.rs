@@ -150,6 +150,11 @@ impl ImportError {
         &self.found
     }
 
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+
     /// The limit that was met, for [`Class::LimitExceeded`].
     pub fn excess(&self) -> Option<&Excess> {
         self.excess.as_ref()

@@ -22,7 +22,7 @@ main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;mar
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 18px}.hero .card{flex:1 1 170px}
 .big{font-size:30px;font-weight:650;letter-spacing:-.02em}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}.soft{color:var(--soft)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{font-weight:600;color:var(--soft);font-size:13px}
-th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right}
+th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;white-space:nowrap}
 .wide{overflow-x:auto}code{font:12.5px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:14px}.charts h3{font-size:14px;margin:0 0 6px}
 svg{width:100%;height:auto;display:block}.spark{height:60px}.grid{stroke:var(--line)}.tick,.axis{fill:var(--soft);font:11px system-ui,sans-serif}
