@@ -16,4 +16,5 @@ pub mod report;
 pub mod search;
 pub mod space;
 pub mod task;
+pub mod tune;
 pub mod worker;

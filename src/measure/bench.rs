@@ -54,7 +54,7 @@ impl WorkerBench {
     }
 
     /// Lets the worker go, with all it holds.
-    pub fn rest(&mut self) {
+    fn retire(&mut self) {
         self.worker = None;
         self.open = None;
     }
@@ -79,7 +79,7 @@ impl WorkerBench {
                 Ok(Ok(answer))
             }
             Err(death) => {
-                self.rest();
+                self.retire();
                 self.deaths += 1;
                 tracing::debug!(class = ?death.class, detail = %death.detail, "a worker died");
                 if self.deaths >= DEATHS_MAX { Err(MeasureError::Lost(death.detail)) } else { Ok(Err(death)) }
@@ -260,5 +260,11 @@ impl Bench for WorkerBench {
             Ok((default, rival, ratio)) => Runoff::Ok { default, rival, ratio },
             Err(fall) => Runoff::Failed { rival: fall.rival == 1, class: fall.class, detail: fall.detail },
         })
+    }
+
+    fn rest(&mut self) {
+        if self.open.take().is_some() && !matches!(self.ask(&Ask::Close, watchdog::HARD), Ok(Ok(_))) {
+            self.retire();
+        }
     }
 }

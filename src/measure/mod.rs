@@ -101,6 +101,9 @@ pub trait Bench {
     /// # Errors
     /// As [`Bench::race`].
     fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError>;
+
+    /// Forgets the task it holds: its memory is wanted elsewhere.
+    fn rest(&mut self) {}
 }
 
 /// Where the loop reads the time: the monotonic clock, or a made-up one.

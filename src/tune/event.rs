@@ -1,0 +1,26 @@
+//! What a tuning tells while it runs: typed events, for progress and for `--json=lines`.
+
+use super::budget::Stop;
+use schema::{Batch, Config, FailureClass, NoiseGrade, Picos, Ratio, Share};
+use std::time::Duration;
+
+/// One thing that happened. Times are since the start.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Before anything is measured.
+    Start { models: Vec<String>, tasks: usize, distinct: usize, known: usize, budget: Option<Duration> },
+    /// A task gets a round of search, or of run-off.
+    Task { number: usize, of: usize, task: String, device: String, share: Share },
+    /// A config was measured, and its journal ticket is in.
+    Trial { task: String, config: Config, device: String, share: Share, outcome: Result<(Picos, NoiseGrade), FailureClass> },
+    /// A config is now the fastest of its task: `gain` of the task, and what that makes of the whole model where it matters most.
+    Best { task: String, config: Config, share: Share, gain: f64, model_gain: f64, noise: NoiseGrade },
+    /// So many observations are on disk.
+    Saved { observations: u64 },
+    /// Something the user would want to know.
+    Warn { what: String },
+    /// A model was measured end to end, tuned against default.
+    Result { model: String, device: String, batch: Batch, share: Share, default: Picos, tuned: Picos, ratio: Ratio, kept: bool },
+    /// The end.
+    End { stop: Stop, measured: u64, reused: u64 },
+}

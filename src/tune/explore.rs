@@ -1,0 +1,718 @@
+//! The loop: rounds of search over items, then run-offs, until the budget ends or nothing is left to gain.
+//!
+//! An *item* is a task on a *place* (a share of a device); *entries* are what the artifact will hold (a model at a batch on a place) and
+//! use items. The loop owns the budget, the seed, duplicates and the reason to stop; [`super::allocate`] says who is next, a
+//! [`Strategy`] which configs, a [`Bench`] what they take, [`super::choose`] who won. Time comes from a [`Clock`], so all of it runs
+//! on a fake bench.
+//!
+//! Invariants: no config of an item is measured twice; a trial is counted after its records were committed, never before; the same
+//! records, seed and times give the same choices.
+
+use super::allocate::{self, Stand};
+use super::budget::{Budget, Stop};
+use super::choose::{Choice, choose};
+use super::event::Event;
+use super::records::{Records, RecordsError, medians};
+use crate::device::Grant;
+use crate::measure::{Bench, Clock, Effort, MeasureError, Runoff, Trial};
+use crate::search::prior::{Learned, Roofline};
+use crate::search::{Make, Score, Strategy};
+use crate::space::{Space, features};
+use kernels::{Operator, Task};
+use schema::{
+    Config, ConfigKey, Device, EnvironmentKey, FailureClass, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Picos,
+    Seed, Subject,
+};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A share of a device, as records name it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub device: Device,
+    pub environment: EnvironmentKey,
+    pub grant: Grant,
+    pub roofline: Roofline,
+}
+
+/// An entry that runs an item's task.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    pub entry: usize,
+    pub count: u32,
+}
+
+/// A task on a place.
+#[derive(Clone)]
+pub struct Item {
+    pub task: Task,
+    pub operator: &'static Operator,
+    pub place: usize,
+    pub uses: Vec<Use>,
+    /// Its records are enough: nothing is measured.
+    pub known: bool,
+}
+
+/// What the loop is told.
+#[derive(Copy, Clone)]
+pub struct Rules<'a> {
+    pub budget: Budget,
+    pub seed: Seed,
+    pub strategy: Make,
+    pub numerics: Numerics,
+    /// Explorations at once on one place; 1 turns concurrency off.
+    pub parallel: usize,
+    /// Observations of earlier tunings are not looked at.
+    pub fresh: bool,
+    /// Set by a signal: the loop ends after the round it is in.
+    pub interrupted: &'a AtomicBool,
+    pub clock: &'a dyn Clock,
+}
+
+/// The benches of each place, one per disjoint part; the first also judges finalists.
+pub type Benches<'b> = Vec<Vec<Box<dyn Bench + Send + 'b>>>;
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Explored {
+    /// For each item.
+    pub choices: Vec<Choice>,
+    /// For each item: medians by config, as far as they are known.
+    pub times: Vec<Vec<(Config, Picos)>>,
+    pub measured: u64,
+    pub reused: u64,
+    pub refused: BTreeMap<FailureClass, u64>,
+    pub stop: Stop,
+}
+
+/// Why a tuning cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ExploreError {
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+}
+
+/// Rivals in a round at most, beside the best so far.
+const ROOM_MAX: usize = 8;
+/// A round's rivals run for about this long: slow tasks get fewer of them.
+const ROUND: Duration = Duration::from_millis(400);
+/// A gain below this is noise: it earns no trust and no run-off.
+const GAIN_NOISE: f64 = 1.01;
+/// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
+const ALONE_FROM_BYTES: u64 = 96 << 20;
+/// Tasks of an operator whose records a prior reads.
+const SIMILAR_MAX: usize = 64;
+/// An item below this part of every entry that uses it is left at its default without a measurement.
+const NEGLIGIBLE: f64 = 0.002;
+
+/// One item on its way.
+struct Search<'a> {
+    item: &'a Item,
+    space: &'a Space,
+    prior: &'a OnceCell<Learned>,
+    strategy: Option<Box<dyn Strategy + 'a>>,
+    default: Config,
+    /// Every config with an outcome here, of this tuning and of earlier ones.
+    seen: BTreeMap<ConfigKey, (Config, Outcome)>,
+    best: Option<(Config, Picos)>,
+    default_time: Option<Picos>,
+    least: Picos,
+    rounds: u32,
+    misses: u32,
+    exhausted: bool,
+    /// Observations that choices are made from.
+    observations: Vec<Observation>,
+}
+
+/// The loop's state.
+pub struct Loop<'a, 'b, 'e> {
+    rules: &'a Rules<'a>,
+    places: &'a [Place],
+    entries: usize,
+    searches: Vec<Search<'a>>,
+    benches: &'a mut Benches<'b>,
+    records: &'a mut dyn Records,
+    events: &'a mut (dyn FnMut(Event) + 'e),
+    start: Duration,
+    measured: u64,
+    reused: u64,
+    refused: BTreeMap<FailureClass, u64>,
+    active_place: Option<usize>,
+}
+
+/// Explores every item that is not known, judges the finalists and chooses. `reserve` is what the caller will need of the budget
+/// afterwards, given the expected time of each entry.
+///
+/// # Errors
+/// [`ExploreError`] when records or benches fail; never for a candidate.
+#[allow(clippy::too_many_arguments)]
+pub fn explore<'b>(
+    places: &[Place],
+    items: &[Item],
+    entries: usize,
+    rules: &Rules<'_>,
+    benches: &mut Benches<'b>,
+    records: &mut dyn Records,
+    reserve: &dyn Fn(&[Picos]) -> Duration,
+    events: &mut dyn FnMut(Event),
+) -> Result<Explored, ExploreError> {
+    let spaces: Vec<Space> =
+        items.iter().map(|item| Space::new(&item.task, item.operator, &places[item.place].grant.limits)).collect();
+    let priors: Vec<OnceCell<Learned>> = items.iter().map(|_| OnceCell::new()).collect();
+    let mut reused = 0;
+    let mut searches = Vec::with_capacity(items.len());
+    for ((item, space), prior) in items.iter().zip(&spaces).zip(&priors) {
+        let place = &places[item.place];
+        let observations = if rules.fresh {
+            Vec::new()
+        } else {
+            let mut all = records.of_task(item.task.key(), place.device.key(), place.grant.share)?;
+            all.retain(|observation| observation.environment == place.environment && observation.numerics == rules.numerics);
+            all
+        };
+        let search = Search::new(item, space, prior, place, observations);
+        reused += search.seen.len() as u64;
+        searches.push(search);
+    }
+    let start = rules.clock.now();
+    let mut run = Loop {
+        rules,
+        places,
+        entries,
+        searches,
+        benches,
+        records,
+        events,
+        start,
+        measured: 0,
+        reused,
+        refused: BTreeMap::new(),
+        active_place: None,
+    };
+    let stop = run.search(reserve)?;
+    let stop = run.run_offs(reserve, stop)?;
+    Ok(run.finish(stop))
+}
+
+impl<'a> Search<'a> {
+    fn new(
+        item: &'a Item,
+        space: &'a Space,
+        prior: &'a OnceCell<Learned>,
+        place: &Place,
+        observations: Vec<Observation>,
+    ) -> Self {
+        let default = space.default_config();
+        let mut seen: BTreeMap<ConfigKey, (Config, Outcome)> = BTreeMap::new();
+        for observation in &observations {
+            if let Subject::Trial { config, .. } | Subject::Final { config, .. } = &observation.subject {
+                // A failure stays: what once crashed here is never tried again.
+                let failed = matches!(seen.get(&config.key()), Some((_, Outcome::Failed { .. })));
+                if !failed {
+                    seen.insert(config.key(), (config.clone(), observation.outcome.clone()));
+                }
+            }
+        }
+        let timed = |(config, outcome): &(Config, Outcome)| match outcome {
+            Outcome::Ok { timing, .. } if space.index_of(config).is_some() => Some((config.clone(), timing.median)),
+            _ => None,
+        };
+        let best = seen.values().filter_map(timed).min_by_key(|(config, time)| (*time, config.clone()));
+        let default_time = seen.get(&default.key()).and_then(timed).map(|(_, time)| time);
+        let least = place.roofline.least((item.operator.flops)(&item.task), (item.operator.bytes)(&item.task));
+        let rounds = u32::from(!seen.is_empty());
+        Search {
+            item,
+            space,
+            prior,
+            strategy: None,
+            default,
+            seen,
+            best,
+            default_time,
+            least,
+            rounds,
+            misses: 0,
+            exhausted: false,
+            observations,
+        }
+    }
+
+    /// The expected time of the default: measured, or a guess from the roofline.
+    fn expected_default(&self) -> Picos {
+        // Defaults reach a third of the roofline on the shared models, as a rule.
+        self.default_time.unwrap_or(Picos(self.least.0.saturating_mul(3).max(500_000)))
+    }
+
+    fn expected_best(&self) -> Picos {
+        self.best.as_ref().map_or_else(|| self.expected_default(), |(_, time)| *time)
+    }
+
+    /// What one run of everything at once costs: operands, building, samples.
+    fn room(&self) -> usize {
+        let per_rival = self.expected_default().as_secs_f64() * 5.0;
+        ((ROUND.as_secs_f64() / per_rival.max(1e-6)) as usize).clamp(2, ROOM_MAX)
+    }
+
+    fn cost_s(&self) -> f64 {
+        let time = self.expected_default().as_secs_f64();
+        let bytes = (self.item.operator.bytes)(&self.item.task) as f64;
+        // Per rival: verification and a second run, about six samples (some leave early) with emptied caches, packing at 1 GB/s, a
+        // commit's share.
+        let rival = 2.0 * time + 6.0 * (time.max(20e-6) + 100e-6) + bytes / 1e9 + 1e-3;
+        rival * self.room() as f64 + bytes / 5e8 + 5e-3
+    }
+}
+
+impl Loop<'_, '_, '_> {
+    fn elapsed(&self) -> Duration {
+        self.rules.clock.now().saturating_sub(self.start)
+    }
+
+    /// The expected time of each entry with every item at its default.
+    fn entry_times(&self) -> Vec<Picos> {
+        let mut times = vec![0u64; self.entries];
+        for search in &self.searches {
+            for used in &search.item.uses {
+                let part = search.expected_default().0.saturating_mul(u64::from(used.count));
+                times[used.entry] = times[used.entry].saturating_add(part);
+            }
+        }
+        times.into_iter().map(Picos).collect()
+    }
+
+    /// The part of its entries' time that an item is: the sum over entries, and the greatest.
+    fn weight(&self, search: &Search<'_>, entries: &[Picos]) -> (f64, f64) {
+        let part = |used: &Use| search.expected_default().0 as f64 * f64::from(used.count) / entries[used.entry].0.max(1) as f64;
+        let parts = search.item.uses.iter().map(part);
+        parts.fold((0.0, 0.0), |(sum, most), part| (sum + part, f64::max(most, part)))
+    }
+
+    fn stand(&self, search: &Search<'_>, entries: &[Picos]) -> Stand {
+        let (weight, most) = self.weight(search, entries);
+        let closed = search.item.known || search.exhausted || most < NEGLIGIBLE;
+        let left = if closed { 0 } else { search.space.size().saturating_sub(search.seen.len()) };
+        // Before its first round nothing is known of an item: it must be looked at once, however good the guess.
+        let (least, misses) = if search.rounds == 0 { (Picos(0), 0) } else { (search.least, search.misses) };
+        let time = search.expected_best();
+        Stand { weight, time, least, rounds: search.rounds, misses, left, cost_s: search.cost_s() }
+    }
+
+    /// Rounds until the budget (less `reserve` and the run-offs to come) ends, or nothing is worth one.
+    fn search(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration) -> Result<Stop, ExploreError> {
+        let mut any = false;
+        loop {
+            if self.rules.interrupted.load(Ordering::SeqCst) {
+                return Ok(Stop::Interrupted);
+            }
+            let entries = self.entry_times();
+            if let Some(time) = self.rules.budget.time
+                && self.elapsed() + reserve(&entries) + self.run_off_reserve() >= time
+            {
+                return Ok(Stop::Time(time));
+            }
+            let left = self.rules.budget.trials.map(|trials| trials.saturating_sub(self.measured));
+            if left == Some(0) {
+                return Ok(Stop::Trials(self.measured));
+            }
+            let stands: Vec<Stand> = self.searches.iter().map(|search| self.stand(search, &entries)).collect();
+            let order = allocate::order(&stands);
+            let Some(&first) = order.first() else {
+                return Ok(if any { Stop::NothingLeft } else { Stop::NothingToDo });
+            };
+            any = true;
+            let batch = self.together(first, &order);
+            self.round(&batch, left, &entries)?;
+        }
+    }
+
+    /// The items explored at once with `first`: the next best on the same place, as many as it has disjoint parts.
+    fn together(&self, first: usize, order: &[usize]) -> Vec<usize> {
+        let place = self.searches[first].item.place;
+        let bytes = |at: usize| (self.searches[at].item.operator.bytes)(&self.searches[at].item.task);
+        let slots = self.benches[place].len().min(self.rules.parallel.max(1));
+        if bytes(first) >= ALONE_FROM_BYTES || slots < 2 {
+            return vec![first];
+        }
+        let others = order.iter().copied().filter(|&at| at != first);
+        let fitting = others.filter(|&at| self.searches[at].item.place == place && bytes(at) < ALONE_FROM_BYTES);
+        std::iter::once(first).chain(fitting.take(slots - 1)).collect()
+    }
+
+    /// What judging the finalists so far will take.
+    fn run_off_reserve(&self) -> Duration {
+        let one = |search: &Search<'_>| search.finalist().map_or(Duration::ZERO, |_| search.run_off_cost());
+        self.searches.iter().map(one).sum()
+    }
+
+    /// Lets the benches of other places forget what they hold.
+    fn take_place(&mut self, place: usize) {
+        if self.active_place.is_some_and(|active| active != place) {
+            let others = self.benches.iter_mut().enumerate().filter(|(at, _)| *at != place);
+            others.flat_map(|(_, benches)| benches).for_each(|bench| bench.rest());
+        }
+        self.active_place = Some(place);
+    }
+
+    /// One round of each item of `batch`, at the same time on disjoint parts of their place.
+    fn round(&mut self, batch: &[usize], mut left: Option<u64>, entries: &[Picos]) -> Result<(), ExploreError> {
+        let place = self.searches[batch[0]].item.place;
+        self.take_place(place);
+        let mut rivals = Vec::new();
+        for &at in batch {
+            let known = self.similar(at)?;
+            let room = self.searches[at].room().min(usize::try_from(left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
+            let configs = self.searches[at].propose(room, self.rules, &known);
+            left = left.map(|left| left.saturating_sub(configs.new_trials()));
+            let share = self.places[place].grant.share;
+            (self.events)(Event::Task {
+                number: at + 1,
+                of: self.searches.len(),
+                task: self.searches[at].item.task.to_string(),
+                device: self.places[place].device.name.0.clone(),
+                share,
+            });
+            rivals.push(configs);
+        }
+        let raced = self.race(place, batch, &rivals)?;
+        for ((&at, configs), trials) in batch.iter().zip(&rivals).zip(raced) {
+            let (lead, trials) = if configs.lead { (trials.first().cloned(), &trials[1..]) } else { (None, &trials[..]) };
+            self.record(at, trials)?;
+            self.learn(at, lead.as_ref(), trials, entries);
+        }
+        Ok(())
+    }
+
+    /// Races each item's rivals, at once where there is more than one.
+    fn race(&mut self, place: usize, batch: &[usize], rivals: &[Rivals]) -> Result<Vec<Vec<Trial>>, ExploreError> {
+        let tasks: Vec<&Task> = batch.iter().map(|&at| &self.searches[at].item.task).collect();
+        let benches = &mut self.benches[place];
+        let effort = Effort::SEARCH;
+        if let ([task], [rivals], [bench, ..]) = (&tasks[..], rivals, &mut benches[..]) {
+            return Ok(vec![bench.race(task, &rivals.configs, &effort)?]);
+        }
+        let raced: Vec<Result<Vec<Trial>, MeasureError>> = std::thread::scope(|scope| {
+            let started: Vec<_> = tasks
+                .iter()
+                .zip(rivals)
+                .zip(benches.iter_mut())
+                .map(|((task, rivals), bench)| scope.spawn(move || bench.race(task, &rivals.configs, &effort)))
+                .collect();
+            let gone = |_| Err(MeasureError::Refused("the exploring thread panicked".to_owned()));
+            started.into_iter().map(|thread| thread.join().unwrap_or_else(gone)).collect()
+        });
+        Ok(raced.into_iter().collect::<Result<_, _>>()?)
+    }
+
+    /// Timed configs of similar tasks: of this tuning, and of the records for an item's first round.
+    fn similar(&self, at: usize) -> Result<Vec<(features::TaskFeatures, Vec<(Config, Picos)>)>, ExploreError> {
+        let search = &self.searches[at];
+        if search.strategy.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut known = Vec::new();
+        for (other, found) in self.searches.iter().enumerate() {
+            if other != at && found.item.operator.id == search.item.operator.id && found.seen.len() > 1 {
+                known.push((features::of_task(&found.item.task, found.item.operator), found.timed()));
+            }
+        }
+        if !self.rules.fresh {
+            let place = &self.places[search.item.place];
+            let (device, share) = (place.device.key(), place.grant.share);
+            for (text, timed) in self.records.of_operator(search.item.operator.id, device, share, SIMILAR_MAX)? {
+                if let Some(task) = Task::parse(&text).filter(|task| *task != search.item.task) {
+                    known.push((features::of_task(&task, search.item.operator), timed));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Hands observations to the records and waits for them; only then are they counted.
+    fn record(&mut self, at: usize, trials: &[Trial]) -> Result<(), ExploreError> {
+        let mut observations = Vec::with_capacity(trials.len());
+        for trial in trials {
+            let task = self.searches[at].item.task.key();
+            let subject = Subject::Trial { task, config: trial.config.clone() };
+            observations.push(self.observation(at, subject, trial.outcome.clone()));
+        }
+        self.commit(at, observations)?;
+        self.measured += trials.len() as u64;
+        for trial in trials {
+            let outcome = match &trial.outcome {
+                Outcome::Ok { timing, .. } => Ok((timing.median, timing.grade)),
+                Outcome::Failed { class, .. } => {
+                    *self.refused.entry(*class).or_default() += 1;
+                    Err(*class)
+                }
+            };
+            let place = &self.places[self.searches[at].item.place];
+            (self.events)(Event::Trial {
+                task: self.searches[at].item.task.to_string(),
+                config: trial.config.clone(),
+                device: place.device.name.0.clone(),
+                share: place.grant.share,
+                outcome,
+            });
+        }
+        (self.events)(Event::Saved { observations: self.measured });
+        Ok(())
+    }
+
+    fn observation(&self, at: usize, subject: Subject, outcome: Outcome) -> Observation {
+        let place = &self.places[self.searches[at].item.place];
+        observation(place, subject, outcome, self.rules)
+    }
+
+    fn commit(&mut self, at: usize, observations: Vec<Observation>) -> Result<(), ExploreError> {
+        for mut observation in observations {
+            observation.id = self.records.append(observation.clone())?;
+            self.searches[at].observations.push(observation);
+        }
+        Ok(self.records.commit()?)
+    }
+
+    /// Tells the strategy the scores and keeps the best.
+    fn learn(&mut self, at: usize, lead: Option<&Trial>, trials: &[Trial], entries: &[Picos]) {
+        let best_before = self.searches[at].best.clone();
+        let gain = self.searches[at].learn(lead, trials);
+        let search = &self.searches[at];
+        let (Some((config, time)), true) = (search.best.clone(), gain > 1.0) else { return };
+        if best_before.is_some_and(|(before, _)| before == config) {
+            return;
+        }
+        let noise = match search.seen.get(&config.key()) {
+            Some((_, Outcome::Ok { timing, .. })) => timing.grade,
+            _ => NoiseGrade::D,
+        };
+        let task_gain = search.expected_default().0 as f64 / time.0.max(1) as f64;
+        let (_, part) = self.weight(search, entries);
+        let model_gain = 1.0 / (1.0 - part.min(1.0) * (1.0 - 1.0 / task_gain.max(1e-9)));
+        let task = search.item.task.to_string();
+        let share = self.places[search.item.place].grant.share;
+        (self.events)(Event::Best { task, config, share, gain: task_gain, model_gain, noise });
+    }
+
+    /// Judges the finalists alone, the weightiest gain first.
+    fn run_offs(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration, stop: Stop) -> Result<Stop, ExploreError> {
+        let entries = self.entry_times();
+        let mut finalists: Vec<(f64, usize)> = Vec::new();
+        for (at, search) in self.searches.iter().enumerate() {
+            if let Some((_, gain)) = search.finalist() {
+                finalists.push((self.weight(search, &entries).0 * (1.0 - 1.0 / gain), at));
+            }
+        }
+        finalists.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for (_, at) in finalists {
+            if self.rules.interrupted.load(Ordering::SeqCst) {
+                return Ok(Stop::Interrupted);
+            }
+            let cost = self.searches[at].run_off_cost();
+            if let Some(time) = self.rules.budget.time
+                && self.elapsed() + reserve(&entries) + cost > time
+            {
+                continue;
+            }
+            self.run_off(at)?;
+        }
+        Ok(stop)
+    }
+
+    fn run_off(&mut self, at: usize) -> Result<(), ExploreError> {
+        let search = &self.searches[at];
+        let Some((rival, _)) = search.finalist() else { return Ok(()) };
+        let (task, default, place) = (search.item.task.clone(), search.default.clone(), search.item.place);
+        (self.events)(Event::Task {
+            number: at + 1,
+            of: self.searches.len(),
+            task: task.to_string(),
+            device: self.places[place].device.name.0.clone(),
+            share: self.places[place].grant.share,
+        });
+        self.take_place(place);
+        let bench = self.benches[place].first_mut().expect("every place has a bench");
+        let outcome = match bench.runoff(&task, &default, &rival, &Effort::RUNOFF)? {
+            Runoff::Ok { rival, ratio, .. } => Outcome::Ok { timing: rival, ratio: Some(ratio) },
+            Runoff::Failed { rival: true, class, detail } => {
+                *self.refused.entry(class).or_default() += 1;
+                Outcome::Failed { class, detail }
+            }
+            // The default fell: nothing is proved, and nothing is said of the rival.
+            Runoff::Failed { rival: false, class, detail } => {
+                tracing::warn!(%task, ?class, detail, "the default fell in a run-off");
+                return Ok(());
+            }
+        };
+        let observation = self.observation(at, Subject::Final { task: task.key(), config: rival }, outcome);
+        self.commit(at, vec![observation])?;
+        self.measured += 1;
+        Ok(())
+    }
+
+    fn finish(self, stop: Stop) -> Explored {
+        let choice = |search: &Search<'_>| {
+            let environment = self.places[search.item.place].environment;
+            choose(&search.observations, environment, &search.default, |config| search.space.explain(config).is_ok())
+        };
+        Explored {
+            choices: self.searches.iter().map(choice).collect(),
+            times: self.searches.iter().map(|search| medians(&search.observations)).collect(),
+            measured: self.measured,
+            reused: self.reused,
+            refused: self.refused,
+            stop,
+        }
+    }
+}
+
+/// The configs of a round; with `lead`, the first is the best so far, raced again for comparison and not recorded.
+struct Rivals {
+    configs: Vec<Config>,
+    lead: bool,
+}
+
+impl Rivals {
+    /// Configs that will be recorded.
+    fn new_trials(&self) -> u64 {
+        (self.configs.len() - usize::from(self.lead)) as u64
+    }
+}
+
+impl Search<'_> {
+    fn timed(&self) -> Vec<(Config, Picos)> {
+        let time = |(config, outcome): &(Config, Outcome)| match outcome {
+            Outcome::Ok { timing, .. } => Some((config.clone(), timing.median)),
+            Outcome::Failed { .. } => None,
+        };
+        self.seen.values().filter_map(time).collect()
+    }
+
+    /// The next configs: the best so far to compare with, the default if it has no time, and what the strategy proposes.
+    fn propose(&mut self, room: usize, rules: &Rules<'_>, known: &[(features::TaskFeatures, Vec<(Config, Picos)>)]) -> Rivals {
+        let space = self.space;
+        let item = self.item;
+        let prior = self.prior.get_or_init(|| Learned::new(item.operator, &features::of_task(&item.task, item.operator), known));
+        let seen = &self.seen;
+        let strategy = self.strategy.get_or_insert_with(|| {
+            let seed = Seed(rules.seed.0 ^ u64::from_le_bytes(first_8(item.task.key().0)));
+            let mut strategy = (rules.strategy)(space, prior, seed);
+            let score = |(config, outcome): &(Config, Outcome)| {
+                let score = match outcome {
+                    Outcome::Ok { timing, .. } => Score::Time(timing.median),
+                    Outcome::Failed { .. } => Score::Failed,
+                };
+                Some((space.index_of(config)?, score))
+            };
+            strategy.observe(&seen.values().filter_map(score).collect::<Vec<_>>());
+            strategy
+        });
+        let mut configs = Vec::new();
+        let lead = self.best.is_some();
+        configs.extend(self.best.iter().map(|(config, _)| config.clone()));
+        let mut asked: BTreeSet<ConfigKey> = BTreeSet::new();
+        if !self.seen.contains_key(&self.default.key()) && room > 0 {
+            asked.insert(self.default.key());
+            configs.push(self.default.clone());
+        }
+        let wanted = room.saturating_sub(asked.len());
+        let proposed = strategy.propose(wanted);
+        self.exhausted = proposed.is_empty() && wanted > 0;
+        for config in proposed.into_iter().filter_map(|index| space.nth(index)) {
+            if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
+                configs.push(config);
+            }
+        }
+        Rivals { configs, lead }
+    }
+
+    /// Keeps what a round brought; the gain over the best before it, 1 when there is none.
+    fn learn(&mut self, lead: Option<&Trial>, trials: &[Trial]) -> f64 {
+        self.rounds += 1;
+        // Times of this round as they would have been when the best was timed: drift between rounds falls out.
+        let scale = match (&self.best, lead.and_then(Trial::time)) {
+            (Some((_, then)), Some(now)) => then.0.max(1) as f64 / now.0.max(1) as f64,
+            _ => 1.0,
+        };
+        let mut scored = Vec::new();
+        let before = self.best.as_ref().map(|(_, time)| *time);
+        for trial in trials {
+            self.seen.insert(trial.config.key(), (trial.config.clone(), trial.outcome.clone()));
+            let time = trial.time().map(|time| Picos((time.0 as f64 * scale) as u64));
+            if let Some(index) = self.space.index_of(&trial.config) {
+                scored.push((index, time.map_or(Score::Failed, Score::Time)));
+            }
+            let Some(time) = time else { continue };
+            if trial.config == self.default {
+                self.default_time = Some(time);
+            }
+            if self.best.as_ref().is_none_or(|(_, best)| time < *best) {
+                self.best = Some((trial.config.clone(), time));
+            }
+        }
+        if let Some(strategy) = &mut self.strategy {
+            strategy.observe(&scored);
+        }
+        let after = self.best.as_ref().map(|(_, time)| *time);
+        let gain = match (before.or(self.default_time), after) {
+            (Some(before), Some(after)) => before.0 as f64 / after.0.max(1) as f64,
+            _ => 1.0,
+        };
+        self.misses = if gain > GAIN_NOISE { 0 } else { self.misses + 1 };
+        gain
+    }
+
+    /// The config a run-off would judge, with its gain over the default: the best, unless it is the default, was judged already or
+    /// gains nothing beyond the noise.
+    fn finalist(&self) -> Option<(Config, f64)> {
+        if self.item.known {
+            return None;
+        }
+        let (best, time) = self.best.as_ref()?;
+        let gain = self.default_time?.0 as f64 / time.0.max(1) as f64;
+        let judged = self.observations.iter().any(|observation| match &observation.subject {
+            Subject::Final { config, .. } => config == best,
+            _ => false,
+        });
+        (*best != self.default && gain > GAIN_NOISE && !judged).then(|| (best.clone(), gain))
+    }
+
+    fn run_off_cost(&self) -> Duration {
+        let pair = self.expected_default().as_secs_f64() + self.expected_best().as_secs_f64() + 200e-6;
+        let bytes = (self.item.operator.bytes)(&self.item.task) as f64;
+        let timing = (20.0 * pair).min(Effort::RUNOFF.limit.as_secs_f64() + 2.0 * pair);
+        Duration::from_secs_f64(timing + 4.0 * pair + bytes / 2.5e8 + 5e-3)
+    }
+}
+
+/// An observation of this tuning, its id still to be given.
+pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rules: &Rules<'_>) -> Observation {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Observation {
+        id: ObservationId { writer: [0; 16], seq: 0 },
+        subject,
+        device: place.device.key(),
+        device_name: place.device.name.clone(),
+        share: place.grant.share,
+        grant: place.grant.grant.clone(),
+        numerics: rules.numerics,
+        outcome,
+        environment: place.environment,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: rules.seed,
+        wall_clock_s: since_1970.map_or(0, |since| since.as_secs()),
+    }
+}
+
+fn first_8(key: [u8; 16]) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&key[..8]);
+    first
+}
+
+#[cfg(test)]
+#[path = "explore_tests.rs"]
+mod tests;

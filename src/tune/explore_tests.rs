@@ -1,0 +1,228 @@
+//! The loop on the fake bench: budget, duplicates, seeds, faults, resumption.
+
+use super::*;
+use crate::measure::fake::{self, Fake, FakeClock, Faults};
+use crate::tune::records::InMemory;
+use schema::{DeviceName, Share};
+
+/// A tuning of the fake tasks on a share of one core and on the whole of two.
+struct Rig {
+    places: Vec<Place>,
+    items: Vec<Item>,
+    clock: FakeClock,
+    faults: Faults,
+    budget: Budget,
+    seed: u64,
+    fresh: bool,
+    strategy: &'static str,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let grant = |percent: f64, units: u32| Grant {
+            share: Share::percent(percent).unwrap(),
+            slot: 0,
+            grant: schema::Grant { mechanism: "core_sets".into(), units },
+            cores: (0..units as usize).collect(),
+            limits: kernels::Limits { units, ..fake::limits() },
+        };
+        let place = |percent, units| Place {
+            device: Device { name: DeviceName("cpu".into()), text: "fake".into() },
+            environment: EnvironmentKey([1; 8]),
+            grant: grant(percent, units),
+            roofline: Roofline { flops_per_s: 100e9, bytes_per_s: 10e9 },
+        };
+        let item = |(entry, (place, task)): (usize, (usize, Task))| Item {
+            task,
+            operator: fake::operator(),
+            place,
+            uses: vec![Use { entry: entry / fake::tasks().len(), count: 2 }],
+            known: false,
+        };
+        let tasks = (0..2).flat_map(|place| fake::tasks().into_iter().map(move |task| (place, task)));
+        Rig {
+            places: vec![place(50.0, 1), place(100.0, 2)],
+            items: tasks.enumerate().map(item).collect(),
+            clock: FakeClock::default(),
+            faults: Faults { noise: 0.01, ..Faults::default() },
+            budget: Budget { time: Some(Duration::from_secs(60)), trials: None },
+            seed: 1,
+            fresh: false,
+            strategy: "auto",
+        }
+    }
+
+    fn run(&self, records: &mut InMemory) -> (Explored, Vec<Event>) {
+        let interrupted = AtomicBool::new(false);
+        self.run_until(records, &interrupted, &mut |_| {})
+    }
+
+    fn run_until(&self, records: &mut InMemory, flag: &AtomicBool, watch: &mut dyn FnMut(&Event)) -> (Explored, Vec<Event>) {
+        let rules = Rules {
+            budget: self.budget,
+            seed: Seed(self.seed),
+            strategy: crate::search::strategy(self.strategy).unwrap(),
+            numerics: Numerics::Strict,
+            parallel: 1,
+            fresh: self.fresh,
+            interrupted: flag,
+            clock: &self.clock,
+        };
+        let bench = || -> Box<dyn Bench + Send> { Box::new(Fake::new(self.faults, Seed(9), &self.clock)) };
+        let mut benches: Benches<'_> = self.places.iter().map(|_| vec![bench()]).collect();
+        let mut events = Vec::new();
+        let mut tell = |event: Event| {
+            watch(&event);
+            events.push(event);
+        };
+        let reserve = |_: &[Picos]| Duration::from_secs(1);
+        let explored = explore(&self.places, &self.items, 2, &rules, &mut benches, records, &reserve, &mut tell).unwrap();
+        (explored, events)
+    }
+
+    /// The choices' true times over the true optimum, geometric mean.
+    fn regret(&self, explored: &Explored) -> f64 {
+        let one = |(item, choice): (&Item, &Choice)| {
+            let space = Space::new(&item.task, item.operator, &self.places[item.place].grant.limits);
+            let time = |config: &Config| fake::true_time(&item.task, config).as_secs_f64();
+            let best = space.indices().filter_map(|index| space.nth(index)).map(|config| time(&config)).fold(f64::MAX, f64::min);
+            (time(&choice.config) / best).ln()
+        };
+        let logs: Vec<f64> = self.items.iter().zip(&explored.choices).map(one).collect();
+        (logs.iter().sum::<f64>() / logs.len() as f64).exp()
+    }
+}
+
+fn trials(records: &InMemory) -> Vec<(schema::TaskKey, Share, ConfigKey)> {
+    let trial = |observation: &Observation| match &observation.subject {
+        Subject::Trial { task, config } => Some((*task, observation.share, config.key())),
+        _ => None,
+    };
+    records.observations().iter().filter_map(trial).collect()
+}
+
+#[test]
+fn it_comes_near_the_best_and_proves_every_winner() {
+    let rig = Rig::new();
+    let mut records = InMemory::new();
+    let (explored, _) = rig.run(&mut records);
+    // The lightest tasks are a thousandth of their model: they are left alone.
+    assert!(explored.choices.iter().filter(|choice| !choice.is_default).count() >= 2);
+    for choice in explored.choices.iter().filter(|choice| !choice.is_default) {
+        assert!(choice.ratio.unwrap().lo_ppm > 1_000_000);
+    }
+    let heavy = |i: usize| fake::true_time(&rig.items[i].task, &explored.choices[i].config);
+    for i in [4, 9] {
+        let best = Space::new(&rig.items[i].task, fake::operator(), &fake::limits());
+        let best = best.indices().filter_map(|at| best.nth(at)).map(|config| fake::true_time(&rig.items[i].task, &config)).min();
+        assert!(heavy(i).0 as f64 <= best.unwrap().0 as f64 * 1.05);
+    }
+}
+
+#[test]
+fn no_config_is_measured_twice_and_every_trial_is_on_record_before_it_is_counted() {
+    let rig = Rig::new();
+    let mut records = InMemory::new();
+    let (explored, events) = rig.run(&mut records);
+    let all = trials(&records);
+    let distinct: BTreeSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len());
+    assert_eq!(explored.measured, records.observations().len() as u64);
+    assert_eq!(events.iter().filter(|event| matches!(event, Event::Trial { .. })).count(), all.len());
+}
+
+#[test]
+fn the_budget_is_kept() {
+    for (time, count) in [(Some(5), None), (None, Some(37)), (Some(3), Some(500))] {
+        let rig = Rig { budget: Budget { time: time.map(Duration::from_secs), trials: count }, ..Rig::new() };
+        let mut records = InMemory::new();
+        let (explored, _) = rig.run(&mut records);
+        if let Some(time) = time {
+            let spent = rig.clock.now().as_secs_f64();
+            assert!(spent <= time as f64, "{spent} of {time} s");
+        }
+        if let Some(count) = count {
+            assert!(trials(&records).len() as u64 <= count);
+        }
+        assert!(!matches!(explored.stop, Stop::NothingToDo | Stop::Interrupted), "{:?}", explored.stop);
+    }
+}
+
+#[test]
+fn one_seed_makes_the_same_choices() {
+    let run = |seed| {
+        let rig = Rig { seed, ..Rig::new() };
+        let mut records = InMemory::new();
+        let (explored, _) = rig.run(&mut records);
+        (trials(&records), explored.choices)
+    };
+    assert_eq!(run(5), run(5));
+    assert_ne!(run(5).0, run(6).0);
+}
+
+#[test]
+fn faults_cost_the_candidates_only() {
+    let faults = Faults { noise: 0.02, hang: 0.2, crash: 0.2, wrong: 0.1, drift_per_s: 0.01 };
+    let rig = Rig { faults, budget: Budget { time: Some(Duration::from_secs(600)), trials: None }, ..Rig::new() };
+    let (explored, _) = rig.run(&mut InMemory::new());
+    assert!(explored.refused.len() == 3, "{:?}", explored.refused);
+    let regret = rig.regret(&explored);
+    // Half of the configs are broken: the best of the rest is what can be found.
+    assert!(regret < 3.0, "{regret}");
+    assert!(explored.choices[4].ratio.is_some() && explored.choices[9].ratio.is_some());
+}
+
+#[test]
+fn what_is_on_record_is_not_measured_again() {
+    let rig = Rig { budget: Budget { time: None, trials: Some(60) }, ..Rig::new() };
+    let mut records = InMemory::new();
+    let (first, _) = rig.run(&mut records);
+    let before = trials(&records);
+    // Going on: other configs, none of the old.
+    rig.run(&mut records);
+    let distinct: BTreeSet<_> = trials(&records).into_iter().collect();
+    assert_eq!(distinct.len(), trials(&records).len());
+    assert!(trials(&records).len() > before.len());
+    // Known items: nothing at all, and the same choices from the same records.
+    let mut known = Rig::new();
+    known.items.iter_mut().for_each(|item| item.known = true);
+    let mut old = InMemory::new();
+    let (again, _) = rig.run(&mut old);
+    assert_eq!(again.choices, first.choices);
+    let count = old.observations().len();
+    let (second, _) = known.run(&mut old);
+    assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
+    assert_eq!(old.observations().len(), count);
+    assert_eq!(second.choices, again.choices);
+    assert!(second.reused > 0);
+    // Afresh: as if there were no records.
+    let afresh = Rig { fresh: true, budget: rig.budget, ..Rig::new() };
+    assert_eq!(afresh.run(&mut old).0.reused, 0);
+}
+
+#[test]
+fn an_interruption_ends_after_the_round() {
+    let rig = Rig::new();
+    let flag = AtomicBool::new(false);
+    let mut seen = 0;
+    let mut watch = |event: &Event| {
+        if matches!(event, Event::Trial { .. }) {
+            seen += 1;
+            flag.store(true, Ordering::SeqCst);
+        }
+    };
+    let mut records = InMemory::new();
+    let (explored, _) = rig.run_until(&mut records, &flag, &mut watch);
+    assert_eq!(explored.stop, Stop::Interrupted);
+    assert!((1..=ROOM_MAX).contains(&seen));
+    assert_eq!(trials(&records).len(), seen);
+}
+
+#[test]
+fn every_strategy_finds_the_heavy_tasks_something_better() {
+    for (name, _) in crate::search::STRATEGIES {
+        let rig = Rig { strategy: name, ..Rig::new() };
+        let (explored, _) = rig.run(&mut InMemory::new());
+        assert!(explored.choices[4].ratio.is_some() && explored.choices[9].ratio.is_some(), "{name}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Where observations come from and go to: the store behind a small trait, and one in memory for tests and for tuning without a
+//! database.
+
+use schema::{
+    Config, Device, DeviceKey, Environment, ModelKey, Observation, ObservationId, Outcome, Picos, Share, Subject, TaskKey,
+};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// Why records cannot be read or written: the store's own words.
+#[derive(Debug, Error)]
+pub enum RecordsError {
+    #[error(transparent)]
+    Store(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The timed configs of a task: its text, and medians by config.
+pub type Timed = (String, Vec<(Config, Picos)>);
+
+/// What the loop needs of a database.
+pub trait Records {
+    /// Says what a task's key stands for. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn name_task(&mut self, key: TaskKey, text: &str) -> Result<(), RecordsError>;
+
+    /// Says what a model's key stands for.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn name_model(&mut self, key: ModelKey, name: &str) -> Result<(), RecordsError>;
+
+    /// Says what a device's and an environment's key stand for.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn name_device(&mut self, device: &Device, environment: &Environment) -> Result<(), RecordsError>;
+
+    /// Hands over an observation. Its id is given here; it counts once [`Records::commit`] has returned.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn append(&mut self, observation: Observation) -> Result<ObservationId, RecordsError>;
+
+    /// Waits until everything handed over is on disk.
+    ///
+    /// # Errors
+    /// [`RecordsError`]; what was not acknowledged must not be counted.
+    fn commit(&mut self) -> Result<(), RecordsError>;
+
+    /// Every trial and final of a task on a share of a device.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn of_task(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError>;
+
+    /// Every run of a model on a share of a device.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn of_model(&self, model: ModelKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError>;
+
+    /// Timed configs of at most `most` tasks of an operator on a share of a device: what a prior learns from.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn of_operator(&self, operator: &str, device: DeviceKey, share: Share, most: usize) -> Result<Vec<Timed>, RecordsError>;
+}
+
+/// Records that live as long as the process.
+#[derive(Debug, Default)]
+pub struct InMemory {
+    observations: Vec<Observation>,
+    tasks: BTreeMap<TaskKey, String>,
+    writer: [u8; 16],
+}
+
+impl InMemory {
+    /// None yet.
+    pub fn new() -> Self {
+        InMemory::default()
+    }
+
+    /// Everything that was handed over, in order.
+    pub fn observations(&self) -> &[Observation] {
+        &self.observations
+    }
+}
+
+impl Records for InMemory {
+    fn name_task(&mut self, key: TaskKey, text: &str) -> Result<(), RecordsError> {
+        self.tasks.insert(key, text.to_owned());
+        Ok(())
+    }
+
+    fn name_model(&mut self, _: ModelKey, _: &str) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn name_device(&mut self, _: &Device, _: &Environment) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn append(&mut self, observation: Observation) -> Result<ObservationId, RecordsError> {
+        let id = ObservationId { writer: self.writer, seq: self.observations.len() as u64 + 1 };
+        self.observations.push(Observation { id, ..observation });
+        Ok(id)
+    }
+
+    fn commit(&mut self) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn of_task(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
+        let about = |observation: &&Observation| match &observation.subject {
+            Subject::Trial { task: of, .. } | Subject::Final { task: of, .. } => {
+                *of == task && observation.device == device && observation.share == share
+            }
+            Subject::Model(_) => false,
+        };
+        Ok(self.observations.iter().filter(about).cloned().collect())
+    }
+
+    fn of_model(&self, model: ModelKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
+        let about = |observation: &&Observation| match &observation.subject {
+            Subject::Model(record) => record.model == model && observation.device == device && observation.share == share,
+            _ => false,
+        };
+        Ok(self.observations.iter().filter(about).cloned().collect())
+    }
+
+    fn of_operator(&self, operator: &str, device: DeviceKey, share: Share, most: usize) -> Result<Vec<Timed>, RecordsError> {
+        let named = self.tasks.iter().filter(|(_, text)| text.split(' ').next() == Some(operator));
+        let timed = named.map(|(key, text)| Ok((text.clone(), medians(&self.of_task(*key, device, share)?))));
+        timed.filter(|timed| timed.as_ref().map_or(true, |(_, timed)| !timed.is_empty())).take(most).collect()
+    }
+}
+
+/// The last median of each config that has one, in the order of the configs.
+pub fn medians(observations: &[Observation]) -> Vec<(Config, Picos)> {
+    let mut times = BTreeMap::new();
+    for observation in observations {
+        if let (Subject::Trial { config, .. } | Subject::Final { config, .. }, Outcome::Ok { timing, .. }) =
+            (&observation.subject, &observation.outcome)
+        {
+            times.insert(config.clone(), timing.median);
+        }
+    }
+    times.into_iter().collect()
+}
