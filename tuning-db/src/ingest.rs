@@ -108,11 +108,15 @@ impl<'a> Ingest<'a> {
                 }
                 self.name(key.0, hash, text)
             }
-            Record::Device { device, environment } => {
+            Record::Device { device, environment, here } => {
                 let key = key::device(device.key(), environment.key());
                 let text = DeviceTextV1 { device: device.clone(), environment: environment.clone() };
                 self.view.put(&key, envelope::seal(key.as_ref(), Kind::Device, &text)?);
-                self.put_meta(meta::current(device.key()).as_ref(), &environment.key())
+                let current = meta::current(device.key());
+                if *here || self.view.get(current.as_ref())?.is_none() {
+                    self.put_meta(current.as_ref(), &environment.key())?;
+                }
+                Ok(())
             }
             Record::Tombstone(tombstone) => self.tombstone(tombstone),
             Record::Note(Note::Generation { number, reached }) => self.generation(*number, reached),

@@ -14,9 +14,12 @@
 
 #![deny(unsafe_code)]
 
+pub mod check;
+pub mod diff;
 pub mod disk;
 pub mod envelope;
 pub mod error;
+pub mod gc;
 mod heal;
 pub mod index;
 pub mod index_btree;
@@ -26,6 +29,7 @@ pub mod journal;
 pub mod key;
 pub mod lock;
 pub mod manifest;
+pub mod merge;
 pub mod notice;
 mod open;
 pub mod probe;
@@ -38,17 +42,25 @@ pub mod record;
 pub mod reduce;
 pub mod snapshot;
 pub mod socket;
+pub mod stat;
 mod store;
 pub mod tables;
 mod ticket;
+pub mod transfer;
 mod writer;
 
+pub use check::{CheckReport, Finding, RepairReport, check, repair};
+pub use diff::{Change, DiffReport, Side, Verdict, diff};
 pub use error::StoreError;
+pub use gc::{GcOptions, GcReport, gc};
 pub use index_sled::GUARDED_THREAD;
-pub use open::{IndexKind, OpenOptions, OpenReport};
+pub use merge::{MergeReport, merge};
+pub use open::{IndexKind, OpenOptions, OpenReport, Verify};
 pub use probe::{Probe, probe_main};
 pub use query::{Of, Query, QueryError, Rows};
 pub use reader::{ModelRecords, Reader, Source};
+pub use stat::{StatReport, stat};
 pub use store::Store;
 pub use tables::{Best, DeviceRow, ModelRow};
 pub use ticket::Ticket;
+pub use transfer::{ExportReport, ImportOptions, ImportReport, export, import};

@@ -41,8 +41,22 @@ pub struct OpenOptions {
     pub snapshot_every: Option<Duration>,
     /// Answers readers over a socket.
     pub serve: bool,
+    /// How much is looked at before anything is believed.
+    pub verify: Verify,
     /// Who writes; chosen at random when `None`. Two processes must never share one.
     pub writer: Option<[u8; 16]>,
+}
+
+/// How much opening looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// After a clean close only what is new, else all of the journal.
+    #[default]
+    Usual,
+    /// All of the journal, whatever the last writer said.
+    Journal,
+    /// The index is damaged, for this reason, and is made again.
+    Rebuild(String),
 }
 
 /// What holds the index.
@@ -64,6 +78,7 @@ impl Default for OpenOptions {
             allow_network_fs: false,
             snapshot_every: Some(Duration::from_secs(30)),
             serve: true,
+            verify: Verify::Usual,
             writer: None,
         }
     }
@@ -143,6 +158,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreEr
     manifest.openings = manifest.openings.saturating_add(1);
     manifest.write(disk, path)?;
     make_reserve(disk, path);
+    let was_clean = was_clean && options.verify == Verify::Usual;
     let started = Instant::now();
     let index = match options.index {
         IndexKind::Sled => open_index(path, &manifest, was_clean, options),
@@ -242,7 +258,12 @@ type Recovered = (Box<dyn Index>, Dropped, BTreeMap<[u8; 16], u64>, Appender);
 
 impl Opening<'_> {
     fn recover(&mut self, index: Result<Box<dyn Index>, IndexError>) -> Result<Recovered, StoreError> {
+        let forced = match &self.options.verify {
+            Verify::Rebuild(why) => Some(IndexError::Corrupt(why.clone())),
+            Verify::Usual | Verify::Journal => None,
+        };
         let (mut index, why) = match index {
+            Ok(index) if forced.is_some() => (Some(index), forced),
             Ok(index) => match Tables(&*index).watermark() {
                 Ok(Some(watermark)) => match self.catch_up(index, watermark.seq)? {
                     Ok(recovered) => return Ok(recovered),

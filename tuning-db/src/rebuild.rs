@@ -11,8 +11,8 @@ use crate::journal::{FrameRef, JournalReport, read_journal};
 use crate::key::{self, TrialKey, meta, table};
 use crate::record::{DeviceTextV1, NameV1, Record, parse_trial, trial_entry};
 use crate::tables::decode_as;
-use schema::{ModelKey, Observation, TaskKey};
-use std::collections::{BTreeMap, HashMap};
+use schema::{EnvironmentKey, ModelKey, Observation, TaskKey};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Everything a database holds, collected from all copies.
@@ -111,11 +111,13 @@ impl Gathered {
     /// Adds what another index holds and the journal lacks. Only values whose sum holds count; the first that does not, and any
     /// other fault of the index, ends it.
     pub fn salvage(&mut self, index: &dyn Index, what: &str) {
+        let current = meta::current_prefix();
+        let known: BTreeSet<Vec<u8>> = self.rest.0.keys().filter(|key| key.starts_with(current.as_ref())).cloned().collect();
         for table in table::ALL {
             let prefix = key::whole(table);
             let mut fault = None;
             let scanned = index.scan(prefix.as_ref(), &prefix.end(), &mut |key, value| {
-                if let Err(error) = self.salvage_entry(key, value) {
+                if let Err(error) = self.salvage_entry(key, value, &known) {
                     fault.get_or_insert(error);
                 }
                 Flow::Continue(())
@@ -126,7 +128,7 @@ impl Gathered {
         }
     }
 
-    fn salvage_entry(&mut self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
+    fn salvage_entry(&mut self, key: &[u8], value: &[u8], known: &BTreeSet<Vec<u8>>) -> Result<(), IndexError> {
         let (_, payload) = envelope::open(key, value)?;
         let record = match key.first().copied().unwrap_or_default() {
             table::TRIALS => {
@@ -150,12 +152,21 @@ impl Gathered {
             table::DEVICES => {
                 let text: DeviceTextV1 = decode_as(key, value, Kind::Device)?;
                 // A device the journal knows keeps the environment it was last seen in.
-                let known = self.rest.0.contains_key(meta::current(text.device.key()).as_ref());
-                let here = self.rest.0.contains_key(key);
-                (!known && !here).then_some(Record::Device { device: text.device, environment: text.environment })
+                let known = self.rest.0.contains_key(key);
+                (!known).then_some(Record::Device { device: text.device, environment: text.environment, here: false })
             }
             table::META if key.starts_with(meta::tombstone_prefix().as_ref()) => {
                 Some(Record::Tombstone(envelope::decode(payload)?))
+            }
+            // The environment a device was last seen in, unless the journal says.
+            table::META if key.starts_with(meta::current_prefix().as_ref()) && !known.contains(key) => {
+                let environment: EnvironmentKey = envelope::decode(payload)?;
+                let row = meta::parse_current(key).and_then(|device| {
+                    let key = key::device(device, environment);
+                    let value = self.rest.0.get(key.as_ref())?;
+                    decode_as::<DeviceTextV1>(key.as_ref(), value, Kind::Device).ok()
+                });
+                row.map(|row| Record::Device { device: row.device, environment: row.environment, here: true })
             }
             table::META if key == meta::generation().as_ref() => {
                 let number: u64 = envelope::decode(payload)?;

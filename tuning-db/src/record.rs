@@ -27,10 +27,11 @@ pub enum Record {
         key: TaskKey,
         text: String,
     },
-    /// A device was seen in an environment.
+    /// A device was seen in an environment; `here`: by this database, so that it is the current one.
     Device {
         device: Device,
         environment: Environment,
+        here: bool,
     },
     /// Observations that are to be forgotten.
     Tombstone(Tombstone),
@@ -68,6 +69,7 @@ struct TaskV1 {
 struct DeviceV1 {
     device: Device,
     environment: Environment,
+    here: bool,
 }
 
 /// Kinds of frames.
@@ -99,8 +101,8 @@ impl Record {
             Record::Observation(observation) => postcard::to_stdvec(&**observation),
             Record::Model { key, name } => postcard::to_stdvec(&ModelV1 { key: *key, name: name.clone() }),
             Record::Task { key, text } => postcard::to_stdvec(&TaskV1 { key: *key, text: text.clone() }),
-            Record::Device { device, environment } => {
-                postcard::to_stdvec(&DeviceV1 { device: device.clone(), environment: environment.clone() })
+            Record::Device { device, environment, here } => {
+                postcard::to_stdvec(&DeviceV1 { device: device.clone(), environment: environment.clone(), here: *here })
             }
             Record::Tombstone(tombstone) => postcard::to_stdvec(tombstone),
             Record::Note(note) => postcard::to_stdvec(note),
@@ -124,8 +126,8 @@ impl Record {
                 Record::Task { key, text }
             }
             frame_kind::DEVICE => {
-                let DeviceV1 { device, environment } = envelope::decode(payload)?;
-                Record::Device { device, environment }
+                let DeviceV1 { device, environment, here } = envelope::decode(payload)?;
+                Record::Device { device, environment, here }
             }
             frame_kind::TOMBSTONE => Record::Tombstone(envelope::decode(payload)?),
             frame_kind::NOTE => Record::Note(envelope::decode(payload)?),

@@ -200,7 +200,7 @@ impl Store {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn put_device(&self, device: &Device, environment: &Environment) -> Result<(), StoreError> {
-        let record = Record::Device { device: device.clone(), environment: environment.clone() };
+        let record = Record::Device { device: device.clone(), environment: environment.clone(), here: true };
         check_size(&record)?;
         let entry = key::device(device.key(), environment.key());
         let known = self.shared.ask(|index| {
@@ -293,6 +293,12 @@ impl Store {
         publish::publish(&self.shared)
     }
 
+    /// Publishes although nothing changed: the snapshot there may be damaged.
+    pub(crate) fn publish_again(&self) -> Result<u64, StoreError> {
+        self.shared.state.write().unwrap_or_else(PoisonError::into_inner).published = None;
+        self.publish_snapshot()
+    }
+
     /// Runs a question over the index as it is now.
     ///
     /// # Errors
@@ -307,6 +313,12 @@ impl Store {
     /// What the disk says. What was acknowledged is safe all the same.
     pub fn close(self) -> Result<(), StoreError> {
         self.shut()
+    }
+
+    /// Makes the index again from the journal.
+    pub(crate) fn rebuild(&self, why: &str) -> Result<(), StoreError> {
+        let rebuilds = self.shared.state.read().unwrap_or_else(PoisonError::into_inner).rebuilds;
+        self.shared.hand_in(Work::Rebuild { why: why.to_owned(), rebuilds })?.wait().map(drop)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

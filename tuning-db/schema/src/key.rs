@@ -1,13 +1,31 @@
 //! Keys: BLAKE3 of a canonical text, cut to 16 bytes. The text is stored beside the key, so that a key can always be explained.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
-        #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $bytes]);
+
+        impl Serialize for $name {
+            /// Hexadecimal where people read, else the bytes.
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if !deserializer.is_human_readable() {
+                    return <[u8; $bytes]>::deserialize(deserializer).map(Self);
+                }
+                let hex = String::deserialize(deserializer)?;
+                Self::parse(&hex).ok_or_else(|| D::Error::custom(concat!("not ", $bytes, " bytes in hexadecimal")))
+            }
+        }
 
         impl $name {
             /// The key of a canonical text.

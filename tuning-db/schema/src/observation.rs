@@ -1,14 +1,33 @@
 //! Observations: what was measured, as journalled. Winners are computed from them and never stored as truth.
 
 use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, PlanKey, Seed, Share, TaskKey};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Who wrote it and which of its writes it was; unique over all databases.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObservationId {
     pub writer: [u8; 16],
     pub seq: u64,
+}
+
+impl Serialize for ObservationId {
+    /// [`Display`](fmt::Display) where people read, else writer and number.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { (self.writer, self.seq).serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for ObservationId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let (writer, seq) = Deserialize::deserialize(deserializer)?;
+            return Ok(ObservationId { writer, seq });
+        }
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("not the id of an observation"))
+    }
 }
 
 /// Which arithmetic was allowed.

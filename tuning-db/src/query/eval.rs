@@ -46,6 +46,36 @@ pub fn rows(index: &dyn Index, query: &Query) -> Result<Rows, IndexError> {
     Ok(rows)
 }
 
+/// Every observation that a query's test holds for, stale and failed ones too, in the order of keys.
+///
+/// # Errors
+/// As [`rows`].
+pub fn observations(
+    index: &dyn Index,
+    query: &Query,
+    take: &mut dyn FnMut(Observation) -> Result<Flow, IndexError>,
+) -> Result<(), IndexError> {
+    let tables = Tables(index);
+    let facts = Facts::load(tables)?;
+    tables.each(key::whole(table::TRIALS).as_ref(), &mut |key, value| {
+        let observation = parse_trial(key, value)?;
+        let Some(test) = &query.test else { return take(observation) };
+        let stale = is_stale(&facts, &observation);
+        let candidate = match &observation.subject {
+            Subject::Model(_) => Candidate::Model(Box::new(ModelRow { observation, stale })),
+            _ => Candidate::Trial { observation: Box::new(observation), stale, winner: false },
+        };
+        if !(Asked { candidate: &candidate, facts: &facts, now_s: query.now_s }).holds(test)? {
+            return Ok(Flow::Continue(()));
+        }
+        match candidate {
+            Candidate::Model(row) => take(row.observation),
+            Candidate::Trial { observation, .. } => take(*observation),
+            Candidate::Task { .. } | Candidate::Device(_) => Ok(Flow::Continue(())),
+        }
+    })
+}
+
 fn sort(found: &mut Vec<Candidate>, query: &Query, facts: &Facts<'_>) -> Result<(), IndexError> {
     if query.order.is_empty() {
         return Ok(());
