@@ -12,6 +12,7 @@ mod files;
 mod interpret;
 mod models;
 mod npz;
+mod passes;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

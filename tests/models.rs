@@ -53,7 +53,8 @@ fn open(graph: &Graph) -> Vec<String> {
     names
 }
 
-fn bound(path: &Path, batch: u32) -> Graph {
+/// An imported model with its batch and lengths chosen.
+pub fn bound(path: &Path, batch: u32) -> Graph {
     let model = load(path, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let name = path.file_stem().unwrap().to_str().unwrap();
     assert_eq!(untyped(&model.graph), Vec::<String>::new(), "{name}");

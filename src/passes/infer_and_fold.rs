@@ -10,7 +10,8 @@
 
 use super::eliminate_common_subexpressions::RANDOM;
 use super::{Options, PassError, Unfolded};
-use crate::graph::{Dim, Graph, Node, Value, ValueId};
+use crate::graph::infer::{self, infer, infer_node};
+use crate::graph::{Dim, Graph, Node, Type, Value, ValueId};
 use kernels::reference::{self, Call, EvaluateError};
 use kernels::{Datum, Tensor};
 use std::collections::{HashMap, VecDeque};
@@ -19,9 +20,20 @@ use std::collections::{HashMap, VecDeque};
 /// a second copy of an embedding table would double the model.
 const TRANSPOSE_BYTES_MAX: usize = 64 << 10;
 
+/// Walks over the graph. A second finds what the first learnt within loops; more than three were never needed.
+const ROUNDS_MAX: usize = 4;
+
 pub(super) fn run(graph: &mut Graph, options: &Options) -> Result<usize, PassError> {
     let mut fold = Fold { options, changes: 0 };
-    fold.walk(graph, true)?;
+    for _ in 0..ROUNDS_MAX {
+        let before = fold.changes;
+        infer(graph)?;
+        fold.walk(graph, true)?;
+        if fold.changes == before {
+            break;
+        }
+    }
+    infer(graph)?;
     Ok(fold.changes)
 }
 
@@ -50,7 +62,7 @@ impl Fold<'_> {
                 continue;
             }
             self.bodies(graph, &mut node)?;
-            self.infer(graph, &mut node)?;
+            self.infer(graph, &node, certain)?;
             let stays = keeps_transpose(graph, &node, &readers);
             if !stays && self.fold(graph, &node, certain)? {
                 self.changes += 1;
@@ -65,7 +77,7 @@ impl Fold<'_> {
     }
 
     /// Gives bodies the constants they capture, and folds within.
-    fn bodies(&mut self, graph: &mut Graph, node: &mut Node) -> Result<(), PassError> {
+    fn bodies(&mut self, graph: &Graph, node: &mut Node) -> Result<(), PassError> {
         if node.bodies.is_empty() {
             return Ok(());
         }
@@ -84,17 +96,32 @@ impl Fold<'_> {
             }
             body.captures = kept;
         }
-        // The inputs of a body get their types from the node: infer first, fold, and let the caller infer again.
-        self.infer(graph, node)?;
         for (_, body) in &mut node.bodies {
             self.walk(body, false)?;
         }
         Ok(())
     }
 
-    fn infer(&self, graph: &mut Graph, node: &mut Node) -> Result<(), PassError> {
-        let _ = (graph, node);
-        Ok(())
+    /// Types the outputs anew where they are open: constants may have told more since.
+    fn infer(&self, graph: &mut Graph, node: &Node, certain: bool) -> Result<(), PassError> {
+        let open = |id: &ValueId| graph.value(*id).fixed_shape().is_none();
+        if !node.outputs.iter().flatten().any(open) || kernels::operator(&node.op).is_some() {
+            return Ok(());
+        }
+        match infer_node(&infer::Facts::of(graph, node)) {
+            Ok(types) => {
+                for (id, ty) in node.outputs.iter().zip(types) {
+                    let Some(id) = id else { continue };
+                    let known = &mut graph.value_mut(*id).ty;
+                    if *known == Type::Unknown || ty.fixed_shape().is_some() {
+                        *known = ty;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if certain => Err(error.into()),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Computes the node if it can be computed now; its outputs become constants.

@@ -35,6 +35,7 @@ mod simplify_shapes;
 
 pub use pipeline::{PassRun, Pipeline, Report};
 
+use crate::graph::infer::InferError;
 use crate::graph::{Graph, VerifyError};
 use kernels::reference::{Budget, EvaluateError};
 use std::cell::{Cell, RefCell};
@@ -154,6 +155,9 @@ pub enum PassError {
     /// A pass broke the graph: a bug of ours.
     #[error("after pass {pass}: {source}")]
     Broken { pass: &'static str, source: VerifyError },
+    /// A node has inputs or attributes that its operator does not allow: the model's fault.
+    #[error(transparent)]
+    Infer(#[from] InferError),
     /// A node of the main graph has constant inputs for which its operator is not defined: the model's fault.
     #[error("node '{node}' ({op}): {source}")]
     Evaluate { node: String, op: String, source: EvaluateError },

@@ -76,6 +76,9 @@ fn bodies(node: &mut Node, values: &[Value], items: &Items, bounds: &Bounds) -> 
             (inner.ty, inner.constant) = (outer.ty.clone(), outer.constant.clone());
             seeds[capture.inner.index()] = items[capture.outer.index()].clone();
         }
+        // A captured constant is a constant of the body: a value has one source.
+        let Graph { values: inner, captures, .. } = body;
+        captures.retain(|capture| inner[capture.inner.index()].constant.is_none());
         let outer = |index: usize| node.input(index).map(|id| &values[id.index()].ty).cloned().unwrap_or_default();
         walked = match (node.op.as_str(), name.as_str()) {
             ("Loop", _) => {
