@@ -2,7 +2,7 @@
 
 use super::table::{Align, lay_out};
 use super::{Exit, Failure, Screen, screen::Paint};
-use crate::device::{self, Found, Machine};
+use crate::device::{self, DeviceError, Found, GrantError, Machine};
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,26 @@ pub fn run(_: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
         |screen| lay_out(&found.iter().map(|found| row(screen, found)).collect::<Vec<_>>(), &[Align::Left; 4]),
     );
     Ok(Exit::Done)
+}
+
+/// The device of that name.
+///
+/// # Errors
+/// Unknown or absent, in the form of the command line.
+pub fn open(name: &str) -> Result<Machine, Failure> {
+    device::open(name).map_err(|error| match error {
+        DeviceError::Unknown { name, known } => {
+            Failure::new("device.unknown", name, format!("no such device; there are {known}")).remedy("see tunewright devices")
+        }
+        DeviceError::Absent { name, reason } => Failure::new("device.absent", name, reason),
+    })
+}
+
+/// A share that is not granted.
+pub fn from_grant(error: &GrantError) -> Failure {
+    let text = error.to_string();
+    let (what, remedy) = text.split_once("; ").unwrap_or((&text, ""));
+    Failure::new("device.share", what, "").remedy(remedy)
 }
 
 fn row(screen: &Screen, found: &Found) -> Vec<String> {

@@ -14,6 +14,7 @@ mod devices;
 mod doctor;
 mod inspect;
 mod model;
+mod run;
 
 pub use failure::{Exit, Failure};
 pub use screen::Screen;
@@ -79,6 +80,8 @@ pub enum Command {
     Doctor(doctor::Arguments),
     /// What a model or an artifact holds, and what would be refused
     Inspect(inspect::Arguments),
+    /// One inference from an artifact, or untuned from a model
+    Run(run::Arguments),
     /// Print a script that completes commands in your shell
     Completions(completions::Arguments),
 }
@@ -105,6 +108,7 @@ fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Devices(arguments) => devices::run(arguments, screen),
         Command::Doctor(arguments) => doctor::run(arguments, &parsed.global, screen),
         Command::Inspect(arguments) => inspect::run(arguments, screen),
+        Command::Run(arguments) => run::run(arguments, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }
 }
