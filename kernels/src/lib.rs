@@ -21,10 +21,12 @@ pub mod epilogue;
 pub mod gather;
 #[allow(unsafe_code)]
 pub mod gemm;
+pub mod gru;
 pub mod knob;
 pub mod layer_norm;
 pub mod layout;
 pub mod limits;
+pub mod lstm;
 #[allow(unsafe_code)]
 pub mod operand;
 pub mod operator;
@@ -34,6 +36,8 @@ pub mod packed;
 pub mod partition;
 pub mod plane;
 pub mod pool;
+#[allow(unsafe_code)]
+mod recurrent;
 pub mod reduce;
 pub mod reference;
 pub mod reorder;
@@ -78,6 +82,8 @@ pub static OPERATORS: &[&Operator] = &[
     &pool::POOL,
     &embedding::EMBEDDING,
     &gather::GATHER,
+    &lstm::LSTM,
+    &gru::GRU,
 ];
 
 /// The operator of that id.

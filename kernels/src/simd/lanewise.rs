@@ -160,6 +160,33 @@ pub fn greatest<S: Simd>(s: S, a: &[f32]) -> f32 {
     rest.iter().fold(s.greatest(all), |most, &x| most.max(x))
 }
 
+/// The sum of the products of two slices, over the shorter.
+#[inline(always)]
+pub fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let count = a.len().min(b.len());
+    let (pa, pb) = (a.as_ptr(), b.as_ptr());
+    let mut acc = [s.zero(); 4];
+    let mut i = 0;
+    while i + 4 * S::LANES <= count {
+        for (u, acc) in acc.iter_mut().enumerate() {
+            let at = i + u * S::LANES;
+            // SAFETY: i + 4·LANES ≤ count elements are in both slices.
+            *acc = unsafe { s.mul_add(s.load(pa.add(at)), s.load(pb.add(at)), *acc) };
+        }
+        i += 4 * S::LANES;
+    }
+    while i + S::LANES <= count {
+        // SAFETY: i + LANES ≤ count elements are in both slices.
+        acc[0] = unsafe { s.mul_add(s.load(pa.add(i)), s.load(pb.add(i)), acc[0]) };
+        i += S::LANES;
+    }
+    if i < count {
+        // SAFETY: count − i elements are left in both slices.
+        acc[1] = unsafe { s.mul_add(s.load_first(pa.add(i), count - i), s.load_first(pb.add(i), count - i), acc[1]) };
+    }
+    s.sum(s.add(s.add(acc[0], acc[1]), s.add(acc[2], acc[3])))
+}
+
 /// One vector out of a slice.
 ///
 /// Panics when fewer than `LANES` elements lie at `at`.
@@ -205,6 +232,7 @@ mod tests {
             map_in_place(s, &mut out, |x| s.add(x, x));
             assert!(out.iter().all(|&x| x == 6.0));
             assert_eq!(sum(s, a), a.iter().sum::<f32>());
+            assert_eq!(dot(s, a, a), a.iter().map(|x| x * x).sum::<f32>());
             assert_eq!(greatest(s, a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

@@ -3,8 +3,20 @@
 
 use crate::harness::check;
 
-pub static OPERATORS: &[&str] =
-    &["elementwise", "copy", "transpose", "reorder", "softmax", "layer_norm", "reduce", "pool", "embedding", "gather"];
+pub static OPERATORS: &[&str] = &[
+    "elementwise",
+    "copy",
+    "transpose",
+    "reorder",
+    "softmax",
+    "layer_norm",
+    "reduce",
+    "pool",
+    "embedding",
+    "gather",
+    "lstm",
+    "gru",
+];
 
 #[test]
 fn elementwise_of_rows_and_blocks() {
@@ -186,5 +198,20 @@ fn poolings_of_rows_and_planes() {
         "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,16,8,8] x_layout=channels16h0 y=[1,16,4,4] y_layout=channels16h0",
         "pool kind=max kernel_shape=[5,1] strides=[1,1] dilations=[1,1] pads=[2,0,2,0] x=[1,16,9,3] x_layout=channels16h0 y=[1,16,9,3] y_layout=channels16h0",
         "pool kind=max kernel_shape=[2,3] strides=[1,1] dilations=[2,2] pads=[1,2,0,1] x=[1,16,9,8] x_layout=channels16h0 y=[1,16,8,7] y_layout=channels16h0",
+    ]);
+}
+
+#[test]
+fn recurrent_layers() {
+    check(&[
+        "lstm t=1 n=1 i=3 h=5 direction=forward outputs=[1,1,1]",
+        "lstm t=7 n=1 i=20 h=33 direction=forward w=const bias=1 outputs=[1,0,0]",
+        "lstm t=9 n=3 i=20 h=33 direction=bidirectional w=const bias=1 h0=1 c0=1 outputs=[1,1,1]",
+        "lstm t=9 n=5 i=17 h=32 direction=reverse w=const bias=1 lens=1 c0=1 outputs=[1,1,1]",
+        "lstm t=40 n=2 i=40 h=48 direction=bidirectional w=const lens=1 outputs=[0,1,1]",
+        "gru t=7 n=1 i=20 h=33 direction=forward w=const bias=1 outputs=[1,1]",
+        "gru t=11 n=3 i=20 h=48 direction=bidirectional w=const bias=1 linear_before_reset=1 h0=1 outputs=[1,1]",
+        "gru t=5 n=3 i=20 h=17 direction=reverse bias=1 lens=1 linear_before_reset=1 outputs=[1,0]",
+        "gru t=9 n=3 i=20 h=40 direction=bidirectional w=const bias=1 lens=1 h0=1 outputs=[1,1]",
     ]);
 }

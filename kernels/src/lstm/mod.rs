@@ -1,0 +1,14 @@
+//! Long short-term memory over a sequence: operands, attributes and task as [`recurrent`] says.
+
+use crate::{Operator, recurrent};
+
+/// Long short-term memory over a sequence.
+pub static LSTM: Operator = Operator {
+    id: "lstm",
+    variants: &[&recurrent::LSTM_DOTS, &recurrent::LSTM_PACKED],
+    task: |facts| recurrent::task("lstm", facts),
+    signature: recurrent::signature,
+    flops: recurrent::flops,
+    bytes: recurrent::bytes,
+    reference: recurrent::reference::compute,
+};
