@@ -108,6 +108,8 @@ fn copy_lines(from: &[f32], stride: usize, count: usize, to: &mut [f32]) {
     }
     if from.is_empty() {
         to[..count * BLOCK].fill(0.0);
+    } else if stride == BLOCK {
+        to[..count * BLOCK].copy_from_slice(&from[..count * BLOCK]);
     } else {
         let from = &from[..(count - 1) * stride + BLOCK];
         for (line, to) in from.chunks(stride).zip(to.chunks_exact_mut(BLOCK)) {

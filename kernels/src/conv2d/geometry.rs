@@ -38,6 +38,7 @@ impl Blocked {
     }
 
     /// f32 of all.
+    #[expect(clippy::len_without_is_empty, reason = "no image is empty")]
     pub fn len(&self) -> usize {
         self.n * self.image()
     }

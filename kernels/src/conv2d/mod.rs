@@ -20,11 +20,14 @@
 mod gather;
 pub mod geometry;
 mod host_direct;
+mod host_first;
 mod host_im2col;
+mod host_winograd;
 mod reference;
 pub mod shape;
 pub mod stage;
 pub mod weights;
+mod winograd;
 
 pub use reference::convolve;
 pub use shape::Shape;
@@ -34,7 +37,7 @@ use crate::{Operator, Task};
 /// See the module.
 pub static CONV2D: Operator = Operator {
     id: "conv2d",
-    variants: &[&host_im2col::IM2COL, &host_direct::DIRECT],
+    variants: &[&host_im2col::IM2COL, &host_direct::DIRECT, &host_winograd::WINOGRAD, &host_first::FIRST],
     task: shape::task,
     signature: |task| Shape::of(task).map(|shape| shape.signature()),
     flops: |task| or_zero(task, Shape::flops),

@@ -110,6 +110,14 @@ pub fn add(tensor: &[f32], places: &Places, slab: &Slab, plane: &mut [f32]) {
 /// # Safety
 /// `tensor` points to the whole tensor, and nobody else writes this slab.
 pub unsafe fn store(plane: &[f32], places: &Places, slab: &Slab, tensor: *mut f32) {
+    if places.side_by_side(slab.channel) && slab.channels == BLOCK {
+        let start = places.channel(slab.image, slab.channel);
+        for (y, line) in plane.chunks_exact(slab.w * BLOCK).enumerate().take(slab.h) {
+            // SAFETY: the line is inside a tensor of this shape.
+            unsafe { line.as_ptr().copy_to_nonoverlapping(tensor.add(start + y * places.row), line.len()) };
+        }
+        return;
+    }
     // SAFETY: places are inside a tensor of this shape.
     each(places, slab, |place, at| unsafe { *tensor.add(place) = plane[at] });
 }

@@ -27,7 +27,7 @@ fn order_of(shape: &Shape, order: Order) -> Vec<(usize, usize, usize)> {
     let mut all = Vec::with_capacity(channels * shape.kh * shape.kw);
     let blocks: Vec<std::ops::Range<usize>> = match order {
         Order::Blocks => (0..channels.div_ceil(BLOCK)).map(|b| b * BLOCK..channels.min((b + 1) * BLOCK)).collect(),
-        Order::ChannelsLast => vec![0..channels],
+        Order::ChannelsLast => std::iter::once(0..channels).collect(),
         Order::AsGiven => (0..channels).map(|c| c..c + 1).collect(),
     };
     for block in blocks {

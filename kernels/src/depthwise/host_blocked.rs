@@ -1,6 +1,6 @@
 //! Depthwise convolution where x and y lie in blocks and the halo covers the padding: nothing is copied, and rows can be split too.
 
-use super::host_staged::{PIXELS, default, pixels_fit, taps};
+use super::host_staged::{PIXELS, default, pixels_fit};
 use super::plane::{Plane, PlaneAt, packed};
 use super::shape;
 use crate::conv2d::geometry::{Blocked, clear_halos};
@@ -27,7 +27,7 @@ pub static BLOCKED: Variant = Variant {
             holds: |t, _, _| shape(t).is_ok_and(|s| s.halo_covers_pads()),
         },
         Rule { reason: "the weight is not constant", holds: |t, _, _| shape(t).is_ok_and(|s| s.weight_constant) },
-        Rule { reason: "the tile exceeds the registers", holds: |_, c, l| pixels_fit(c, l) },
+        Rule { reason: "the tile exceeds the registers", holds: pixels_fit },
         Rule {
             reason: "one thread is granted, and another partition would do the same",
             holds: |_, c, l| l.units > 1 || c.name("partition") == Some("one"),
@@ -61,10 +61,9 @@ impl HostBlocked {
         let plane = Plane::new(
             request.limits.isa,
             request.config.int("pixels").unwrap_or(1) as usize,
-            shape.ow,
-            (shape.strides[0] * x.row(), shape.strides[1] * BLOCK),
+            &shape,
+            x.row(),
             y.row(),
-            taps(&shape, x.row()),
             shape.epilogue.activation,
         );
         let weight = packed(&constant(request, 1, "weight", shape.c * shape.kh * shape.kw)?, shape.c, shape.kh * shape.kw);

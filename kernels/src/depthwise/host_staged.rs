@@ -3,23 +3,22 @@
 //!
 //! Every task is legal. Between blocked layouts whose halo covers the padding nothing is copied.
 
-use super::plane::{Plane, PlaneAt, pack, packed};
+use super::plane::{Plane, PlaneAt, pack, packed, pixels_max};
 use super::shape;
 use crate::conv2d::geometry::{Blocked, clear_halos};
 use crate::conv2d::stage::{Places, Slab, add, load, store};
 use crate::conv2d::{Shape, weights};
 use crate::epilogue::Activation;
 use crate::gemm::host_packed::{ALONE_FLOPS, constant};
-use crate::gemm::product::offset;
 use crate::knob::{Knob, Rule};
 use crate::layout::BLOCK;
 use crate::partition::{Shared, for_each_part, share};
 use crate::simd::{self, math::Activate};
-use crate::{BuildError, Isa, Kernel, Layout, Limits, Operands, Packed, Request, Task, Variant};
+use crate::{BuildError, Kernel, Layout, Limits, Operands, Packed, Request, Task, Variant};
 use schema::{Config, KnobValue};
 
 /// Pixels of a tile.
-pub const PIXELS: &[i64] = &[2, 4, 6, 8, 12];
+pub const PIXELS: &[i64] = &[1, 2, 4, 6, 7, 8, 12];
 
 /// See the module.
 pub static STAGED: Variant = Variant {
@@ -27,7 +26,7 @@ pub static STAGED: Variant = Variant {
     revision: 1,
     knobs: &[Knob::ints("pixels", PIXELS), Knob::names("partition", &["one", "planes"])],
     rules: &[
-        Rule { reason: "the tile exceeds the registers", holds: |_, c, l| pixels_fit(c, l) },
+        Rule { reason: "the tile exceeds the registers", holds: pixels_fit },
         Rule {
             reason: "one thread is granted, and another partition would do the same",
             holds: |_, c, l| l.units > 1 || c.name("partition") == Some("one"),
@@ -38,22 +37,15 @@ pub static STAGED: Variant = Variant {
 };
 
 /// Whether a tile's sums and a weight fit the registers.
-pub fn pixels_fit(config: &Config, limits: &Limits) -> bool {
-    let most = match simd::available(limits.isa) {
-        Isa::Avx512 => 12,
-        Isa::Avx2 => 6,
-        _ => 2,
-    };
-    config.int("pixels").is_some_and(|pixels| pixels <= most)
+pub fn pixels_fit(task: &Task, config: &Config, limits: &Limits) -> bool {
+    let most = shape(task).map_or(0, |shape| pixels_max(limits.isa, &shape));
+    config.int("pixels").is_some_and(|pixels| pixels as usize <= most)
 }
 
 /// The defaults of both variants.
 pub fn default(task: &Task, limits: &Limits, split: &str) -> Vec<KnobValue> {
-    let pixels = match simd::available(limits.isa) {
-        Isa::Avx512 => 12,
-        Isa::Avx2 => 6,
-        _ => 2,
-    };
+    let most = shape(task).map_or(1, |shape| pixels_max(limits.isa, &shape)) as i64;
+    let pixels = PIXELS.iter().copied().rfind(|&pixels| pixels <= most).unwrap_or(1);
     // Depthwise runs at about a quarter of the peak, so the same time is a quarter of the work.
     let flops = shape(task).map_or(0, |shape| shape.flops());
     let partition = if limits.units > 1 && flops >= ALONE_FLOPS as u64 / 4 { split } else { "one" };
@@ -101,10 +93,9 @@ impl HostStaged {
         let plane = Plane::new(
             request.limits.isa,
             request.config.int("pixels").unwrap_or(1) as usize,
-            shape.ow,
-            (shape.strides[0] * x.row(), shape.strides[1] * BLOCK),
+            &shape,
+            x.row(),
             y.row(),
-            taps(&shape, x.row()),
             activation,
         );
         let weight = match shape.weight_constant {
@@ -141,12 +132,6 @@ impl HostStaged {
     fn y_len(&self) -> usize {
         if self.store.is_some() { self.y.plane() } else { 0 }
     }
-}
-
-/// Where the taps read, in an image of that row length.
-pub fn taps(shape: &Shape, row: usize) -> Vec<u32> {
-    let place = |tap: usize| tap / shape.kw * shape.dilations[0] * row + tap % shape.kw * shape.dilations[1] * BLOCK;
-    (0..shape.kh * shape.kw).map(|tap| offset(place(tap))).collect()
 }
 
 impl Kernel for HostStaged {
@@ -208,9 +193,9 @@ impl Kernel for HostStaged {
                     },
                     weight: weight[block * self.plane.taps.len() * BLOCK..].as_ptr(),
                     bias: bias.map_or(std::ptr::null(), |bias| bias[channel..].as_ptr()),
-                    // SAFETY: the plane is inside y.
                     y: match self.store {
                         Some(_) => plane_y.as_mut_ptr(),
+                        // SAFETY: the plane is inside y.
                         None => unsafe { y.get().add(index * self.y.plane() + self.y.pixel(0, 0)) },
                     },
                     residual: match (self.store, residual) {

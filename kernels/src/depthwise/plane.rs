@@ -3,7 +3,12 @@
 //! A lane is a channel, so inputs are whole vectors and nothing is broadcast. Each tap's weight is loaded once for a tile of pixels;
 //! their sums stay in registers.
 
+// Loops over registers are written with indices: they must unroll, and iterators over arrays of vectors sometimes do not.
+#![allow(clippy::needless_range_loop)]
+
+use crate::conv2d::Shape;
 use crate::epilogue::Activation;
+use crate::gemm::product::offset;
 use crate::layout::BLOCK;
 use crate::simd::{self, Routine, Simd, math};
 use crate::{Isa, Packed};
@@ -51,20 +56,21 @@ pub struct PlaneAt {
 type RowFn = unsafe fn(&Plane, &PlaneAt, x: usize, y: usize);
 
 impl Plane {
-    /// A plane whose tiles have at most `tile` pixels.
-    pub fn new(
-        isa: Isa,
-        tile: usize,
-        ow: usize,
-        x: (usize, usize),
-        y_row: usize,
-        taps: Vec<u32>,
-        activation: Activation,
-    ) -> Self {
+    /// A plane of a convolution between images whose rows are that far apart, with tiles of at most `tile` pixels.
+    pub fn new(isa: Isa, tile: usize, shape: &Shape, x_row: usize, y_row: usize, activation: Activation) -> Self {
         let isa = simd::available(isa);
-        let run = rows(isa);
-        let tile = (1..=tile.clamp(1, PIXELS_MAX)).rev().find(|&pixels| run[pixels].is_some()).unwrap_or(1);
-        Plane { ow, x_row: x.0, x_pixel: x.1, y_row, taps, activation, tile, isa, run }
+        let place = |tap: usize| tap / shape.kw * shape.dilations[0] * x_row + tap % shape.kw * shape.dilations[1] * BLOCK;
+        Plane {
+            ow: shape.ow,
+            x_row: shape.strides[0] * x_row,
+            x_pixel: shape.strides[1] * BLOCK,
+            y_row,
+            taps: (0..shape.kh * shape.kw).map(|tap| offset(place(tap))).collect(),
+            activation,
+            tile: tile.clamp(1, pixels_max(isa, shape)),
+            isa,
+            run: rows(isa, Kind::of(shape)),
+        }
     }
 
     /// Computes some rows.
@@ -164,20 +170,7 @@ impl<const R: usize, const V: usize, const X: usize> Routine for Tile<'_, R, V, 
                     s.store(y.add(r * BLOCK + v * S::LANES), acc[r][v]);
                 }
             }
-            let late = !matches!(
-                plane.activation,
-                Activation::None | Activation::Relu | Activation::Clip { .. } | Activation::HardSwish
-            );
-            if late {
-                activate_in_place(s, plane.activation, y, R * BLOCK);
-            }
-            if at.channels < BLOCK && plane.activation.apply(0.0) != 0.0 {
-                for r in 0..R {
-                    for lane in at.channels..BLOCK {
-                        *y.add(r * BLOCK + lane) = 0.0;
-                    }
-                }
-            }
+            end(s, plane, at, y, R);
         }
     }
 }
@@ -190,6 +183,107 @@ impl<const R: usize, const V: usize, const X: usize> Routine for Tile<'_, R, V, 
 unsafe fn activate_in_place<S: Simd>(s: S, activation: Activation, at: *mut f32, count: usize) {
     // SAFETY: by this function's contract.
     s.run(math::Activate { activation, values: unsafe { std::slice::from_raw_parts_mut(at, count) } });
+}
+
+/// One tile of `R` pixels whose kernel is `KW` wide and whose input pixels are `X` f32 apart: neighbours share what they read, so that
+/// each input vector is loaded once a row. One vector of the block at a time.
+struct Slide<'a, const R: usize, const KW: usize, const X: usize> {
+    plane: &'a Plane,
+    at: &'a PlaneAt,
+    x: usize,
+    y: usize,
+}
+
+impl<const R: usize, const KW: usize, const X: usize> Routine for Slide<'_, R, KW, X> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (plane, at) = (self.plane, self.at);
+        let y = at.y.wrapping_add(self.y);
+        for lane in (0..BLOCK).step_by(S::LANES) {
+            // SAFETY: the contract of `Plane::run`; lane + LANES ≤ 16.
+            unsafe {
+                let bias = if at.bias.is_null() { s.zero() } else { s.load(at.bias.add(lane)) };
+                let mut acc = [bias; R];
+                let mut weight = at.weight.add(lane);
+                let x = at.x.add(self.x + lane);
+                for row in plane.taps.chunks_exact(KW) {
+                    let x = x.add(row[0] as usize);
+                    let mut w = [s.zero(); KW];
+                    for kx in 0..KW {
+                        w[kx] = s.load(weight.add(kx * BLOCK));
+                    }
+                    for r in 0..R {
+                        for kx in 0..KW {
+                            acc[r] = s.mul_add(w[kx], s.load(x.add(r * X + kx * BLOCK)), acc[r]);
+                        }
+                    }
+                    weight = weight.add(KW * BLOCK);
+                }
+                if !at.residual.is_null() {
+                    let residual = at.residual.add(self.y + lane);
+                    for r in 0..R {
+                        acc[r] = s.add(acc[r], s.load(residual.add(r * BLOCK)));
+                    }
+                }
+                match plane.activation {
+                    Activation::Relu => {
+                        for r in 0..R {
+                            acc[r] = s.max(s.zero(), acc[r]);
+                        }
+                    }
+                    Activation::Clip { lo, hi } => {
+                        for r in 0..R {
+                            acc[r] = s.min(s.splat(hi), s.max(s.splat(lo), acc[r]));
+                        }
+                    }
+                    Activation::HardSwish => {
+                        for r in 0..R {
+                            acc[r] = math::activate(s, Activation::HardSwish, acc[r]);
+                        }
+                    }
+                    _ => {}
+                }
+                for r in 0..R {
+                    s.store(y.add(r * BLOCK + lane), acc[r]);
+                }
+            }
+        }
+        // SAFETY: the pixels were just written.
+        unsafe { end(s, plane, at, y, R) };
+    }
+}
+
+/// What is left to do for pixels already written: long activations, and zeros in channels that do not exist.
+///
+/// # Safety
+/// The pixels are readable and writable.
+#[inline(always)]
+unsafe fn end<S: Simd>(s: S, plane: &Plane, at: &PlaneAt, y: *mut f32, pixels: usize) {
+    let short = matches!(plane.activation, Activation::None | Activation::Relu | Activation::Clip { .. } | Activation::HardSwish);
+    if !short {
+        // SAFETY: by this function's contract.
+        unsafe { activate_in_place(s, plane.activation, y, pixels * BLOCK) };
+    }
+    if at.channels < BLOCK && plane.activation.apply(0.0) != 0.0 {
+        for pixel in 0..pixels {
+            for lane in at.channels..BLOCK {
+                // SAFETY: by this function's contract.
+                unsafe { *y.add(pixel * BLOCK + lane) = 0.0 };
+            }
+        }
+    }
+}
+
+/// The entry of one sliding tile.
+///
+/// # Safety
+/// As for [`Plane::run`]; the instruction set is there.
+unsafe fn slide<S: Simd, const R: usize, const KW: usize, const X: usize>(plane: &Plane, at: &PlaneAt, x: usize, y: usize) {
+    // SAFETY: the plane keeps the tiles of an available instruction set only.
+    let s = unsafe { S::assume() };
+    s.run(Slide::<R, KW, X> { plane, at, x, y });
 }
 
 /// The entry of one tile: chooses the distance of input pixels.
@@ -206,21 +300,59 @@ unsafe fn enter<S: Simd, const R: usize, const V: usize>(plane: &Plane, at: &Pla
     }
 }
 
+/// Which tiles serve a convolution.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Any,
+    /// Kernel width and horizontal stride; undilated.
+    Slide(usize, usize),
+}
+
+impl Kind {
+    fn of(shape: &Shape) -> Self {
+        match (shape.dilations[1], shape.kw, shape.strides[1]) {
+            (1, kw @ (3 | 5), stride @ (1 | 2)) => Kind::Slide(kw, stride),
+            _ => Kind::Any,
+        }
+    }
+}
+
+/// The most pixels of a tile for a convolution on an instruction set.
+pub fn pixels_max(isa: Isa, shape: &Shape) -> usize {
+    rows(simd::available(isa), Kind::of(shape)).iter().rposition(Option::is_some).unwrap_or(1)
+}
+
 /// The tiles of an instruction set, by pixels.
-fn rows(isa: Isa) -> [Option<RowFn>; PIXELS_MAX + 1] {
+fn rows(isa: Isa, kind: Kind) -> [Option<RowFn>; PIXELS_MAX + 1] {
     macro_rules! table {
-        ($set:ty, $vectors:literal, [$($pixels:literal)*]) => {{
+        (enter, $set:ty, [$($pixels:literal)*], $vectors:literal) => {{
             let mut table: [Option<RowFn>; PIXELS_MAX + 1] = [None; PIXELS_MAX + 1];
             $( table[$pixels] = Some(enter::<$set, $pixels, $vectors>); )*
             table
         }};
+        (slide, $set:ty, [$($pixels:literal)*], $kernel:literal, $x:literal) => {{
+            let mut table: [Option<RowFn>; PIXELS_MAX + 1] = [None; PIXELS_MAX + 1];
+            $( table[$pixels] = Some(slide::<$set, $pixels, $kernel, $x>); )*
+            table
+        }};
+    }
+    macro_rules! set {
+        ($set:ty, $vectors:literal, $any:tt, $sliding:tt) => {
+            match kind {
+                Kind::Slide(3, 1) => table!(slide, $set, $sliding, 3, 16),
+                Kind::Slide(3, 2) => table!(slide, $set, $sliding, 3, 32),
+                Kind::Slide(5, 1) => table!(slide, $set, $sliding, 5, 16),
+                Kind::Slide(5, 2) => table!(slide, $set, $sliding, 5, 32),
+                _ => table!(enter, $set, $any, $vectors),
+            }
+        };
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => table!(simd::Avx512, 1, [1 2 3 4 5 6 7 8 9 10 11 12]),
+        Isa::Avx512 => set!(simd::Avx512, 1, [1 2 3 4 5 6 7 8 9 10 11 12], [1 2 3 4 5 6 7 8 9 10 11 12]),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => table!(simd::Avx2, 2, [1 2 3 4 5 6]),
-        _ => table!(simd::Portable, 4, [1 2]),
+        Isa::Avx2 => set!(simd::Avx2, 2, [1 2 3 4 5 6], [1 2 3 4 5 6 7 8]),
+        _ => set!(simd::Portable, 4, [1 2], [1 2 3 4]),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Transcendental functions on vectors, and the activations made of them. f32 throughout, relative error at most 3e-7.
 
-use super::{Routine, Simd};
+use super::{Many, Routine, Simd};
 use crate::epilogue::Activation;
 
 /// eˣ. Above 88.72 infinity, below −86.98 (where 2ⁿ nears the denormals) zero.
@@ -9,7 +9,7 @@ use crate::epilogue::Activation;
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     const LO: f32 = -86.98;
-    const HI: f32 = 88.722_84;
+    const HI: f32 = 88.722_83;
     let inside = s.min(s.splat(HI), s.max(s.splat(LO), x));
     let n = s.round(s.mul(inside, s.splat(std::f32::consts::LOG2_E)));
     let r = s.mul_add(n, s.splat(-0.693_359_4), inside);
@@ -67,7 +67,7 @@ pub fn erf<S: Simd>(s: S, x: S::V) -> S::V {
     let high = s.mul_add(s.splat(-1.728_534_7e-5), t, s.splat(3.831_971_3e-4));
     let low = s.mul_add(s.splat(-3.883_964_4e-3), t, s.splat(2.425_462_2e-2));
     let mut q = s.mul_add(high, z, low);
-    for c in [-1.067_778_8e-1, -6.348_466_9e-1, -1.287_175_1e-1] {
+    for c in [-1.067_778_8e-1, -6.348_467e-1, -1.287_175_1e-1] {
         q = s.mul_add(q, t, s.splat(c));
     }
     let q = s.sub(s.mul(q, t), t);
@@ -118,19 +118,56 @@ impl Routine for Activate<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut chunks = self.values.chunks_exact_mut(S::LANES);
-        for chunk in &mut chunks {
-            // SAFETY: the chunk has exactly `LANES` elements.
-            unsafe { s.store(chunk.as_mut_ptr(), activate(s, self.activation, s.load(chunk.as_ptr()))) };
+        // One loop for each, so that constants stay in registers and neighbouring vectors hide each other's latency.
+        macro_rules! each {
+            ($($activation:pat => $same:expr),*) => {
+                match self.activation {
+                    $($activation => each_vector!(s, self.values, $same),)*
+                }
+            };
         }
-        let rest = chunks.into_remainder();
-        if !rest.is_empty() {
-            let (at, count) = (rest.as_mut_ptr(), rest.len());
-            // SAFETY: `count` elements are there.
-            unsafe { s.store_first(at, activate(s, self.activation, s.load_first(at, count)), count) };
+        use Activation::*;
+        each! {
+            None => None,
+            Relu => Relu,
+            LeakyRelu { alpha } => LeakyRelu { alpha },
+            Clip { lo, hi } => Clip { lo, hi },
+            Sigmoid => Sigmoid,
+            Tanh => Tanh,
+            Silu => Silu,
+            HardSigmoid { alpha, beta } => HardSigmoid { alpha, beta },
+            HardSwish => HardSwish,
+            Gelu => Gelu,
+            GeluTanh => GeluTanh
         }
     }
 }
+
+/// Applies one activation to a slice, four vectors at a time.
+macro_rules! each_vector {
+    ($s:ident, $values:expr, $activation:expr) => {{
+        let (s, values): (S, &mut [f32]) = ($s, $values);
+        let four = Many::<S, 4>(s);
+        let mut wide = values.chunks_exact_mut(4 * S::LANES);
+        for chunk in &mut wide {
+            let at = chunk.as_mut_ptr();
+            // SAFETY: the chunk has exactly four vectors.
+            unsafe { four.store(at, activate(four, $activation, four.load(at))) };
+        }
+        let rest = wide.into_remainder();
+        let mut from = 0;
+        while from < rest.len() {
+            let count = rest.len() - from;
+            // SAFETY: `count` elements are left.
+            unsafe {
+                let at = rest.as_mut_ptr().add(from);
+                s.store_first(at, activate(s, $activation, s.load_first(at, count)), count);
+            }
+            from += S::LANES;
+        }
+    }};
+}
+use each_vector;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 pub mod flush;
 pub mod lanewise;
+mod many;
 pub mod math;
 mod scalar;
 pub mod tile;
@@ -23,6 +24,7 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use flush::FlushDenormals;
+pub use many::Many;
 pub use scalar::Portable;
 
 use crate::Isa;

@@ -9,6 +9,9 @@
 //! C[position p][column j] (+)= Σ over steps s, i:  A[a_at[p] + steps[s] + i] · B[j / 16][k(s, i)][j % 16]
 //! ```
 
+// Loops over registers are written with indices: they must unroll, and iterators over arrays of vectors sometimes do not.
+#![allow(clippy::needless_range_loop)]
+
 use super::{Portable, Routine, Simd, math};
 use crate::epilogue::Activation;
 use crate::layout::BLOCK;
@@ -262,7 +265,6 @@ unsafe fn finish<S: Simd, const R: usize, const N: usize, const V: usize>(
         if job.resume {
             each!(r n v => acc[r][n][v] = s.add(acc[r][n][v], s.load(c[r].add(n * job.c_block + v * S::LANES))));
         }
-        let mut late = Activation::None;
         if let Some(finish) = &job.finish {
             if finish.alpha != 1.0 {
                 let alpha = s.splat(finish.alpha);
@@ -288,28 +290,23 @@ unsafe fn finish<S: Simd, const R: usize, const N: usize, const V: usize>(
                     let (lo, hi) = (s.splat(lo), s.splat(hi));
                     each!(r n v => acc[r][n][v] = s.min(hi, s.max(lo, acc[r][n][v])));
                 }
-                other => late = other,
+                Activation::HardSwish => each!(r n v => acc[r][n][v] = math::activate(s, Activation::HardSwish, acc[r][n][v])),
+                other => activate_tile::<S>(s, other, acc.as_mut_ptr().cast(), R * N * V),
             }
         }
         each!(r n v => s.store(c[r].add(n * job.c_block + v * S::LANES), acc[r][n][v]));
-        if late != Activation::None {
-            for c in c {
-                for n in 0..N {
-                    activate_in_place(s, late, c.add(n * job.c_block), BLOCK);
-                }
-            }
-        }
     }
 }
 
-/// Applies an activation that is too long for the registers of a tile to `count` values just written.
+/// Applies an activation that is too long to repeat in every tile to `count` vectors.
 ///
 /// # Safety
 /// They are readable and writable.
 #[inline(never)]
-unsafe fn activate_in_place<S: Simd>(s: S, activation: Activation, at: *mut f32, count: usize) {
-    // SAFETY: by this function's contract.
-    s.run(math::Activate { activation, values: unsafe { std::slice::from_raw_parts_mut(at, count) } });
+unsafe fn activate_tile<S: Simd>(s: S, activation: Activation, at: *mut S::V, count: usize) {
+    // SAFETY: by this function's contract, and a vector is `LANES` f32.
+    let values = unsafe { std::slice::from_raw_parts_mut(at.cast::<f32>(), count * S::LANES) };
+    s.run(math::Activate { activation, values });
 }
 
 /// The end of a tile whose last block is not full: through memory, vector by vector.

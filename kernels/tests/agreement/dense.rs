@@ -117,3 +117,24 @@ fn transposed_convolutions() {
         "conv_transpose2d c=18 epilogue=bias h=4 in=channels16h0 kh=2 kw=2 n=1 o=18 out=channels16h1 strides=[2,2] w=3 weight=dynamic",
     ]);
 }
+
+#[test]
+fn convolutions_of_three_by_three() {
+    check(&[
+        "conv2d c=16 h=4 in=channels16h1 kh=3 kw=3 n=1 o=16 out=channels16h0 pads=[1,1,1,1] w=4",
+        "conv2d c=40 epilogue=bias+relu h=15 in=channels16h1 kh=3 kw=3 n=2 o=24 out=channels16h2 pads=[1,1,1,1] w=13",
+        "conv2d c=64 epilogue=bias+residual+sigmoid h=7 in=channels16h2 kh=3 kw=3 n=1 o=49 out=channels16h1 pads=[1,1,1,1] w=9",
+        "conv2d c=17 epilogue=bias+gelu h=9 in=channels16h0 kh=3 kw=3 n=1 o=33 out=channels16h1 w=8",
+        "conv2d c=128 h=6 in=channels16h1 kh=3 kw=3 n=1 o=32 out=channels16h1 pads=[0,1,1,0] w=6",
+    ]);
+}
+
+#[test]
+fn first_layers() {
+    check(&[
+        "conv2d c=3 epilogue=bias+relu h=12 kh=7 kw=7 n=2 o=24 out=channels16h1 pads=[3,3,3,3] strides=[2,2] w=14",
+        "conv2d c=1 epilogue=bias+tanh h=9 kh=5 kw=5 n=1 o=6 out=channels16h0 pads=[2,2,2,2] w=9",
+        "conv2d c=3 epilogue=bias+residual h=8 kh=3 kw=3 n=1 o=32 out=channels16h1 pads=[0,0,1,1] strides=[2,2] w=8",
+        "conv2d c=4 dilations=[2,2] h=9 kh=3 kw=3 n=1 o=16 out=channels16h1 pads=[2,2,2,2] w=7",
+    ]);
+}
