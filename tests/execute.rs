@@ -201,3 +201,8 @@ fn a_second_instance_shares_weights_and_not_activations() {
     let double: Vec<f32> = a[0].tensor().unwrap().values::<f32>().unwrap().iter().map(|v| v * 2.0).collect();
     assert_eq!(b[0].tensor().unwrap().values::<f32>().unwrap()[..], double[..]);
 }
+
+/// The limits of this machine's processor, whole.
+pub fn host() -> Limits {
+    tunewright::device::open("cpu").expect("there is a processor").limits
+}

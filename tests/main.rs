@@ -6,6 +6,7 @@
 mod allocations;
 mod artifact;
 mod cli;
+mod correct;
 mod evil;
 mod execute;
 mod files;
