@@ -92,7 +92,9 @@ fn verify_values(graph: &Graph, defined: &mut [bool]) -> Result<(), VerifyError>
             return Err(broken(graph, "values", format!("'{}' of type {} cannot lie in {}", value.name, value.ty, value.layout)));
         }
     }
-    let inner = graph.captures.iter().map(|capture| ("captures", capture.inner));
+    // A captured constant is known inside too: its type and data are those of the value outside.
+    let known = |id: ValueId| graph.values.get(id.index()).is_some_and(|value| value.constant.is_some());
+    let inner = graph.captures.iter().filter(|capture| !known(capture.inner)).map(|capture| ("captures", capture.inner));
     for (place, id) in graph.inputs.iter().map(|&id| ("inputs", id)).chain(inner) {
         define(graph, place, id, defined)?;
         in_rows(graph, place, id)?;
