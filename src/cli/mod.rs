@@ -10,6 +10,7 @@ mod settings;
 mod table;
 
 mod completions;
+mod db;
 mod devices;
 mod doctor;
 mod inspect;
@@ -82,6 +83,8 @@ pub enum Command {
     Inspect(inspect::Arguments),
     /// One inference from an artifact, or untuned from a model
     Run(run::Arguments),
+    /// Ask, compare, check and move the tuning database
+    Db(db::Arguments),
     /// Print a script that completes commands in your shell
     Completions(completions::Arguments),
 }
@@ -109,6 +112,7 @@ fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Doctor(arguments) => doctor::run(arguments, &parsed.global, screen),
         Command::Inspect(arguments) => inspect::run(arguments, screen),
         Command::Run(arguments) => run::run(arguments, screen),
+        Command::Db(arguments) => db::run(arguments, &parsed.global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::charts::{Series, lines, sparkline};
 use super::{Latency, Page, TaskGain};
-use schema::{Batch, FailureClass, NoiseGrade, Picos, Share};
+use schema::{FailureClass, NoiseGrade, Picos, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
