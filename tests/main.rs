@@ -18,4 +18,5 @@ mod passes;
 mod shared;
 mod shipped;
 mod tidy;
+mod tune;
 mod worker;

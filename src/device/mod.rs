@@ -6,11 +6,13 @@
 
 mod cpu;
 mod cuda;
+mod energy;
 mod fingerprint;
 mod limits;
 pub mod share;
 mod wgpu;
 
+pub use energy::energy_uj;
 pub use fingerprint::{kernel_set, kernel_set_hash};
 pub use share::{Grant, GrantError};
 

@@ -24,6 +24,6 @@ mod program;
 mod untuned;
 
 pub use compile::{Configs, PlanError};
-pub use plan::{Plan, RunError, StepTime};
+pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
 pub use pool::pool;
 pub use program::{MemoryUse, Port, StepFacts};

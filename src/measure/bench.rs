@@ -87,6 +87,11 @@ impl WorkerBench {
         }
     }
 
+    /// The task's operands make room for a model.
+    pub(super) fn forget_task(&mut self) {
+        self.rest();
+    }
+
     /// Has the worker hold the operands of `task`; the inner error when it dies of that.
     fn open(&mut self, task: &Task) -> Result<Result<(), Death>, MeasureError> {
         if self.worker.is_some() && self.open.as_ref() == Some(task) {

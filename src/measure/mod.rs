@@ -9,6 +9,7 @@
 //! makes times up, with noise, drift, hangs, crashes and wrong results on demand.
 
 pub mod bench;
+pub mod end_to_end;
 pub mod fake;
 pub mod noise;
 pub mod race;

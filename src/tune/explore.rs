@@ -20,7 +20,7 @@ use crate::search::{Make, Score, Strategy};
 use crate::space::{Space, features};
 use kernels::{Operator, Task};
 use schema::{
-    Config, ConfigKey, Device, EnvironmentKey, FailureClass, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Picos,
+    Config, ConfigKey, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, Observation, Outcome, Picos,
     Seed, Subject,
 };
 use std::cell::OnceCell;
@@ -32,7 +32,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Place {
     pub device: Device,
-    pub environment: EnvironmentKey,
+    pub environment: Environment,
     pub grant: Grant,
     pub roofline: Roofline,
 }
@@ -171,7 +171,9 @@ pub fn explore<'b>(
             Vec::new()
         } else {
             let mut all = records.of_task(item.task.key(), place.device.key(), place.grant.share)?;
-            all.retain(|observation| observation.environment == place.environment && observation.numerics == rules.numerics);
+            all.retain(|observation| {
+                observation.environment == place.environment.key() && observation.numerics == rules.numerics
+            });
             all
         };
         let search = Search::new(item, space, prior, place, observations);
@@ -463,17 +465,19 @@ impl Loop<'_, '_, '_> {
         Ok(())
     }
 
-    fn observation(&self, at: usize, subject: Subject, outcome: Outcome) -> Observation {
+    fn observation(&self, at: usize, subject: Subject, outcome: Outcome) -> NewObservation {
         let place = &self.places[self.searches[at].item.place];
         observation(place, subject, outcome, self.rules)
     }
 
-    fn commit(&mut self, at: usize, observations: Vec<Observation>) -> Result<(), ExploreError> {
-        for mut observation in observations {
-            observation.id = self.records.append(observation.clone())?;
-            self.searches[at].observations.push(observation);
+    fn commit(&mut self, at: usize, observations: Vec<NewObservation>) -> Result<(), ExploreError> {
+        for observation in &observations {
+            self.records.append(observation.clone())?;
         }
-        Ok(self.records.commit()?)
+        let ids = self.records.commit()?;
+        let kept = observations.into_iter().zip(ids).map(|(observation, id)| observation.with_id(id));
+        self.searches[at].observations.extend(kept);
+        Ok(())
     }
 
     /// Tells the strategy the scores and keeps the best.
@@ -555,7 +559,7 @@ impl Loop<'_, '_, '_> {
 
     fn finish(self, stop: Stop) -> Explored {
         let choice = |search: &Search<'_>| {
-            let environment = self.places[search.item.place].environment;
+            let environment = self.places[search.item.place].environment.key();
             choose(&search.observations, environment, &search.default, |config| search.space.explain(config).is_ok())
         };
         Explored {
@@ -688,11 +692,10 @@ impl Search<'_> {
     }
 }
 
-/// An observation of this tuning, its id still to be given.
-pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rules: &Rules<'_>) -> Observation {
+/// An observation of this tuning, before the store gives it an id.
+pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rules: &Rules<'_>) -> NewObservation {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Observation {
-        id: ObservationId { writer: [0; 16], seq: 0 },
+    NewObservation {
         subject,
         device: place.device.key(),
         device_name: place.device.name.clone(),
@@ -700,7 +703,7 @@ pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rul
         grant: place.grant.grant.clone(),
         numerics: rules.numerics,
         outcome,
-        environment: place.environment,
+        environment: place.environment.key(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         seed: rules.seed,
         wall_clock_s: since_1970.map_or(0, |since| since.as_secs()),

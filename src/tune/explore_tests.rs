@@ -28,7 +28,7 @@ impl Rig {
         };
         let place = |percent, units| Place {
             device: Device { name: DeviceName("cpu".into()), text: "fake".into() },
-            environment: EnvironmentKey([1; 8]),
+            environment: Environment { text: "here".into() },
             grant: grant(percent, units),
             roofline: Roofline { flops_per_s: 100e9, bytes_per_s: 10e9 },
         };

@@ -2,7 +2,8 @@
 //! database.
 
 use schema::{
-    Config, Device, DeviceKey, Environment, ModelKey, Observation, ObservationId, Outcome, Picos, Share, Subject, TaskKey,
+    Config, Device, DeviceKey, Environment, ModelKey, NewObservation, Observation, ObservationId, Outcome, Picos, Share, Subject,
+    TaskKey,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum RecordsError {
     #[error(transparent)]
-    Store(Box<dyn std::error::Error + Send + Sync>),
+    Store(#[from] tuning_db::StoreError),
 }
 
 /// The timed configs of a task: its text, and medians by config.
@@ -37,17 +38,17 @@ pub trait Records {
     /// [`RecordsError`].
     fn name_device(&mut self, device: &Device, environment: &Environment) -> Result<(), RecordsError>;
 
-    /// Hands over an observation. Its id is given here; it counts once [`Records::commit`] has returned.
+    /// Hands over an observation. It counts once [`Records::commit`] has returned.
     ///
     /// # Errors
     /// [`RecordsError`].
-    fn append(&mut self, observation: Observation) -> Result<ObservationId, RecordsError>;
+    fn append(&mut self, observation: NewObservation) -> Result<(), RecordsError>;
 
-    /// Waits until everything handed over is on disk.
+    /// Waits until everything handed over is on disk, and gives the ids in order.
     ///
     /// # Errors
     /// [`RecordsError`]; what was not acknowledged must not be counted.
-    fn commit(&mut self) -> Result<(), RecordsError>;
+    fn commit(&mut self) -> Result<Vec<ObservationId>, RecordsError>;
 
     /// Every trial and final of a task on a share of a device.
     ///
@@ -74,6 +75,7 @@ pub struct InMemory {
     observations: Vec<Observation>,
     tasks: BTreeMap<TaskKey, String>,
     writer: [u8; 16],
+    uncommitted: Vec<ObservationId>,
 }
 
 impl InMemory {
@@ -102,14 +104,15 @@ impl Records for InMemory {
         Ok(())
     }
 
-    fn append(&mut self, observation: Observation) -> Result<ObservationId, RecordsError> {
+    fn append(&mut self, observation: NewObservation) -> Result<(), RecordsError> {
         let id = ObservationId { writer: self.writer, seq: self.observations.len() as u64 + 1 };
-        self.observations.push(Observation { id, ..observation });
-        Ok(id)
+        self.observations.push(observation.with_id(id));
+        self.uncommitted.push(id);
+        Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), RecordsError> {
-        Ok(())
+    fn commit(&mut self) -> Result<Vec<ObservationId>, RecordsError> {
+        Ok(std::mem::take(&mut self.uncommitted))
     }
 
     fn of_task(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {

@@ -1,5 +1,6 @@
 //! The worker's side: confines itself, makes its pool, and answers asks until it is told to quit.
 
+use super::plans::PlanBench;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
 use super::task_bench::TaskBench;
 use crate::execute;
@@ -46,6 +47,7 @@ pub(super) fn serve() -> io::Result<()> {
         _ => return Ok(()),
     };
     let mut tasks = TaskBench::new(&share);
+    let mut plans = PlanBench::new(&share);
     while let Some(ask) = protocol::read(&mut socket)? {
         let answer = match ask {
             Ask::Quit => return protocol::write(&mut socket, &Answer::Done),
@@ -55,12 +57,18 @@ pub(super) fn serve() -> io::Result<()> {
             Ask::Lap { lanes } => tasks.lap(&lanes),
             Ask::Drop { slots } => {
                 tasks.drop_slots(&slots);
+                plans.drop_slots(&slots);
                 Answer::Done
             }
             Ask::Close => {
                 tasks.close();
+                plans.close();
                 Answer::Done
             }
+            Ask::LoadPlan { slot, artifact, entry, tuned, seed } => plans.load(slot, &artifact, &entry, tuned, seed),
+            Ask::ComparePlans { slots, max_error } => plans.compare(&slots, max_error),
+            Ask::LapPlans { lanes } => plans.lap(&lanes),
+            Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
         };
         protocol::write(&mut socket, &answer)?;
     }

@@ -9,12 +9,13 @@
 //! of a lap that is running, the second what a panic said, and both can be read after the worker is gone.
 
 mod child;
+mod plans;
 pub mod protocol;
 #[allow(unsafe_code)]
 mod task_bench;
 pub mod watchdog;
 
-pub use protocol::{Answer, Ask, Lane, Owned};
+pub use protocol::{Answer, Ask, Entry, Lane, Owned};
 
 use crate::device::Grant;
 use rustix::fs::{MemfdFlags, memfd_create};

@@ -26,6 +26,14 @@ pub enum Ask {
     Drop { slots: Vec<u32> },
     /// Frees the task with all its slots.
     Close,
+    /// Makes the plan of an artifact's entry in a slot, with the artifact's configs or with every task's default, and random inputs.
+    LoadPlan { slot: u32, artifact: String, entry: Entry, tuned: bool, seed: u64 },
+    /// Runs plans on their inputs and compares the outputs of all with those of the first.
+    ComparePlans { slots: Vec<u32>, max_error: f64 },
+    /// Times plans, in order: each lane one inference, or several short ones.
+    LapPlans { lanes: Vec<Lane> },
+    /// Times the stages of a plan apart.
+    PlanStages { slot: u32, rounds: u32 },
     /// Ends the process.
     Quit,
 }
@@ -39,6 +47,12 @@ pub struct Owned {
     pub l1d_bytes: u64,
     pub l2_bytes: u64,
     pub l3_bytes: u64,
+}
+
+/// Which entry of an artifact, by its place.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub number: u32,
 }
 
 /// One sample of a lap.
@@ -68,6 +82,17 @@ pub enum Answer {
     /// The time of each lane.
     Times {
         picos: Vec<u64>,
+    },
+    /// The worst error of each plan's outputs against the first's, relative as in `run --rtol`; above `max_error` where they disagree.
+    Errors {
+        worst: Vec<f64>,
+    },
+    /// Medians of a plan's stages, and what it holds in memory.
+    Stages {
+        upload_ps: u64,
+        compute_ps: u64,
+        download_ps: u64,
+        memory_bytes: u64,
     },
     /// The ask makes no sense now: a bug of who asked, or a damaged artifact.
     Wrong {

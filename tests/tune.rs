@@ -1,0 +1,176 @@
+//! A real tuning of the shipped model, with real workers: what comes out, and that the second one measures nothing.
+
+use schema::{Batch, Numerics, Seed, Share};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+use tunewright::artifact::Artifact;
+use tunewright::device;
+use tunewright::tune::{Budget, Event, InMemory, Options, Outcome, Stop, Tuned, tune};
+use tunewright::worker;
+
+pub(crate) fn options(folder: &Path, seconds: u64) -> Options {
+    Options {
+        devices: vec![device::open("cpu").unwrap()],
+        shares: vec![Share::WHOLE],
+        batches: vec![Batch::ONE, Batch::new(4).unwrap()],
+        dims: BTreeMap::new(),
+        budget: Budget { time: Some(Duration::from_secs(seconds)), trials: None },
+        strategy: "auto".to_owned(),
+        parallel: None,
+        numerics: Numerics::Strict,
+        max_error: 1e-4,
+        seed: Seed(0),
+        outputs: vec![folder.join("mnist_cnn.tune")],
+        resume: false,
+        fresh: false,
+        import: Default::default(),
+        fold: Default::default(),
+        worker: worker::program().unwrap(),
+        flags: vec![],
+        stamp_s: None,
+    }
+}
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mnist_cnn.onnx")
+}
+
+fn tuned(outcome: &Outcome) -> &Tuned {
+    &outcome.models[0]
+}
+
+#[test]
+fn the_shipped_model_is_tuned_once_and_never_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path(), 4);
+    let mut records = InMemory::new();
+    let mut events = Vec::new();
+    let flag = AtomicBool::new(false);
+    let start = Instant::now();
+    let first = tune(&[model()], &options, &mut records, &flag, &mut |event| events.push(event)).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(first.missing.is_empty(), "{:?}", first.missing);
+    assert_eq!(first.measured, records.observations().len() as u64 - defaults_beside(&records));
+    assert!(matches!(events.first(), Some(Event::Start { .. })) && matches!(events.last(), Some(Event::End { .. })));
+    assert_eq!(tuned(&first).rows.len(), 2);
+    for row in &tuned(&first).rows {
+        assert!(row.ratio.hi_ppm >= 1_000_000 && row.default.n > 0 && row.memory_bytes > 0, "{row:?}");
+        assert!(row.energy_mj.is_some() != row.energy_why.is_some());
+    }
+    let artifact = Artifact::open(&options.outputs[0]).unwrap();
+    assert_eq!((artifact.entries().len(), artifact.records().len()), (2, 2));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["mnist_cnn.tune"], "no draft is left behind");
+
+    let count = records.observations().len();
+    let start = Instant::now();
+    let second = tune(&[model()], &options, &mut records, &flag, &mut |_| {}).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
+    assert_eq!(records.observations().len(), count);
+    assert_eq!(tuned(&second).rows, tuned(&first).rows);
+    assert!(!tuned(&second).artifact_changed, "an identical artifact is left alone");
+}
+
+/// Records of the default beside a tuned plan that was not faster: from the same measurement, so not counted.
+fn defaults_beside(records: &InMemory) -> u64 {
+    let runs = records.observations().iter().filter(|one| matches!(one.subject, schema::Subject::Model(_))).count() as u64;
+    runs.saturating_sub(2)
+}
+
+#[test]
+fn an_interrupted_tuning_saves_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 3);
+    let mut records = InMemory::new();
+    let flag = AtomicBool::new(false);
+    let mut stop_at_first_trial = |event: Event| {
+        if matches!(event, Event::Trial { .. }) {
+            flag.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    };
+    let cut = tune(&[model()], &options, &mut records, &flag, &mut stop_at_first_trial).unwrap();
+    assert_eq!(cut.stop, Stop::Interrupted);
+    assert!(cut.measured > 0 && tuned(&cut).rows.is_empty());
+    assert!(Artifact::open(&options.outputs[0]).unwrap().entries().iter().all(|entry| entry.configs.is_empty()));
+    let before = records.observations().len();
+    options.resume = true;
+    let on = tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    assert!(on.reused as usize >= before && tuned(&on).rows.len() == 2, "{on:?}");
+}
+
+/// For people: `TUNE_MODELS=a.onnx,b.onnx cargo test --release tunes_by_hand -- --ignored --nocapture`.
+#[test]
+#[ignore = "by hand"]
+fn tunes_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let models: Vec<PathBuf> = std::env::var("TUNE_MODELS").unwrap().split(',').map(PathBuf::from).collect();
+    let seconds = std::env::var("TUNE_SECONDS").map_or(60, |text| text.parse().unwrap());
+    for model in models {
+        let mut options = options(folder.path(), seconds);
+        options.shares = vec![Share::percent(50.0).unwrap(), Share::WHOLE];
+        options.dims = std::env::var("TUNE_DIMS")
+            .unwrap_or_default()
+            .split(',')
+            .filter_map(|dim| dim.split_once('='))
+            .map(|(name, size)| (name.to_owned(), size.parse().unwrap()))
+            .collect();
+        let verbose = std::env::var("TUNE_VERBOSE").is_ok();
+        let start = Instant::now();
+        let mut tell = |event: Event| {
+            if verbose {
+                eprintln!("{:7.3} {event:?}", start.elapsed().as_secs_f64());
+            }
+        };
+        let mut records = InMemory::new();
+        match tune(&[model.clone()], &options, &mut records, &AtomicBool::new(false), &mut tell) {
+            Ok(outcome) => {
+                let one = tuned(&outcome);
+                eprintln!(
+                    "{} {} tasks, {} distinct, kept {}; measured {} refused {:?} {} took {:.1}",
+                    one.name,
+                    one.tasks,
+                    one.distinct,
+                    one.kept_default,
+                    outcome.measured,
+                    outcome.refused,
+                    outcome.stop,
+                    outcome.took.as_secs_f64()
+                );
+                for row in &one.rows {
+                    eprintln!(
+                        "  batch {} share {:>3} {:9.3} → {:9.3} ms {:.3} ({:.3} … {:.3}) {:?} kept {} n {}",
+                        row.batch,
+                        row.share.to_string(),
+                        row.default.median.as_millis_f64(),
+                        row.tuned.median.as_millis_f64(),
+                        row.ratio.ppm as f64 / 1e6,
+                        row.ratio.lo_ppm as f64 / 1e6,
+                        row.ratio.hi_ppm as f64 / 1e6,
+                        row.noise,
+                        row.kept,
+                        row.default.n
+                    );
+                }
+                if verbose {
+                    for gain in &one.gains {
+                        eprintln!(
+                            "  {} {} x{} {:?} {:?} tried {} {}",
+                            gain.share,
+                            gain.task,
+                            gain.count,
+                            gain.default.map(|t| t.as_millis_f64()),
+                            gain.tuned.map(|t| t.as_millis_f64()),
+                            gain.tried,
+                            gain.config
+                        );
+                    }
+                }
+                outcome.missing.iter().for_each(|line| eprintln!("  missing {line}"));
+            }
+            Err(error) => eprintln!("{}: {error}", model.display()),
+        }
+    }
+}
