@@ -41,6 +41,7 @@ mod recurrent;
 pub mod reduce;
 pub mod reference;
 pub mod reorder;
+pub mod resize;
 pub mod row_split;
 #[allow(unsafe_code)]
 pub mod simd;
@@ -80,6 +81,7 @@ pub static OPERATORS: &[&Operator] = &[
     &layer_norm::LAYER_NORM,
     &reduce::REDUCE,
     &pool::POOL,
+    &resize::RESIZE,
     &embedding::EMBEDDING,
     &gather::GATHER,
     &lstm::LSTM,

@@ -215,3 +215,16 @@ fn recurrent_layers() {
         "gru t=9 n=3 i=20 h=40 direction=bidirectional w=const bias=1 lens=1 h0=1 outputs=[1,1]",
     ]);
 }
+
+#[test]
+fn resizes_of_rows_and_planes() {
+    check(&[
+        "resize mode=nearest rounding=floor transform=asymmetric x=[1,3,5,7] y=[1,3,10,14] scale_h=2.0 scale_w=2.0",
+        "resize mode=nearest rounding=round_prefer_floor transform=half_pixel x=[2,3,8,9] y=[2,3,5,4]",
+        "resize mode=linear transform=half_pixel x=[1,3,5,7] y=[1,3,8,20]",
+        "resize mode=linear transform=align_corners x=[3,7] y=[5,1]",
+        "resize mode=linear transform=pytorch_half_pixel x=[7] y=[4]",
+        "resize mode=nearest rounding=ceil transform=asymmetric x=[1,20,5,7] x_layout=channels16h0 y=[1,20,10,14] y_layout=channels16h1",
+        "resize mode=linear transform=half_pixel x=[2,20,5,7] x_layout=channels16h1 y=[2,20,10,11] y_layout=channels16h0",
+    ]);
+}
