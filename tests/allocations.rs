@@ -11,6 +11,8 @@ struct Counting;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    /// Bytes this thread asked for and has not given back, and the most that ever was.
+    static LIVE: Cell<(i64, i64)> = const { Cell::new((0, 0)) };
 }
 
 fn count() {
@@ -18,27 +20,46 @@ fn count() {
     let _ = COUNT.try_with(|count| count.set(count.get() + 1));
 }
 
+fn hold(bytes: i64) {
+    let _ = LIVE.try_with(|live| {
+        let (now, most) = live.get();
+        live.set((now + bytes, most.max(now + bytes)));
+    });
+}
+
+/// The most bytes that `run` held at a time, on this thread.
+pub fn peak_bytes(run: impl FnOnce()) -> i64 {
+    let before = LIVE.with(Cell::get).0;
+    LIVE.with(|live| live.set((before, before)));
+    run();
+    LIVE.with(Cell::get).1 - before
+}
+
 // SAFETY: passes every call on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
+        hold(layout.size() as i64);
         // SAFETY: the caller's duty is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        hold(-(layout.size() as i64));
         // SAFETY: the caller's duty is the same.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
+        hold(layout.size() as i64);
         // SAFETY: the caller's duty is the same.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
+        hold(size as i64 - layout.size() as i64);
         // SAFETY: the caller's duty is the same.
         unsafe { System.realloc(at, layout, size) }
     }

@@ -10,9 +10,14 @@ mod correct;
 mod evil;
 mod execute;
 mod files;
+mod import;
+mod inference;
 mod interpret;
 mod models;
+mod mutations;
 mod npz;
+#[allow(dead_code)]
+mod onnx_writer;
 mod passes;
 #[allow(dead_code)]
 mod shared;

@@ -112,3 +112,35 @@ fn an_axis_left_open_is_named() {
     let error = bind(&mut graph, Batch::new(1), &BTreeMap::from([("seq".to_owned(), 1)])).unwrap_err();
     assert!(matches!(error, BindError::Unknown { .. }), "{error}");
 }
+
+/// Types as the comparison script reads them: element type by ONNX's number, extents, null where open.
+fn as_json(ty: &Type) -> Option<serde_json::Value> {
+    let shape: Vec<Option<usize>> = ty.shape()?.iter().map(tunewright::graph::Dim::fixed).collect();
+    Some(serde_json::json!([ty.dtype()?.code(), shape]))
+}
+
+/// Compares every value of the main graphs with what onnx's own inference says. Takes half a minute, so it is asked for by name.
+#[test]
+#[ignore = "runs onnx's inference over all models; needs TUNEWRIGHT_PYTHON"]
+fn every_shared_model_agrees_with_onnx_shape_inference() {
+    let (Some(folder), Some(python)) = (models(), std::env::var_os("TUNEWRIGHT_PYTHON")) else { return };
+    let mut all = serde_json::Map::new();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "onnx") {
+            continue;
+        }
+        let graph = bound(&path, 4);
+        let of = |values: &mut dyn Iterator<Item = &tunewright::graph::Value>| -> serde_json::Map<_, _> {
+            values.filter_map(|value| Some((value.name.clone(), as_json(&value.ty)?))).collect()
+        };
+        let inputs = of(&mut graph.inputs.iter().map(|&id| graph.value(id)));
+        let values = of(&mut graph.values.iter());
+        all.insert(path.to_str().unwrap().to_owned(), serde_json::json!({ "inputs": inputs, "values": values }));
+    }
+    let types = tempfile::NamedTempFile::new().unwrap();
+    serde_json::to_writer(&types, &all).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_shapes.py");
+    let status = std::process::Command::new(python).arg(script).arg(types.path()).status().unwrap();
+    assert!(status.success());
+}

@@ -64,6 +64,8 @@ limits! {
     subgraph_depth "subgraph-depth" = 16;
     /// Functions calling functions.
     function_depth "function-depth" = 32;
+    /// Bytes of names and attributes that inlining functions copies.
+    inline_bytes "inline-bytes" = 256 << 20;
     /// Bytes of one name.
     name_bytes "name-bytes" = 4 << 10;
     /// Bytes of all attributes of one node, tensors and graphs not counted.

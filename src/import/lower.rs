@@ -1,6 +1,6 @@
 //! `GraphProto` → [`Graph`]: names become values, nodes are sorted, bodies capture what they use, functions are inlined.
 
-use super::error::{Class, ImportError, quote};
+use super::error::{Class, Excess, ImportError, quote};
 use super::functions::{Functions, Key};
 use super::ops::{self, Draft};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, Kind, NodeProto, ValueInfoProto};
@@ -19,11 +19,13 @@ pub(super) struct Lowering<'p, 't> {
     pub warnings: Vec<String>,
     /// How often each name of a node was given.
     names: HashMap<String, u32>,
+    /// Bytes of names and attributes that inlining copied: calls multiply what the file says once.
+    inlined_bytes: u64,
 }
 
 impl<'p, 't> Lowering<'p, 't> {
     pub fn new(tensors: Tensors<'t>, functions: Functions<'p>) -> Self {
-        Lowering { tensors, functions, scopes: Scopes::default(), warnings: Vec::new(), names: HashMap::new() }
+        Lowering { tensors, functions, scopes: Scopes::default(), warnings: Vec::new(), names: HashMap::new(), inlined_bytes: 0 }
     }
 
     /// The main graph.
@@ -112,6 +114,7 @@ impl<'p, 't> Lowering<'p, 't> {
 
     fn node(&mut self, proto: &'p NodeProto<'p>) -> Result<(), ImportError> {
         let domain = if proto.domain == "ai.onnx" { "" } else { proto.domain };
+        self.charge(proto)?;
         let attributes = self.attributes(proto)?;
         if let Some(function) = self.functions.get(&Key { domain, name: proto.op, overload: proto.overload }) {
             return self.call(proto, function, attributes);
@@ -164,6 +167,23 @@ impl<'p, 't> Lowering<'p, 't> {
         self.join(name, op, opset, proto, inputs, outputs, plain, &bodies)
     }
 
+    /// Counts what a node inside a function copies.
+    fn charge(&mut self, proto: &NodeProto<'_>) -> Result<(), ImportError> {
+        let scope = self.scopes.here();
+        if !scope.function {
+            return Ok(());
+        }
+        let names: usize = proto.outputs.iter().map(|name| name.len() + scope.prefix.len()).sum();
+        let attributes: u64 = proto.attributes.iter().map(AttributeProto::copied_bytes).sum();
+        self.inlined_bytes = self.inlined_bytes.saturating_add(names as u64 + proto.name.len() as u64 + attributes);
+        let allowed = self.tensors.limits.inline_bytes;
+        if self.inlined_bytes > allowed {
+            let excess = Excess { limit: "inline-bytes", allowed, need: Some(self.inlined_bytes) };
+            return Err(ImportError::limit("", "bytes of names and attributes of inlined functions", excess));
+        }
+        Ok(())
+    }
+
     /// Resolves, normalises, and adds a node to the graph.
     #[allow(clippy::too_many_arguments)]
     fn join(
@@ -187,7 +207,6 @@ impl<'p, 't> Lowering<'p, 't> {
             filled?;
             graphs.push((attribute.to_owned(), graph));
         }
-        super::bodies::check(&op, inputs.len(), outputs.len(), &attributes, &graphs)?;
         let mut made = Vec::with_capacity(outputs.len());
         for &output in outputs {
             made.push(match output {
@@ -199,6 +218,7 @@ impl<'p, 't> Lowering<'p, 't> {
         let mut draft = Draft { op, opset, inputs, outputs: made, attributes, name: &label, graph };
         (entry.normalise)(&mut draft)?;
         let Draft { op, mut inputs, outputs, attributes, .. } = draft;
+        super::bodies::check(&op, inputs.len(), outputs.len(), &attributes, &graphs)?;
         while inputs.last().is_some_and(Option::is_none) {
             inputs.pop();
         }
@@ -333,7 +353,10 @@ impl<'p, 't> Lowering<'p, 't> {
         let mut values: BTreeMap<&str, &AttributeProto<'_>> =
             function.defaults.iter().map(|default| (default.name, default)).collect();
         values.extend(attributes);
-        let prefix = format!("{}/", self.label(proto));
+        let mut prefix = format!("{}/", self.label(proto));
+        if prefix.len() > PREFIX_BYTES_MAX {
+            prefix = format!("call_{}/", self.names.len());
+        }
         let opsets = super::opsets(&function.opsets)?;
         self.scopes.enter_function(prefix, opsets, values);
         let made = self.inline(function, &actual);
@@ -367,6 +390,9 @@ impl<'p, 't> Lowering<'p, 't> {
         Ok(made)
     }
 }
+
+/// A longer path of calls is written as a number. Names within functions would grow with the depth otherwise.
+const PREFIX_BYTES_MAX: usize = 200;
 
 fn bad_attribute(found: String) -> ImportError {
     ImportError::new(Class::BadAttribute, "", found)

@@ -122,14 +122,18 @@ fn import(file: Bytes, external: External, options: &Options) -> Result<Model, I
     let proto = ModelProto::decode(&decoder, wire::Reader::file(&file))?;
     let ir_version = ir_version(proto.ir_version)?;
     let imports = opsets(&proto.opsets)?;
-    let opset = *imports.get("").ok_or_else(|| unsupported("no operator set imported".to_owned()))?;
+    if imports.is_empty() {
+        return Err(unsupported("no operator set imported".to_owned()));
+    }
+    // A model of another domain alone may leave the default one out.
+    let opset = imports.get("").copied().unwrap_or(*ops::OPSETS.end());
     let Some(main) = &proto.graph else {
         return Err(ImportError::new(Class::Malformed, "", "a model without a graph"));
     };
     let functions = Functions::new(&proto.functions)?;
     functions.check(main, limits)?;
 
-    let tensors = Tensors { file: &file, limits, external, string_bytes: Cell::new(0) };
+    let tensors = Tensors { file: &file, limits, external, string_bytes: Cell::new(0), dense_bytes: 0 };
     let mut lowering = Lowering::new(tensors, functions);
     let mut graph = lowering.main(main, imports)?;
     let bounds = infer::Bounds { dim: limits.dim, elements: limits.elements, rounds: limits.loop_rounds };

@@ -17,6 +17,8 @@ pub(super) struct Tensors<'a> {
     pub external: External,
     /// Bytes of texts so far.
     pub string_bytes: Cell<u64>,
+    /// Bytes of sparse tensors made dense so far.
+    pub dense_bytes: u64,
 }
 
 impl Tensors<'_> {
@@ -155,6 +157,11 @@ impl Tensors<'_> {
         if need > self.limits.fold_one {
             let excess = Excess { limit: "fold-one", allowed: self.limits.fold_one, need: Some(need) };
             return Err(ImportError::limit("", "bytes of a sparse tensor made dense", excess));
+        }
+        self.dense_bytes = self.dense_bytes.saturating_add(need);
+        if self.dense_bytes > self.limits.fold_bytes {
+            let excess = Excess { limit: "fold-bytes", allowed: self.limits.fold_bytes, need: Some(self.dense_bytes) };
+            return Err(ImportError::limit("", "bytes of sparse tensors made dense", excess));
         }
         if width == 0 {
             return Err(ImportError::new(Class::BadDtype, "", "a sparse tensor of texts"));

@@ -98,8 +98,9 @@ fn repeat(site: &Site<'_, '_>) -> Result<Vec<Type>> {
         if output < carried {
             // The body's input has the type that holds in every round.
             let every = &body.value(body.inputs[output + 2]).ty;
-            let every = if *every == Type::Unknown { ty } else { every };
-            types.push(every.clone());
+            // An optional that each round fills is full at the end.
+            let filled = matches!(every, Type::Optional(_)) && !matches!(ty, Type::Optional(_));
+            types.push(if *every == Type::Unknown || filled { ty.clone() } else { every.clone() });
         } else {
             types.push(stacked(site, ty, rounds.clone().unwrap_or_else(|| site.open(output, 0)), 0)?);
         }

@@ -137,9 +137,7 @@ fn gelu(site: &Site<'_, '_>) -> Result<Vec<Type>> {
 }
 
 fn modulo(site: &Site<'_, '_>) -> Result<Vec<Type>> {
-    if !site.flag("fmod", false)? && site.dtype(0).is_some_and(|dtype| dtype.is_float()) {
-        return site.attribute_error("fmod must be 1 for floats");
-    }
+    site.flag("fmod", false)?;
     broadcast(site)
 }
 

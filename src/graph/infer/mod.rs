@@ -37,7 +37,7 @@ pub use control::never_stops_early;
 pub use facts::{Facts, Known};
 pub use propagate::Item;
 pub use symbol::Expr;
-pub use walk::{infer, infer_within};
+pub use walk::{infer, infer_in, infer_within};
 
 use super::Type;
 use facts::Site;

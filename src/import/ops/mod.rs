@@ -21,6 +21,8 @@ use super::error::{Class, ImportError, quote};
 use super::proto::Kind;
 use crate::graph::{Graph, ValueId};
 use kernels::{Attributes, Tensor};
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
 /// The oldest and the newest operator set that is known.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
@@ -97,7 +99,8 @@ fn same(_: &mut Draft<'_>) -> Result<(), ImportError> {
 
 /// The operator of that name, `domain.Name` outside the default domain.
 pub fn find(name: &str) -> Option<&'static Op> {
-    FAMILIES.iter().flat_map(|family| family.iter()).find(|op| op.name == name)
+    static BY_NAME: OnceLock<HashMap<&str, &Op>> = OnceLock::new();
+    BY_NAME.get_or_init(|| FAMILIES.iter().flat_map(|family| family.iter()).map(|op| (op.name, op)).collect()).get(name).copied()
 }
 
 impl Op {

@@ -69,11 +69,12 @@ pub(super) fn batch_norm(draft: &mut Draft<'_>) -> Result<(), ImportError> {
     if draft.attributes.remove("spatial") == Some(Attribute::Int(0)) {
         return Err(draft.refuse("statistics per element (spatial=0) went out of the standard with operator set 9"));
     }
-    let training = draft.attributes.int("training_mode") == Some(1);
-    if training || (draft.opset < 14 && draft.outputs.iter().skip(1).any(Option::is_some)) {
-        return Err(draft.refuse("training mode").advise("export the model for inference"));
+    if draft.opset < 14 {
+        if draft.outputs.iter().skip(1).any(Option::is_some) {
+            return Err(draft.refuse("outputs of training mode").advise("export the model for inference"));
+        }
+        draft.outputs.truncate(1);
     }
-    draft.outputs.truncate(1);
     Ok(())
 }
 

@@ -140,6 +140,11 @@ impl<'a> AttributeProto<'a> {
         Ok(())
     }
 
+    /// Bytes that a copy of it takes, tensors whose data lie in the file not counted.
+    pub fn copied_bytes(&self) -> u64 {
+        self.bytes() + self.name.len() as u64 + self.tensor.as_ref().map_or(0, |tensor| tensor.payloads.copied_bytes())
+    }
+
     /// Bytes it takes, tensors and graphs not counted.
     pub(super) fn bytes(&self) -> u64 {
         let strings = self.strings.iter().map(|text| text.len() + 16).sum::<usize>() + self.string.map_or(0, <[u8]>::len);

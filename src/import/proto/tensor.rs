@@ -100,6 +100,17 @@ impl<'a> TensorProto<'a> {
 }
 
 impl Payloads<'_> {
+    /// Bytes of the fields that a tensor copies; the others it shares with the file.
+    pub fn copied_bytes(&self) -> u64 {
+        let counts = [
+            4 * self.int32s.as_ref().map_or(0, Vec::len),
+            8 * self.int64s.as_ref().map_or(0, Vec::len),
+            8 * self.uint64s.as_ref().map_or(0, Vec::len),
+            self.strings.iter().flatten().map(|text| text.len() + 24).sum(),
+        ];
+        counts.iter().sum::<usize>() as u64
+    }
+
     /// How many data fields are there.
     pub fn count(&self) -> usize {
         let typed = [self.int32s.is_some(), self.int64s.is_some(), self.uint64s.is_some(), self.strings.is_some()];
