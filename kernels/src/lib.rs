@@ -7,6 +7,8 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+pub mod attention;
 pub mod attribute;
 #[allow(unsafe_code)]
 pub mod conv2d;
@@ -84,6 +86,7 @@ pub static OPERATORS: &[&Operator] = &[
     &resize::RESIZE,
     &embedding::EMBEDDING,
     &gather::GATHER,
+    &attention::ATTENTION,
     &lstm::LSTM,
     &gru::GRU,
 ];

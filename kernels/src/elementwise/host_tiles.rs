@@ -344,7 +344,10 @@ fn float_step<S: Simd>(s: S, op: Op, slots: &Slots<'_>, [a, b, c]: [usize; 3], o
     match op {
         Op::ChooseFloat => tile::choose(out, slots.whole(a, len), slots.float(b, len), slots.float(c, len)),
         Op::ToFloat => out.iter_mut().zip(slots.whole(a, len)).for_each(|(out, &x)| *out = x as f32),
-        _ => tile::float(s, op, out, slots.float(a, len), slots.float(b, len), slots.float(c, len)),
+        _ => {
+            let (a, b, c) = (slots.float(a, len), slots.float(b, len), slots.float(c, len));
+            s.run(tile::FloatStep { op, out, a, b, c });
+        }
     }
 }
 

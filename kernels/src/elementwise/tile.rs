@@ -4,11 +4,28 @@ use super::expression::Function;
 use super::program::Op;
 use super::reference::whole_numbers;
 use crate::epilogue::Activation;
-use crate::simd::{Simd, lanewise as lanes, math};
+use crate::simd::{Routine, Simd, lanewise as lanes, math};
 
-/// A step whose result is f32, from f32.
+/// A step whose result is f32, from f32: a routine of its own, so that it is compiled once per instruction set.
+pub struct FloatStep<'a> {
+    pub op: Op,
+    pub out: &'a mut [f32],
+    pub a: &'a [f32],
+    pub b: &'a [f32],
+    pub c: &'a [f32],
+}
+
+impl Routine for FloatStep<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        float(s, self.op, self.out, self.a, self.b, self.c);
+    }
+}
+
 #[inline(always)]
-pub fn float<S: Simd>(s: S, op: Op, out: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) {
+fn float<S: Simd>(s: S, op: Op, out: &mut [f32], a: &[f32], b: &[f32], c: &[f32]) {
     let function = match op {
         Op::Float(function) => function,
         _ => return lanes::zip3(s, a, b, c, out, |x, y, z| s.mul_add(x, y, z)),

@@ -8,6 +8,8 @@ mod host_rows;
 mod host_sweeps;
 mod reference;
 
+pub(crate) use host_sweeps::row;
+
 use crate::{BuildError, Facts, Layout, Operator, Signature, Task, Variant, strides};
 use schema::DType;
 

@@ -228,3 +228,15 @@ fn resizes_of_rows_and_planes() {
         "resize mode=linear transform=half_pixel x=[2,20,5,7] x_layout=channels16h1 y=[2,20,10,11] y_layout=channels16h0",
     ]);
 }
+
+#[test]
+fn attentions_of_any_order() {
+    check(&[
+        "attention q=[1,1,1,1] k=[1,1,1,1] v=[1,1,1,1] scale=1.0",
+        "attention q=[2,3,7,9] k=[2,3,11,9] v=[2,3,11,5] scale=0.5",
+        "attention q=[2,3,50,16] k=[2,3,50,16] v=[2,3,50,16] scale=0.25 causal=1",
+        "attention q=[2,29,4,20] k=[2,33,4,20] v=[2,33,4,32] q_order=bshd k_order=bshd v_order=bshd y_order=bshd scale=0.25 mask=[2,1,1,33]",
+        "attention q=[1,4,13,8] k=[1,2,13,8] v=[1,2,13,8] scale=0.3 mask=[13,13] causal=1",
+        "attention q=[1,6,17,64] k=[1,40,6,64] v=[1,6,40,64] k_order=bshd y_order=bshd scale=0.125 mask=[1,6,17,1]",
+    ]);
+}
