@@ -16,6 +16,7 @@ mod doctor;
 mod inspect;
 mod model;
 mod run;
+mod tune;
 
 pub use failure::{Exit, Failure};
 pub use screen::Screen;
@@ -81,6 +82,8 @@ pub enum Command {
     Doctor(doctor::Arguments),
     /// What a model or an artifact holds, and what would be refused
     Inspect(inspect::Arguments),
+    /// Search, store, write the artifact
+    Tune(tune::Arguments),
     /// One inference from an artifact, or untuned from a model
     Run(run::Arguments),
     /// Ask, compare, check and move the tuning database
@@ -111,6 +114,7 @@ fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Devices(arguments) => devices::run(arguments, screen),
         Command::Doctor(arguments) => doctor::run(arguments, &parsed.global, screen),
         Command::Inspect(arguments) => inspect::run(arguments, screen),
+        Command::Tune(arguments) => tune::run(arguments, &parsed.global, screen),
         Command::Run(arguments) => run::run(arguments, screen),
         Command::Db(arguments) => db::run(arguments, &parsed.global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),

@@ -114,7 +114,10 @@ impl Screen {
     /// Prints the result: the object with `--json`, the lines of `text` otherwise.
     pub fn result(&mut self, object: impl FnOnce() -> serde_json::Value, text: impl FnOnce(&Screen) -> Vec<String>) {
         if self.json.is_some() {
-            let object = object();
+            let mut object = object();
+            if self.json == Some(JsonForm::Lines) {
+                object["event"] = "result".into();
+            }
             self.line(&object.to_string());
         } else {
             for line in text(self) {

@@ -1,0 +1,44 @@
+//! Ctrl-C: the first asks the tuning to finish its trial and save, the second ends the program at once.
+
+use crate::cli::failure::Failure;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Whether and by what the tuning was asked to stop.
+pub struct Interrupt {
+    asked: Arc<AtomicBool>,
+    signal: Arc<AtomicUsize>,
+}
+
+/// Watches for SIGINT and SIGTERM from now on.
+///
+/// # Errors
+/// When the operating system takes no handler.
+pub fn watch() -> Result<Interrupt, Failure> {
+    let interrupt = Interrupt { asked: Arc::new(AtomicBool::new(false)), signal: Arc::new(AtomicUsize::new(0)) };
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the second signal finds the flag set and exits with the code of a signal.
+        let second = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupt.asked));
+        let number = flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize);
+        let first = flag::register(signal, Arc::clone(&interrupt.asked));
+        second.and(number).and(first).map_err(|error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error))?;
+    }
+    Ok(interrupt)
+}
+
+impl Interrupt {
+    /// Set by the first signal.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.asked
+    }
+
+    /// Which signal it was.
+    pub fn signal(&self) -> Option<u8> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => None,
+            number => u8::try_from(number).ok(),
+        }
+    }
+}
