@@ -71,7 +71,7 @@ impl Fold<'_> {
             }
         }
         for output in &mut graph.outputs {
-            *output = same.get(output).copied().unwrap_or(*output);
+            *output = last(&same, *output);
         }
         Ok(())
     }
@@ -178,8 +178,16 @@ fn keeps_transpose(graph: &Graph, node: &Node, readers: &HashMap<ValueId, Vec<St
     node.op == "Transpose" && large && readers.get(&output).is_some_and(products)
 }
 
+/// What a value has become: the output of a branch may itself be that of a branch.
+fn last(same: &HashMap<ValueId, ValueId>, mut id: ValueId) -> ValueId {
+    while let Some(&next) = same.get(&id) {
+        id = next;
+    }
+    id
+}
+
 fn redirect(node: &mut Node, same: &HashMap<ValueId, ValueId>) {
-    let change = |id: &mut ValueId| *id = same.get(id).copied().unwrap_or(*id);
+    let change = |id: &mut ValueId| *id = last(same, *id);
     node.inputs.iter_mut().flatten().for_each(change);
     node.bodies.iter_mut().flat_map(|(_, body)| &mut body.captures).for_each(|capture| change(&mut capture.outer));
 }

@@ -97,6 +97,9 @@ fn lower(sweep: &mut Sweep<'_>, index: usize) -> Option<Vec<Node>> {
         return None;
     }
     let (mut x, w, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    if sweep.value(x).dtype() != Some(DType::F32) {
+        return None;
+    }
     let axes = sweep.shape(y)?.len().checked_sub(2).filter(|axes| (1..=2).contains(axes))?;
     let weight = planar(&sweep.shape(w)?)?;
     let mut geometry = geometry(&node, planar(&sweep.shape(x)?)?, [weight[2], weight[3]], axes)?;

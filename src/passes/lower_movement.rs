@@ -126,7 +126,8 @@ fn depth_and_space(sweep: &mut Sweep<'_>, node: &Node) -> Option<Vec<Node>> {
     let block = usize::try_from(node.attributes.int("blocksize")?).ok().filter(|&block| block > 0)?;
     let (&[n, c, h, w], dtype) = (&sweep.shape(x)?[..], sweep.value(x).dtype()?) else { return None };
     let (inner, perm): (Vec<usize>, &[usize]) = match (node.op.as_str(), node.attributes.string("mode").unwrap_or("DCR")) {
-        ("SpaceToDepth", _) => (vec![n, c, h / block, block, w / block, block], &[0, 3, 5, 1, 2, 4]),
+        ("SpaceToDepth", "DCR") => (vec![n, c, h / block, block, w / block, block], &[0, 3, 5, 1, 2, 4]),
+        ("SpaceToDepth", "CRD") => (vec![n, c, h / block, block, w / block, block], &[0, 1, 3, 5, 2, 4]),
         (_, "DCR") => (vec![n, block, block, c / (block * block), h, w], &[0, 3, 4, 1, 5, 2]),
         (_, "CRD") => (vec![n, c / (block * block), block, block, h, w], &[0, 1, 4, 2, 5, 3]),
         _ => return None,
