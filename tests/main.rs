@@ -16,6 +16,7 @@ mod interpret;
 mod models;
 mod mutations;
 mod npz;
+mod onnx_nodes;
 #[allow(dead_code)]
 mod onnx_writer;
 mod passes;
