@@ -1,14 +1,43 @@
-//! Burn's operations behind concrete functions, for operators without a tuned kernel.
+//! Burn's operations behind concrete functions: for operators without a tuned kernel, and as a rival in benchmarks.
+//!
+//! [`evaluate`] takes an ONNX node where burn-flex does the very same and does it faster than the plain reference: products,
+//! convolutions, pooling, softmax, layer normalisation, all on f32. It says `None` to everything else (other types, uneven pads,
+//! rounded-up pooling, a panic of Burn), and the reference takes over. Elementwise operations, reductions and gathers are not taken: Burn's are no faster
+//! than the references', which need no copy of their operands.
 //!
 //! No generic of Burn appears in a signature: a caller would compile Burn again.
-use burn::tensor::{Tensor, TensorData, backend::Backend as _};
 
-/// The product of two row-major f32 matrices `[m, k]` and `[k, n]`.
-pub fn matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
-    type B = burn::backend::Flex;
-    let device = Default::default();
-    let a = Tensor::<B, 2>::from_data(TensorData::new(a.to_vec(), [m, k]), &device);
-    let b = Tensor::<B, 2>::from_data(TensorData::new(b.to_vec(), [k, n]), &device);
-    let _ = B::name(&device);
-    a.matmul(b).into_data().to_vec().expect("f32 in, f32 out")
+mod nodes;
+mod rival;
+
+pub use nodes::{evaluate, takes};
+pub use rival::Rival;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, TensorData};
+use kernels::Tensor;
+
+/// A tensor of Burn's from f32 values.
+fn lend(values: &[f32], shape: &[usize]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values.to_vec(), shape.to_vec()))
 }
+
+/// A tensor of Burn's with the elements of an f32 tensor.
+fn given(tensor: &Tensor) -> Option<FlexTensor> {
+    tensor.values::<f32>().map(|values| lend(&values, tensor.shape()))
+}
+
+/// Burn's result as a tensor of ours, if it is one of f32.
+fn taken(tensor: FlexTensor) -> Option<Tensor> {
+    let data = tensor.into_data();
+    if data.dtype != DType::F32 {
+        return None;
+    }
+    let shape: Vec<usize> = data.shape.iter().copied().collect();
+    let values = data.into_vec::<f32>().ok()?;
+    (shape.iter().product::<usize>() == values.len()).then(|| Tensor::new(shape, values))
+}
+
+/// The backend.
+type B = Flex;
