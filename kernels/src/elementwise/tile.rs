@@ -44,10 +44,10 @@ fn float<S: Simd>(s: S, op: Op, out: &mut [f32], a: &[f32], b: &[f32], c: &[f32]
         Function::Sqrt => lanes::map(s, a, out, |x| s.sqrt(x)),
         Function::Rsqrt => lanes::map(s, a, out, |x| s.div(one, s.sqrt(x))),
         Function::Reciprocal => lanes::map(s, a, out, |x| s.div(one, x)),
-        Function::Exp => lanes::map(s, a, out, |x| math::exp(s, x)),
-        Function::Erf => lanes::map(s, a, out, |x| math::erf(s, x)),
+        Function::Exp => lanes::each!(S, s, out, x = a => math::exp(s, x)),
+        Function::Erf => lanes::each!(S, s, out, x = a => math::erf(s, x)),
         Function::Elu => {
-            lanes::zip(s, a, b, out, |x, alpha| s.select_less(x, zero, s.mul(alpha, s.sub(math::exp(s, x), one)), x))
+            lanes::each!(S, s, out, x = a, y = b => s.select_less(x, zero, s.mul(y, s.sub(math::exp(s, x), one)), x));
         }
         Function::LeakyRelu => lanes::zip(s, a, b, out, |x, alpha| s.select_less(x, zero, s.mul(x, alpha), x)),
         Function::Clip => lanes::zip3(s, a, b, c, out, |x, lo, hi| s.min(hi, s.max(lo, x))),
@@ -55,12 +55,12 @@ fn float<S: Simd>(s: S, op: Op, out: &mut [f32], a: &[f32], b: &[f32], c: &[f32]
             lanes::zip3(s, a, b, c, out, |x, alpha, beta| s.min(one, s.max(zero, s.mul_add(x, alpha, beta))))
         }
         Function::Relu => lanes::map(s, a, out, |x| s.max(zero, x)),
-        Function::Sigmoid => lanes::map(s, a, out, |x| math::sigmoid(s, x)),
-        Function::Tanh => lanes::map(s, a, out, |x| math::tanh(s, x)),
-        Function::Silu => lanes::map(s, a, out, |x| math::activate(s, Activation::Silu, x)),
-        Function::HardSwish => lanes::map(s, a, out, |x| math::activate(s, Activation::HardSwish, x)),
-        Function::Gelu => lanes::map(s, a, out, |x| math::activate(s, Activation::Gelu, x)),
-        Function::GeluTanh => lanes::map(s, a, out, |x| math::activate(s, Activation::GeluTanh, x)),
+        Function::Sigmoid => lanes::each!(S, s, out, x = a => math::sigmoid(s, x)),
+        Function::Tanh => lanes::each!(S, s, out, x = a => math::tanh(s, x)),
+        Function::Silu => lanes::each!(S, s, out, x = a => math::activate(s, Activation::Silu, x)),
+        Function::HardSwish => lanes::each!(S, s, out, x = a => math::activate(s, Activation::HardSwish, x)),
+        Function::Gelu => lanes::each!(S, s, out, x = a => math::activate(s, Activation::Gelu, x)),
+        Function::GeluTanh => lanes::each!(S, s, out, x = a => math::activate(s, Activation::GeluTanh, x)),
         _ => scalar(function, out, a, b),
     }
 }

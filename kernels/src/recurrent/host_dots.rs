@@ -140,6 +140,24 @@ struct Step<'a, 'b> {
     space: &'a mut Space<'b>,
 }
 
+/// The dot products of `of` with the rows of some gates, each gate's into a stretch of `padded`. A function and not a closure: that
+/// would lose the instruction set.
+#[inline(always)]
+fn products<S: Simd>(
+    s: S,
+    (hidden, padded): (usize, usize),
+    (weights, k): (&[f32], usize),
+    of: &[f32],
+    gates: std::ops::Range<usize>,
+    out: &mut [f32],
+) {
+    for gate in gates {
+        for (unit, out) in out[gate * padded..][..hidden].iter_mut().enumerate() {
+            *out = lanes::dot(s, &weights[(gate * hidden + unit) * k..][..k], of);
+        }
+    }
+}
+
 impl Routine for Step<'_, '_> {
     type Output = ();
 
@@ -150,18 +168,11 @@ impl Routine for Step<'_, '_> {
         let w = &self.weights[0][self.d * gates * hidden * shape.input..];
         let r = &self.weights[1][self.d * gates * hidden * hidden..];
         let Space { x, h, bias_x, bias_h, before, state, cell } = self.space;
-        let products = |weights: &[f32], k: usize, of: &[f32], gates: std::ops::Range<usize>, out: &mut [f32]| {
-            for gate in gates {
-                for (unit, out) in out[gate * padded..][..hidden].iter_mut().enumerate() {
-                    *out = lanes::dot(s, &weights[(gate * hidden + unit) * k..][..k], of);
-                }
-            }
-        };
-        products(w, shape.input, self.x, 0..gates, x);
+        products(s, (hidden, padded), (w, shape.input), self.x, 0..gates, x);
         lanes::zip_in_place(s, bias_x, x, |x, bias| s.add(x, bias));
         before.copy_from_slice(state);
         let separate = shape.cell == Cell::Gru;
-        products(r, hidden, &before[..hidden], 0..if separate { 2 } else { gates }, h);
+        products(s, (hidden, padded), (r, hidden), &before[..hidden], 0..if separate { 2 } else { gates }, h);
         let gate = |index: usize| index * padded..(index + 1) * padded;
         match shape.cell {
             Cell::Lstm => {
@@ -175,7 +186,7 @@ impl Routine for Step<'_, '_> {
             Cell::Gru => {
                 // A GRU has no cell state: its space holds the reset state.
                 cell::Reset { r: Gate { x: &x[gate(1)], h: &h[gate(1)] }, before, out: cell }.run(s);
-                products(r, hidden, &cell[..hidden], 2..3, h);
+                products(s, (hidden, padded), (r, hidden), &cell[..hidden], 2..3, h);
                 let (z, g) = (Gate { x: &x[gate(0)], h: &h[gate(0)] }, Gate { x: &x[gate(2)], h: &h[gate(2)] });
                 cell::Gru { z, g, before, h: state }.run(s);
             }

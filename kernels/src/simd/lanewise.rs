@@ -1,7 +1,9 @@
 //! Loops over slices, one vector at a time: the safe border between kernels that stream memory and the tokens' loads and stores.
 //!
 //! All are `#[inline(always)]` and take the arithmetic as closures, so inside a [`Routine`](super::Routine) they become loops of
-//! vector instructions.
+//! vector instructions, as long as a closure is small enough to be inlined: one that is not has lost the instruction set, and is a
+//! hundred times slower. What calls exp and its kin is therefore written with [`each!`] and [`each_in_place!`], which leave no
+//! closure.
 
 use super::Simd;
 
@@ -114,6 +116,44 @@ pub fn zip3<S: Simd>(s: S, a: &[f32], b: &[f32], c: &[f32], out: &mut [f32], f: 
     }
 }
 
+/// `out[i] = body(x = a[i], …)` over the shortest, without a closure: `each!(S, s, out, x = a, y = b => body)`.
+macro_rules! each {
+    ($S:ty, $s:expr, $out:expr, $($x:ident = $a:expr),+ => $body:expr) => {{
+        let to: &mut [f32] = $out;
+        let mut count = to.len();
+        $(count = count.min($a.len());)+
+        let mut at = 0;
+        while at + <$S>::LANES <= count {
+            $(let $x = $crate::simd::lanewise::load($s, $a, at);)+
+            $crate::simd::lanewise::store($s, to, at, $body);
+            at += <$S>::LANES;
+        }
+        if at < count {
+            $(let $x = $crate::simd::lanewise::load_part($s, &$a[at..count]);)+
+            $crate::simd::lanewise::store_part($s, &mut to[at..count], $body);
+        }
+    }};
+}
+pub(crate) use each;
+
+/// `out[i] = body(x = out[i])`, without a closure: `each_in_place!(S, s, out, x => body)`.
+macro_rules! each_in_place {
+    ($S:ty, $s:expr, $out:expr, $x:ident => $body:expr) => {{
+        let to: &mut [f32] = $out;
+        let mut at = 0;
+        while at + <$S>::LANES <= to.len() {
+            let $x = $crate::simd::lanewise::load($s, to, at);
+            $crate::simd::lanewise::store($s, to, at, $body);
+            at += <$S>::LANES;
+        }
+        if at < to.len() {
+            let $x = $crate::simd::lanewise::load_part($s, &to[at..]);
+            $crate::simd::lanewise::store_part($s, &mut to[at..], $body);
+        }
+    }};
+}
+pub(crate) use each_in_place;
+
 /// Folds a slice with `U` accumulators that start at `start`: `acc = f(acc, x)`. Returns the accumulators joined by `join` and the
 /// rest of the slice, shorter than one vector.
 #[inline(always)]
@@ -205,6 +245,20 @@ pub fn store<S: Simd>(s: S, out: &mut [f32], at: usize, v: S::V) {
     let part = &mut out[at..at + S::LANES];
     // SAFETY: `part` has `LANES` elements.
     unsafe { s.store(part.as_mut_ptr(), v) }
+}
+
+/// The first `LANES` elements of a slice, zeros where it is shorter.
+#[inline(always)]
+pub fn load_part<S: Simd>(s: S, a: &[f32]) -> S::V {
+    // SAFETY: at most as many elements are read as the slice has.
+    unsafe { s.load_first(a.as_ptr(), a.len()) }
+}
+
+/// The first lanes of a vector into a slice of at most `LANES` elements.
+#[inline(always)]
+pub fn store_part<S: Simd>(s: S, out: &mut [f32], v: S::V) {
+    // SAFETY: at most as many elements are written as the slice has.
+    unsafe { s.store_first(out.as_mut_ptr(), v, out.len()) }
 }
 
 #[cfg(test)]

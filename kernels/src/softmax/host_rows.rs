@@ -132,7 +132,8 @@ fn exponentials<S: Simd, const U: usize>(s: S, scale: S::V, most: f32, x: &[f32]
         sum = s.add(sum, other);
     }
     let mut total = s.sum(sum);
-    lanes::map(s, &x[at..], &mut y[at..], |x| math::exp(s, s.mul_add(x, scale, shift)));
+    let rest = &x[at..];
+    lanes::each!(S, s, &mut y[at..], x = rest => math::exp(s, s.mul_add(x, scale, shift)));
     total += lanes::sum(s, &y[at..]);
     let factor = s.splat(1.0 / total);
     lanes::map_in_place(s, y, |y| s.mul(y, factor));
@@ -158,7 +159,7 @@ fn finish<S: Simd, const U: usize>(s: S, most: f32, y: &mut [f32]) {
         sum = s.add(sum, other);
     }
     let mut total = s.sum(sum);
-    lanes::map_in_place(s, &mut y[at..], |y| math::exp(s, s.sub(y, shift)));
+    lanes::each_in_place!(S, s, &mut y[at..], x => math::exp(s, s.sub(x, shift)));
     total += lanes::sum(s, &y[at..]);
     let factor = s.splat(1.0 / total);
     lanes::map_in_place(s, y, |y| s.mul(y, factor));

@@ -112,7 +112,7 @@ pub fn row<S: Simd>(s: S, log: bool, y: &mut [f32]) {
         let less = s.add(most, s.splat(total.ln()));
         return lanes::map_in_place(s, y, |y| s.sub(y, less));
     }
-    lanes::map_in_place(s, y, |y| math::exp(s, s.sub(y, most)));
+    lanes::each_in_place!(S, s, y, x => math::exp(s, s.sub(x, most)));
     let scale = s.splat(1.0 / lanes::sum(s, y));
     lanes::map_in_place(s, y, |y| s.mul(y, scale));
 }
@@ -130,9 +130,11 @@ fn side_by_side<S: Simd>(s: S, e: &Extents, start: usize, count: usize, y: &mut 
         let y = &mut y[line(i)];
         lanes::zip_in_place(s, most, y, |y, most| s.sub(y, most));
         if e.log {
-            lanes::zip_in_place(s, y, sum, |sum, y| s.add(sum, math::exp(s, y)));
+            let mut exponentials = [0.0; SIDE];
+            lanes::each!(S, s, &mut exponentials[..count], x = y => math::exp(s, x));
+            lanes::zip_in_place(s, &exponentials[..count], sum, |sum, e| s.add(sum, e));
         } else {
-            lanes::map_in_place(s, y, |y| math::exp(s, y));
+            lanes::each_in_place!(S, s, y, x => math::exp(s, x));
             lanes::zip_in_place(s, y, sum, |sum, y| s.add(sum, y));
         }
     }
