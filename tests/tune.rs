@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tunewright::artifact::Artifact;
 use tunewright::device;
-use tunewright::tune::{Budget, Event, InMemory, Options, Outcome, Stop, Tuned, tune};
+use tunewright::tune::{Budget, Event, InMemory, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
+use tuning_db::{OpenOptions, Store};
 
 pub(crate) fn options(folder: &Path, seconds: u64) -> Options {
     Options {
@@ -99,6 +100,27 @@ fn an_interrupted_tuning_saves_and_goes_on() {
     options.resume = true;
     let on = tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
     assert!(on.reused as usize >= before && tuned(&on).rows.len() == 2, "{on:?}");
+}
+
+#[test]
+fn the_database_answers_the_second_tuning() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 60);
+    options.budget = Budget { time: Some(Duration::from_secs(20)), trials: Some(12) };
+    options.batches = vec![Batch::ONE];
+    let database = folder.path().join("db");
+    let mut run = || {
+        let store = Store::open(&database, OpenOptions { snapshot_every: None, serve: false, ..OpenOptions::default() }).unwrap();
+        let mut records = StoreRecords::new(&store);
+        let outcome = tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        store.close().unwrap();
+        outcome
+    };
+    let (first, second) = (run(), run());
+    assert!(first.measured > 0 && first.missing.is_empty(), "{first:?}");
+    assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
+    assert_eq!(tuned(&second).rows, tuned(&first).rows);
+    assert!(!tuned(&second).artifact_changed);
 }
 
 /// For people: `TUNE_MODELS=a.onnx,b.onnx cargo test --release tunes_by_hand -- --ignored --nocapture`.

@@ -52,7 +52,7 @@ const SLOW_PCT: u64 = 95;
 /// must still give an answer.
 const THROWN_MAX_FACTOR: u32 = 1;
 /// After so many rounds a rival leaves that is slower than the fastest by more than this, in per cent.
-const LEAVE: [(usize, u64); 3] = [(2, 50), (4, 20), (6, 10)];
+const LEAVE: [(usize, u64); 4] = [(1, 150), (2, 50), (4, 20), (6, 10)];
 /// Rounds that are run whatever the time limit says.
 const ROUNDS_MIN: usize = 3;
 
@@ -250,7 +250,7 @@ mod tests {
             Finish::Time(timing) => timing.n,
             Finish::Fell { .. } => 0,
         };
-        assert_eq!((n(0), n(1), n(2), n(3)), (9, 9, 4, 2));
+        assert_eq!((n(0), n(1), n(2), n(3)), (9, 9, 4, 1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The default strategy: every variant's entry, the prior's favourites, then best first through the neighbourhoods of what is
+//! The default strategy: the prior's favourites and every variant's entry, then best first through the neighbourhoods of what is
 //! near the fastest. A space small enough is simply walked in the prior's order, which is the same thing there.
 
 use super::seen::{Seen, ranking};
@@ -28,8 +28,12 @@ struct Auto<'a> {
 
 pub(super) fn new<'a>(space: &'a Space, prior: &'a dyn Prior, seed: Seed) -> Box<dyn Strategy + 'a> {
     let ranked = ranking(space, prior, seed);
-    let mut opening = space.entries();
-    opening.extend(ranked.iter().take(FAVOURITES).copied());
+    let favourites = ranked.iter().take(FAVOURITES).copied();
+    let entries = space.entries();
+    // What did well on a similar task does well here, more often than a variant's own guess: it goes first, since a slow task gets
+    // few trials.
+    let opening: Vec<ConfigIndex> =
+        if prior.is_informed() { favourites.chain(entries).collect() } else { entries.into_iter().chain(favourites).collect() };
     Box::new(Auto { space, prior, seen: Seen::default(), opening: opening.into_iter(), rest: ranked.into_iter(), rounds: 0 })
 }
 

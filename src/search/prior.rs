@@ -13,6 +13,9 @@ use schema::{Config, Picos};
 pub trait Prior: Send + Sync {
     /// The expected time of a config over that of the fastest expected: 1 is the best there is. Only the order matters.
     fn relative_time(&self, config: &Config) -> f64;
+
+    /// Whether it knows anything that tells configs apart.
+    fn is_informed(&self) -> bool;
 }
 
 /// Knows nothing: every config is alike.
@@ -21,6 +24,10 @@ pub struct Flat;
 impl Prior for Flat {
     fn relative_time(&self, _: &Config) -> f64 {
         1.0
+    }
+
+    fn is_informed(&self) -> bool {
+        false
     }
 }
 
@@ -82,11 +89,6 @@ impl Learned {
         neighbours.truncate(NEIGHBOURS);
         Learned { operator, neighbours }
     }
-
-    /// Whether it knows anything.
-    pub fn is_empty(&self) -> bool {
-        self.neighbours.is_empty()
-    }
 }
 
 /// Times as slowdowns against the fastest.
@@ -111,6 +113,10 @@ impl Prior for Learned {
             }
         }
         (weighed / weights).exp()
+    }
+
+    fn is_informed(&self) -> bool {
+        !self.neighbours.is_empty()
     }
 }
 

@@ -26,9 +26,12 @@ pub struct Stand {
 }
 
 /// Gains below this part of one entry's time are noise: nothing is spent on them.
-pub const GAIN_MIN: f64 = 0.0015;
-/// Of the distance to the roofline, what a round of search finds on average.
-const FOUND: f64 = 0.35;
+pub const GAIN_MIN: f64 = 0.0008;
+/// Of the distance to the roofline, what an item's first round finds on average: every variant's own guess, and what did well on
+/// similar tasks.
+const FOUND_FIRST: f64 = 0.4;
+/// And a later one, which refines.
+const FOUND_LATER: f64 = 0.1;
 /// What of that trust is left after a round without a gain.
 const TRUST: f64 = 0.55;
 /// Even next to the roofline something may be found: estimates of it are rough.
@@ -44,7 +47,8 @@ impl Stand {
         }
         let distance = 1.0 - self.least.0 as f64 / self.time.0.max(1) as f64;
         let misses = i32::try_from(self.misses).unwrap_or(i32::MAX);
-        self.weight * distance.clamp(DISTANCE_MIN, DISTANCE_MAX) * FOUND * TRUST.powi(misses)
+        let found = if self.rounds == 0 { FOUND_FIRST } else { FOUND_LATER };
+        self.weight * distance.clamp(DISTANCE_MIN, DISTANCE_MAX) * found * TRUST.powi(misses)
     }
 
     /// The gain per second.

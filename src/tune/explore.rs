@@ -96,6 +96,8 @@ pub enum ExploreError {
     Measure(#[from] MeasureError),
 }
 
+/// And at least: the default, and two that may beat it.
+const ROOM_MIN: usize = 3;
 /// Rivals in a round at most, beside the best so far.
 const ROOM_MAX: usize = 8;
 /// A round's rivals run for about this long: slow tasks get fewer of them.
@@ -257,7 +259,7 @@ impl<'a> Search<'a> {
     /// What one run of everything at once costs: operands, building, samples.
     fn room(&self) -> usize {
         let per_rival = self.expected_default().as_secs_f64() * 5.0;
-        ((ROUND.as_secs_f64() / per_rival.max(1e-6)) as usize).clamp(2, ROOM_MAX)
+        ((ROUND.as_secs_f64() / per_rival.max(1e-6)) as usize).clamp(ROOM_MIN, ROOM_MAX)
     }
 
     fn cost_s(&self) -> f64 {

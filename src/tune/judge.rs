@@ -245,7 +245,8 @@ impl<'a> Judge<'a> {
         if let Some(budget) = self.options.budget.time {
             let spent = self.rules.clock.now().saturating_sub(start);
             let fair = budget.saturating_sub(spent) / u32::try_from(entries_left).unwrap_or(u32::MAX);
-            limit = limit.min(fair).max(Duration::from_millis(50));
+            // The other half is for loading and comparing.
+            limit = limit.min(fair / 2).max(Duration::from_millis(50));
         }
         let mut course = Course {
             artifact: &draft.path,
