@@ -194,7 +194,7 @@ fn attend<R: Real>(call: &Call<'_>, queries: &Tensor) -> Result<Vec<Datum>> {
     }
     let full = [q.batch, q.heads, q.steps, k.steps];
     let count = call.budget.take(dtype, &full)?;
-    call.budget.take(dtype, &[q.batch, q.heads, q.steps, v.width])?;
+    call.budget.take(dtype, &[q.batch, q.heads, q.steps, v.width.max(1)])?;
     call.budget.work((count as u64).saturating_mul((k.width + v.width) as u64).saturating_mul(2))?;
     let bias = Bias::<R>::new(call, q.batch, q.heads, q.steps, k.steps, past_k.map(|past| past.shape()[2]))?;
     let scale = call.attributes.float("scale").map_or_else(|| 1.0 / (q.width as f64).sqrt(), f64::from);

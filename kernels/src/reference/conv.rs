@@ -68,6 +68,9 @@ fn convolve<T: Copy>(call: &Call<'_>, e: &Extents, x: &[T], w: &[T], zero: T, fu
     let (points, image): (usize, usize) = (e.window.output.iter().product(), e.window.input.iter().product());
     let (taps, depth, per_group) = (e.window.taps(), e.channels / e.groups, e.filters / e.groups);
     let mut out = vec![zero; e.batch * e.filters * points];
+    if out.is_empty() {
+        return Ok(out);
+    }
     let mut columns = vec![zero; depth * taps * BLOCK.min(points)];
     let mut products = vec![zero; per_group * BLOCK.min(points)];
     for n in 0..e.batch {
@@ -220,7 +223,8 @@ fn conv_transpose(call: &Call<'_>) -> Result<Vec<Datum>> {
     real_type!(x.dtype(), R => {
         let (values, weights) = (load::<R>(call.op, x)?, load::<R>(call.op, w)?);
         let mut out = vec![R::default(); count];
-        for plane in 0..batch * channels {
+        let planes = if points == 0 || count == 0 { 0 } else { batch * channels };
+        for plane in 0..planes {
             let (n, channel) = (plane / channels, plane % channels);
             let source = &values[plane * points..(plane + 1) * points];
             for filter in 0..per_group {
@@ -327,7 +331,8 @@ fn col_to_image(call: &Call<'_>) -> Result<Vec<Datum>> {
     real_type!(columns.dtype(), R => {
         let values = load::<R>(call.op, columns)?;
         let mut out = vec![R::default(); count];
-        for plane in 0..batch * (rows / taps) {
+        let planes = if columns.is_empty() || count == 0 { 0 } else { batch * (rows / taps) };
+        for plane in 0..planes {
             for (i, &place) in table.iter().enumerate() {
                 if place != Window::OUTSIDE {
                     out[plane * whole + place as usize] += values[(plane * taps + i % taps) * points + i / taps];
@@ -359,7 +364,7 @@ fn causal_conv(call: &Call<'_>) -> Result<Vec<Datum>> {
         other => return Err(call.attribute_error(format_args!("activation '{other}'"))),
     };
     let count = call.budget.take(x.dtype(), x.shape())?;
-    call.budget.take(x.dtype(), &[batch, channels, past])?;
+    call.budget.take(x.dtype(), &[batch, channels, past + 1])?;
     call.budget.work((count as u64).saturating_mul(taps as u64).saturating_mul(2))?;
     real_type!(x.dtype(), R => {
         let (values, weights) = (load::<R>(call.op, x)?, load::<R>(call.op, w)?);

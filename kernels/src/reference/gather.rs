@@ -124,7 +124,7 @@ fn block_places(call: &Call<'_>, shape: &[usize], indices: &Tensor, batch: usize
         return Err(call.shape_error(format_args!("indices {:?} for {shape:?}", indices.shape())));
     }
     let values = indices.to_ints().ok_or_else(|| call.dtype_error(indices.dtype()))?;
-    let tuples: usize = outer.iter().product();
+    let tuples = call.budget.take(DType::I64, outer)?;
     let per_batch: usize = outer[batch..].iter().product();
     let addressed = &shape[batch..batch + depth];
     let mut places = Vec::with_capacity(tuples);
@@ -333,7 +333,7 @@ fn tensor_scatter(call: &Call<'_>) -> Result<Vec<Datum>> {
         other => return Err(call.attribute_error(format_args!("mode '{other}'"))),
     };
     let outer: usize = past.shape()[1..axis].iter().product();
-    let mut places = Vec::with_capacity(batches * outer * length);
+    let mut places = Vec::with_capacity(call.budget.take(DType::I64, &[batches, outer, length])?);
     for (batch, &start) in starts.iter().enumerate() {
         let start = usize::try_from(start).map_err(|_| call.index_error(format_args!("position {start}")))?;
         for round in 0..outer {

@@ -243,6 +243,9 @@ fn local_response_norm(call: &Call<'_>) -> Result<Vec<Datum>> {
     let (back, ahead) = ((size - 1) / 2, size / 2);
     let count = call.budget.take(x.dtype(), x.shape())?;
     call.budget.work((count as u64).saturating_mul(size.min(c as i64) as u64))?;
+    if count == 0 {
+        return one(x.clone());
+    }
     let values = load::<f64>(call.op, x)?;
     let mut out = Vec::with_capacity(count);
     for (i, channel) in (0..n).flat_map(|i| (0..c).map(move |channel| (i, channel))) {

@@ -33,7 +33,8 @@ fn geometry(call: &Call<'_>) -> Result<(usize, Window, Vec<usize>)> {
     let shape = [&x.shape()[..2], &window.output].concat();
     let count = call.budget.take(x.dtype(), &shape)?;
     call.budget.work((count as u64).saturating_mul(window.taps() as u64))?;
-    Ok((x.shape()[0] * x.shape()[1], window, shape))
+    let planes = if shape.contains(&0) { 0 } else { x.shape()[0] * x.shape()[1] };
+    Ok((planes, window, shape))
 }
 
 fn max_pool(call: &Call<'_>) -> Result<Vec<Datum>> {
@@ -87,6 +88,9 @@ fn column_major(mut at: usize, extents: &[usize]) -> usize {
 /// How many taps of each output point lie inside the padded image: the divisor when pads count.
 fn padded_counts(window: &Window) -> Vec<usize> {
     let mut counts = vec![1usize];
+    if window.output.contains(&0) {
+        return Vec::new();
+    }
     for axis in 0..window.input.len() {
         let limit = window.input[axis] as i64 + window.after[axis];
         let line: Vec<usize> = (0..window.output[axis])

@@ -247,6 +247,9 @@ fn qlinear_matmul(call: &Call<'_>) -> Result<Vec<Datum>> {
     let (x, y) = (load::<f64>(call.op, a)?, load::<f64>(call.op, b)?);
     let pick = |values: &[f64], i: usize| values[if values.len() == 1 { 0 } else { i }];
     let mut out = Vec::with_capacity(count);
+    if count == 0 {
+        return one(affine.tensor(product.shape, out));
+    }
     product.pairs(|i, j| {
         for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
             let (row_zero, column_zero) = (pick(&a_zero, row), pick(&b_zero, column));

@@ -193,6 +193,8 @@ impl Extents {
         {
             return Err(call.shape_error(format_args!("input {:?}, weights {:?}, {:?}", x.shape(), w.shape(), r.shape())));
         }
+        // Every step of every line is visited, however narrow it is.
+        call.budget.take(DType::I64, &[first, second])?;
         call.same_shape("recurrence weights", r.shape(), &[directions, gate_rows, hidden])?;
         let (steps, batch) = if batch_first { (second, first) } else { (first, second) };
         Ok(Extents { steps, batch, input, hidden, directions, batch_first })

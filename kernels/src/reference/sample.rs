@@ -5,7 +5,6 @@ use super::number::{Real, load};
 use super::walk::{dense_strides, positions};
 use super::{Call, Evaluate, EvaluateError};
 use crate::Datum;
-use schema::DType;
 
 type Result<T> = std::result::Result<T, EvaluateError>;
 
@@ -240,21 +239,22 @@ fn roi_align(call: &Call<'_>) -> Result<Vec<Datum>> {
         }
         let weight = 1.0 / (down * across).max(1.0);
         for (row, column) in (0..high).flat_map(|row| (0..wide).map(move |column| (row, column))) {
-            let mut taps = Vec::new();
+            // The maximum is taken over the weighted corners, not over the interpolated samples: so ONNX defines it by example.
+            let mut sums = vec![if average || down * across == 0.0 { 0.0 } else { f64::NEG_INFINITY }; channels];
             for (i, j) in (0..down as usize).flat_map(|i| (0..across as usize).map(move |j| (i, j))) {
                 let y = top + row as f64 * tall + (i as f64 + 0.5) * tall / down;
                 let x = left + column as f64 * broad + (j as f64 + 0.5) * broad / across;
-                taps.push(corners(y, x, height, width).unwrap_or([(0, 0.0); 4]));
+                let taps = corners(y, x, height, width).unwrap_or([(0, 0.0); 4]);
+                for (channel, sum) in sums.iter_mut().enumerate() {
+                    let plane = &values[(batches[r] as usize * channels + channel) * height * width..][..height * width];
+                    let terms = taps.iter().map(|&(at, share)| plane[at] * share);
+                    *sum = if average { *sum + terms.sum::<f64>() * weight } else { terms.fold(*sum, f64::max) };
+                }
             }
-            for channel in 0..channels {
-                let plane = &values[(batches[r] as usize * channels + channel) * height * width..][..height * width];
-                let terms = taps.iter().flatten().map(|&(at, share)| plane[at] * share);
-                // The maximum is taken over the weighted corners, not over the interpolated samples: so ONNX defines it by example.
-                let value = if average { terms.sum::<f64>() * weight } else { terms.reduce(f64::max).unwrap_or(0.0) };
-                out[((r * channels + channel) * high + row) * wide + column] = value;
+            for (channel, sum) in sums.into_iter().enumerate() {
+                out[((r * channels + channel) * high + row) * wide + column] = sum;
             }
         }
     }
-    call.budget.take(DType::F64, &[total])?;
     one(f64::store(x.dtype(), shape, out))
 }

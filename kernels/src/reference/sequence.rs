@@ -77,6 +77,7 @@ fn split_to_sequence(call: &Call<'_>) -> Result<Vec<Datum>> {
     let data = call.tensor(0)?;
     let axis = call.axis("axis", 0, data.shape().len())?;
     let whole = data.shape()[axis];
+    call.budget.take(DType::String, &[whole])?;
     let split = call.optional(1)?;
     let lengths = match split {
         None => vec![1; whole],
