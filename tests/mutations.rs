@@ -96,6 +96,162 @@ fn mutate(random: &mut Random, file: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A field of a message, its payload taken apart as far as it is messages again.
+#[derive(Clone)]
+enum Field {
+    Number(u64, u64),
+    Fixed(u64, Vec<u8>),
+    Bytes(u64, Vec<u8>),
+    Message(u64, Vec<Field>),
+}
+
+/// Reads one varint.
+fn read_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 127).checked_shl(shift)?;
+        if byte < 128 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// A message's fields, or `None` when the bytes are none.
+fn parse(bytes: &[u8], depth: usize) -> Option<Vec<Field>> {
+    let (mut at, mut fields) = (0, Vec::new());
+    while at < bytes.len() {
+        let tag = read_varint(bytes, &mut at)?;
+        let number = tag >> 3;
+        if number == 0 || number > 100 {
+            return None;
+        }
+        fields.push(match tag & 7 {
+            0 => Field::Number(number, read_varint(bytes, &mut at)?),
+            wire @ (1 | 5) => {
+                let width = if wire == 1 { 8 } else { 4 };
+                at += width;
+                Field::Fixed(number, bytes.get(at - width..at)?.to_vec())
+            }
+            2 => {
+                let len = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
+                let payload = bytes.get(at..at.checked_add(len)?)?;
+                at += len;
+                match parse(payload, depth + 1).filter(|fields| !fields.is_empty() && depth < 12) {
+                    Some(fields) => Field::Message(number, fields),
+                    None => Field::Bytes(number, payload.to_vec()),
+                }
+            }
+            _ => return None,
+        });
+    }
+    Some(fields)
+}
+
+fn write(fields: &[Field], to: &mut Vec<u8>) {
+    for field in fields {
+        match field {
+            Field::Number(number, value) => {
+                to.extend(varint(number << 3));
+                to.extend(varint(*value));
+            }
+            Field::Fixed(number, bytes) => {
+                to.extend(varint(number << 3 | if bytes.len() == 8 { 1 } else { 5 }));
+                to.extend(bytes);
+            }
+            Field::Bytes(number, bytes) => {
+                to.extend(varint(number << 3 | 2));
+                to.extend(varint(bytes.len() as u64));
+                to.extend(bytes);
+            }
+            Field::Message(number, fields) => {
+                let mut inner = Vec::new();
+                write(fields, &mut inner);
+                to.extend(varint(number << 3 | 2));
+                to.extend(varint(inner.len() as u64));
+                to.extend(inner);
+            }
+        }
+    }
+}
+
+/// Every text of a model: names, operators, which swapped for each other make graphs of another kind.
+fn texts(fields: &[Field], found: &mut Vec<Vec<u8>>) {
+    for field in fields {
+        match field {
+            Field::Bytes(_, bytes) if bytes.len() < 40 => found.push(bytes.clone()),
+            Field::Message(_, fields) => texts(fields, found),
+            _ => {}
+        }
+    }
+}
+
+/// Changes one field somewhere below, all lengths kept right: damage that gets past the reader and meets the checks behind it.
+fn mutate_field(random: &mut Random, fields: &mut Vec<Field>, texts: &[Vec<u8>]) {
+    if fields.is_empty() {
+        return;
+    }
+    let at = random.below(fields.len());
+    // Mostly go down; what is near the leaves is most of a model.
+    if let Field::Message(_, inner) = &mut fields[at]
+        && random.below(8) > 0
+    {
+        return mutate_field(random, inner, texts);
+    }
+    match (random.below(6), &mut fields[at]) {
+        (0, _) => {
+            fields.remove(at);
+        }
+        (1, _) => {
+            let copy = fields[at].clone();
+            fields.insert(random.below(fields.len()), copy);
+        }
+        (2, _) => {
+            let other = random.below(fields.len());
+            fields.swap(at, other);
+        }
+        (_, Field::Number(_, value)) => {
+            *value = match random.below(3) {
+                0 => NUMBERS[random.below(NUMBERS.len())],
+                1 => random.next() % 30,
+                _ => value.wrapping_add(1),
+            };
+        }
+        (_, Field::Bytes(_, bytes)) if !texts.is_empty() && bytes.len() < 40 => {
+            bytes.clone_from(&texts[random.below(texts.len())])
+        }
+        (_, Field::Bytes(_, bytes) | Field::Fixed(_, bytes)) if !bytes.is_empty() => {
+            let at = random.below(bytes.len());
+            bytes[at] = random.next() as u8;
+        }
+        _ => {}
+    }
+}
+
+/// The same file with one to four fields changed.
+fn mutate_fields(random: &mut Random, file: &[u8], names: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut fields = parse(file, 0)?;
+    let mut own = Vec::new();
+    texts(&fields, &mut own);
+    own.extend_from_slice(names);
+    for _ in 0..=random.below(4) {
+        mutate_field(random, &mut fields, &own);
+    }
+    let mut bytes = Vec::new();
+    write(&fields, &mut bytes);
+    Some(bytes)
+}
+
+/// Operators to put in place of each other.
+fn operators() -> Vec<Vec<u8>> {
+    let names = "Add Gather Reshape Slice Concat Conv MaxPool MatMul Gemm Softmax Split Pad Resize TopK Range Expand Tile Where Cast Shape \
+        ReduceSum Squeeze Unsqueeze Transpose Flatten ConstantOfShape OneHot NonZero LSTM GRU Loop Scan If Einsum GatherND ScatterND \
+        DepthToSpace ConvTranspose Clip Dropout LayerNormalization Attention SequenceAt SplitToSequence Identity Mod CumSum DFT STFT";
+    names.split_whitespace().map(|name| name.as_bytes().to_vec()).collect()
+}
+
 /// Sound and hostile files, small ones first and often: a mutation of half a megabyte of weights changes nothing.
 fn corpus() -> Vec<Vec<u8>> {
     let mut files = Vec::new();
@@ -117,13 +273,15 @@ fn import(bytes: Vec<u8>) -> bool {
 }
 
 fn campaign() {
-    let files = corpus();
+    let (files, names) = (corpus(), operators());
     let (start, budget) = (Instant::now(), budget());
     let (mut cases, mut accepted) = (0u64, 0u64);
     while start.elapsed() < budget {
         let mut random = Random(cases);
         let (file, other) = (&files[random.below(files.len())], &files[random.below(files.len())]);
-        let bytes = mutate(&mut random, file, other);
+        // Odd cases damage bytes, even ones fields.
+        let fields = if cases % 2 == 0 { mutate_fields(&mut random, file, &names) } else { None };
+        let bytes = fields.unwrap_or_else(|| mutate(&mut random, file, other));
         let (begun, mut outcome) = (Instant::now(), Ok(false));
         let peak = peak_bytes(|| outcome = catch_unwind(AssertUnwindSafe(|| import(bytes.clone()))));
         let took = begun.elapsed();

@@ -1,5 +1,7 @@
 //! What an untrusted model may ask for: one number per limit, each settable by name (`--limit subgraph-depth=17`).
 
+use super::error::{Excess, ImportError};
+use std::time::Instant;
 use thiserror::Error;
 
 macro_rules! limits {
@@ -86,6 +88,30 @@ limits! {
     plan_bytes "plan-bytes" = memory_bytes() / 4 * 3;
     /// Seconds an import may take.
     import_seconds "import-seconds" = 60;
+}
+
+/// When an import began, to hold it to `import-seconds`.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Clock {
+    began: Instant,
+    seconds: u64,
+}
+
+impl Clock {
+    /// Runs from now.
+    pub fn start(limits: &Limits) -> Self {
+        Clock { began: Instant::now(), seconds: limits.import_seconds }
+    }
+
+    /// An error when the time is over. Asked once per node, so what one node costs is bounded by other limits.
+    pub fn check(&self) -> Result<(), ImportError> {
+        let spent = self.began.elapsed().as_secs();
+        if spent <= self.seconds {
+            return Ok(());
+        }
+        let excess = Excess { limit: "import-seconds", allowed: self.seconds, need: Some(spent) };
+        Err(ImportError::limit("", "seconds of import", excess))
+    }
 }
 
 /// No limit has that name.

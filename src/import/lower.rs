@@ -2,6 +2,7 @@
 
 use super::error::{Class, Excess, ImportError, quote};
 use super::functions::{Functions, Key};
+use super::limits::Clock;
 use super::ops::{self, Draft};
 use super::proto::{AttributeProto, FunctionProto, GraphProto, Kind, NodeProto, ValueInfoProto};
 use super::scope::{Meaning, Scopes};
@@ -17,6 +18,7 @@ pub(super) struct Lowering<'p, 't> {
     pub functions: Functions<'p>,
     pub scopes: Scopes<'p>,
     pub warnings: Vec<String>,
+    clock: Clock,
     /// How often each name of a node was given.
     names: HashMap<String, u32>,
     /// Bytes of names and attributes that inlining copied: calls multiply what the file says once.
@@ -24,8 +26,16 @@ pub(super) struct Lowering<'p, 't> {
 }
 
 impl<'p, 't> Lowering<'p, 't> {
-    pub fn new(tensors: Tensors<'t>, functions: Functions<'p>) -> Self {
-        Lowering { tensors, functions, scopes: Scopes::default(), warnings: Vec::new(), names: HashMap::new(), inlined_bytes: 0 }
+    pub fn new(tensors: Tensors<'t>, functions: Functions<'p>, clock: Clock) -> Self {
+        Lowering {
+            tensors,
+            functions,
+            scopes: Scopes::default(),
+            warnings: Vec::new(),
+            clock,
+            names: HashMap::new(),
+            inlined_bytes: 0,
+        }
     }
 
     /// The main graph.
@@ -114,6 +124,7 @@ impl<'p, 't> Lowering<'p, 't> {
 
     fn node(&mut self, proto: &'p NodeProto<'p>) -> Result<(), ImportError> {
         let domain = if proto.domain == "ai.onnx" { "" } else { proto.domain };
+        self.clock.check()?;
         self.charge(proto)?;
         let attributes = self.attributes(proto)?;
         if let Some(function) = self.functions.get(&Key { domain, name: proto.op, overload: proto.overload }) {

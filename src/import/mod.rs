@@ -31,6 +31,7 @@ use crate::graph::{Graph, infer};
 use bytes::Bytes;
 use external::External;
 use functions::Functions;
+use limits::Clock;
 use lower::Lowering;
 use proto::{Decoder, ModelProto, OpsetProto};
 use schema::ModelKey;
@@ -118,7 +119,8 @@ pub fn load_bytes(bytes: Bytes, options: &Options) -> Result<Model, ImportError>
 fn import(file: Bytes, external: External, options: &Options) -> Result<Model, ImportError> {
     let limits = &options.limits;
     refuse_other_formats(&file)?;
-    let decoder = Decoder::new(limits);
+    let clock = Clock::start(limits);
+    let decoder = Decoder::new(limits, clock);
     let proto = ModelProto::decode(&decoder, wire::Reader::file(&file))?;
     let ir_version = ir_version(proto.ir_version)?;
     let imports = opsets(&proto.opsets)?;
@@ -134,7 +136,7 @@ fn import(file: Bytes, external: External, options: &Options) -> Result<Model, I
     functions.check(main, limits)?;
 
     let tensors = Tensors { file: &file, limits, external, string_bytes: Cell::new(0), dense_bytes: 0 };
-    let mut lowering = Lowering::new(tensors, functions);
+    let mut lowering = Lowering::new(tensors, functions, clock);
     let mut graph = lowering.main(main, imports)?;
     let bounds = infer::Bounds { dim: limits.dim, elements: limits.elements, rounds: limits.loop_rounds };
     infer::infer_within(&mut graph, &bounds)?;

@@ -16,13 +16,14 @@ pub use tensor::{SparseProto, TensorProto};
 pub use types::{DimProto, TypeProto};
 
 use super::error::{Class, Excess, ImportError, quote};
-use super::limits::Limits;
+use super::limits::{Clock, Limits};
 use super::wire::Field;
 use std::cell::Cell;
 
 /// What decoding needs beside the bytes: limits, and how much of them is used.
 pub struct Decoder<'l> {
     pub limits: &'l Limits,
+    clock: Clock,
     nodes: Cell<u64>,
     initializers: Cell<u64>,
     graph_depth: Cell<u64>,
@@ -30,8 +31,8 @@ pub struct Decoder<'l> {
 
 impl<'l> Decoder<'l> {
     /// Nothing used yet.
-    pub fn new(limits: &'l Limits) -> Self {
-        Decoder { limits, nodes: Cell::new(0), initializers: Cell::new(0), graph_depth: Cell::new(0) }
+    pub fn new(limits: &'l Limits, clock: Clock) -> Self {
+        Decoder { limits, clock, nodes: Cell::new(0), initializers: Cell::new(0), graph_depth: Cell::new(0) }
     }
 
     /// A name: UTF-8 of bounded length.
@@ -55,6 +56,7 @@ impl<'l> Decoder<'l> {
 
     fn count(&self, counter: &Cell<u64>, limit: &'static str, allowed: u64, what: &str) -> Result<(), ImportError> {
         counter.set(counter.get() + 1);
+        self.clock.check()?;
         exceed(limit, allowed, counter.get(), what)
     }
 }
