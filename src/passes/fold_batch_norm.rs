@@ -14,7 +14,6 @@ pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
     let mut changes = 0;
     for rule in [behind, before, alone] {
         changes += sweep_all(graph, &mut |sweep, index| rule(sweep, index).map_or(Step::Keep, Step::Replace));
-        super::eliminate_dead_code::eliminate(graph);
     }
     Ok(changes)
 }

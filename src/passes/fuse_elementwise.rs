@@ -22,7 +22,6 @@ pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
             None => Step::Keep,
         });
         changes += fused;
-        super::eliminate_dead_code::eliminate(graph);
         if fused == 0 {
             return Ok(changes);
         }

@@ -17,6 +17,11 @@ use kernels::{Attribute, Tensor};
 /// residual input 3 of each.
 static HOSTS: &[(&str, usize)] = &[("gemm", 1), ("conv2d", 3), ("depthwise", 3), ("conv_transpose2d", 3)];
 
+/// Whether a node has an epilogue.
+pub(super) fn is_host(node: &Node) -> bool {
+    HOSTS.iter().any(|(op, _)| *op == node.op)
+}
+
 pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
     let mut changes = 0;
     loop {
@@ -25,7 +30,6 @@ pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
             None => Step::Keep,
         });
         changes += fused;
-        super::eliminate_dead_code::eliminate(graph);
         if fused == 0 {
             return Ok(changes);
         }

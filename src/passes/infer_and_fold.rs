@@ -12,6 +12,7 @@ use super::eliminate_common_subexpressions::RANDOM;
 use super::{Options, PassError, Unfolded};
 use crate::graph::infer::{self, infer, infer_node};
 use crate::graph::{Dim, Graph, Node, Type, Value, ValueId};
+use bytes::Bytes;
 use kernels::reference::{self, Call, EvaluateError};
 use kernels::{Datum, Tensor};
 use std::collections::{HashMap, VecDeque};
@@ -132,11 +133,11 @@ impl Fold<'_> {
         if let Some(tensor) = from_type(graph, node) {
             return Ok(set_constants(graph, node, vec![Datum::Tensor(tensor)]));
         }
-        let datum = |id: &Option<ValueId>| match id {
+        let datum = |(place, id): (usize, &Option<ValueId>)| match id {
             None => Some(None),
-            Some(id) => graph.value(*id).constant.clone().map(|tensor| Some(Datum::Tensor(tensor))),
+            Some(id) => known_data(graph.value(*id), node, place).map(|tensor| Some(Datum::Tensor(tensor))),
         };
-        let Some(inputs) = node.inputs.iter().map(datum).collect::<Option<Vec<_>>>() else { return Ok(false) };
+        let Some(inputs) = node.inputs.iter().enumerate().map(datum).collect::<Option<Vec<_>>>() else { return Ok(false) };
         let inputs: Vec<Option<&Datum>> = inputs.iter().map(Option::as_ref).collect();
         let budget = &self.options.budget;
         let call = Call { op: &node.op, attributes: &node.attributes, inputs: &inputs, outputs: node.outputs.len(), budget };
@@ -151,6 +152,15 @@ impl Fold<'_> {
             Err(source) if certain => Err(PassError::Evaluate { node: node.name.clone(), op: node.op.clone(), source }),
             Err(_) => Ok(false),
         }
+    }
+}
+
+/// The data that a node reads, if it is known. Of the second input of `CastLike` only the type matters.
+fn known_data(value: &Value, node: &Node, place: usize) -> Option<Tensor> {
+    match &value.constant {
+        Some(tensor) => Some(tensor.clone()),
+        None if node.op == "CastLike" && place == 1 => Tensor::from_bytes(value.dtype()?, vec![0], Bytes::new()),
+        None => None,
     }
 }
 

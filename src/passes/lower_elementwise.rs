@@ -139,11 +139,13 @@ static FUNCTIONS: &[(&str, Function)] = &[
     ("Or", Function::Or),
     ("Xor", Function::Xor),
     ("Not", Function::Not),
-    ("Where", Function::Where),
 ];
 
 fn expression(sweep: &Sweep<'_>, node: &Node, operands: &mut Operands<'_>) -> Option<Expression> {
     let dtype = sweep.value(node.input(0)?).dtype()?;
+    if node.op == "Where" {
+        return choice(sweep, node, operands);
+    }
     if let Some((_, function)) = FUNCTIONS.iter().find(|(op, _)| *op == node.op) {
         return call(*function, operands.all()?);
     }
@@ -193,6 +195,15 @@ fn expression(sweep: &Sweep<'_>, node: &Node, operands: &mut Operands<'_>) -> Op
         }
         _ => None,
     }
+}
+
+/// `where(c,x,y)`. Two numbers have no type of their own: the first is given the result's.
+fn choice(sweep: &Sweep<'_>, node: &Node, operands: &mut Operands<'_>) -> Option<Expression> {
+    let mut all = operands.all()?;
+    if let [_, x @ Expression::Number(_), Expression::Number(_)] = &mut all[..] {
+        *x = Expression::Cast(Box::new(x.clone()), sweep.value(node.output(0)?).dtype()?);
+    }
+    call(Function::Where, all)
 }
 
 fn fold(function: Function, all: Vec<Expression>) -> Option<Expression> {

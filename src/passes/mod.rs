@@ -16,10 +16,14 @@ mod fuse_epilogue;
 mod infer_and_fold;
 mod lower_convolution;
 mod lower_elementwise;
+mod lower_lookup;
 mod lower_matrix_product;
 mod lower_movement;
 mod lower_normalisation;
+mod lower_pooling;
+mod lower_recurrent;
 mod lower_reduction;
+mod lower_resize;
 mod lowering;
 mod pipeline;
 mod product;
@@ -29,9 +33,11 @@ mod recognise_layer_norm;
 mod recognise_silu;
 mod recognise_softmax;
 mod remove_identity;
+mod replace_sequences;
 mod rewrite;
 mod simplify_arithmetic;
 mod simplify_shapes;
+mod sink_reshapes;
 
 pub use pipeline::{PassRun, Pipeline, Report};
 
@@ -54,6 +60,7 @@ pub struct Pass {
 /// The passes in their order.
 pub static PASSES: &[Pass] = &[
     Pass { name: "infer_and_fold", about: "infers types and computes what is already known", run: infer_and_fold::run },
+    Pass { name: "replace_sequences", about: "pieces of a tensor need no sequence", run: replace_sequences::run },
     Pass { name: "remove_identity", about: "removes nodes that change nothing", run: remove_identity::run },
     Pass { name: "simplify_arithmetic", about: "removes arithmetic that changes nothing", run: simplify_arithmetic::run },
     Pass { name: "simplify_shapes", about: "brings moves of data to one form", run: simplify_shapes::run },
@@ -75,7 +82,11 @@ pub static PASSES: &[Pass] = &[
         run: lower_convolution::run,
     },
     Pass { name: "lower_matrix_product", about: "MatMul and Gemm become gemm", run: lower_matrix_product::run },
+    Pass { name: "lower_pooling", about: "pooling becomes pool", run: lower_pooling::run },
+    Pass { name: "lower_recurrent", about: "LSTM and GRU become ours", run: lower_recurrent::run },
+    Pass { name: "lower_resize", about: "Resize becomes resize", run: lower_resize::run },
     Pass { name: "lower_normalisation", about: "softmax and layer norm become ours", run: lower_normalisation::run },
+    Pass { name: "lower_lookup", about: "Gather becomes embedding, gather or a slice", run: lower_lookup::run },
     Pass { name: "lower_reduction", about: "reductions and global pooling become reduce", run: lower_reduction::run },
     Pass { name: "lower_movement", about: "what only moves data becomes transpose and copy", run: lower_movement::run },
     Pass {
@@ -83,6 +94,7 @@ pub static PASSES: &[Pass] = &[
         about: "operators on elements become elementwise expressions",
         run: lower_elementwise::run,
     },
+    Pass { name: "sink_reshapes", about: "moves reshapes behind what can go into a product", run: sink_reshapes::run },
     Pass {
         name: "fuse_epilogue",
         about: "puts bias, residual and activation into products and convolutions",

@@ -3,7 +3,7 @@
 //! A sweep walks the nodes of a graph once, bodies first, and asks a rule about each. The rule may replace the node by other nodes
 //! that make the same values from values that are known by then, or say that an output equals another value. The facts a rule
 //! sees ([`Sweep::maker`], [`Sweep::uses`]) are those from the start of the sweep; since every replacement makes the same values they
-//! stay true. What becomes useless in the middle is left for `eliminate_dead_code`.
+//! stay true. What has become useless in the middle is removed when the sweep is over.
 
 use crate::graph::{Graph, Node, Type, Value, ValueId};
 use kernels::{Attribute, Attributes, Tensor};
@@ -25,12 +25,24 @@ pub struct Sweep<'g> {
     uses: Vec<u32>,
 }
 
-/// Applies a rule to every node of the graph and of its bodies; gives the number of nodes changed.
-pub fn sweep<E>(graph: &mut Graph, rule: &mut dyn FnMut(&mut Sweep<'_>, usize) -> Result<Step, E>) -> Result<usize, E> {
+/// Applies a rule to every node of the graph and of its bodies, and removes what is dead then; gives the number of nodes changed.
+pub fn sweep<E>(graph: &mut Graph, rule: &mut Rule<'_, E>) -> Result<usize, E> {
+    let changes = sweep_within(graph, rule)?;
+    // What a pattern has left behind would count as a reader of its inputs.
+    if changes > 0 {
+        super::eliminate_dead_code::eliminate(graph);
+    }
+    Ok(changes)
+}
+
+/// What a sweep asks about each node.
+type Rule<'r, E> = dyn FnMut(&mut Sweep<'_>, usize) -> Result<Step, E> + 'r;
+
+fn sweep_within<E>(graph: &mut Graph, rule: &mut Rule<'_, E>) -> Result<usize, E> {
     let mut changes = 0;
     for node in &mut graph.nodes {
         for (_, body) in &mut node.bodies {
-            changes += sweep(body, rule)?;
+            changes += sweep_within(body, rule)?;
         }
     }
     let (makers, uses) = (graph.producers(), graph.uses());
@@ -162,6 +174,11 @@ impl Sweep<'_> {
     /// The number in a constant of one float element.
     pub fn scalar(&self, id: ValueId) -> Option<f64> {
         self.uniform(id).filter(|_| self.constant(id).is_some_and(|tensor| tensor.len() == 1))
+    }
+
+    /// Says more precisely what type a value has.
+    pub fn set_type(&mut self, id: ValueId, ty: Type) {
+        self.graph.value_mut(id).ty = ty;
     }
 
     /// Adds a value of that type, named after another.

@@ -37,15 +37,19 @@ static BROADCASTING: &[&str] = &[
 ];
 
 pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
+    Ok(simplify(graph))
+}
+
+/// The pass, for others that leave reshapes of reshapes.
+pub(super) fn simplify(graph: &mut Graph) -> usize {
     let mut changes = 0;
     loop {
         let changed =
             sweep_all(graph, &mut |sweep, index| step(sweep, index).map_or(Step::Keep, |node| Step::Replace(vec![node])));
         changes += changed;
         if changed == 0 {
-            return Ok(changes);
+            return changes;
         }
-        super::eliminate_dead_code::eliminate(graph);
     }
 }
 
