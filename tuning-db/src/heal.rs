@@ -9,11 +9,11 @@ use crate::journal::segment::{self, FORMAT, Frame, FrameRef, HEADER_BYTES, SEGME
 use crate::quarantine;
 use std::path::{Path, PathBuf};
 
-/// A segment's bytes from its frames, each with the counter it had.
+/// A segment's bytes from its frames, each with the flags it had.
 pub(crate) fn segment_bytes(header: &SegmentHeader, frames: &[(Frame, u8)]) -> Vec<u8> {
     let mut bytes = header.encode().to_vec();
-    for (frame, counter) in frames {
-        segment::encode_frame(header, frame, *counter, &mut bytes);
+    for (frame, flags) in frames {
+        segment::encode_frame(header, frame, *flags, &mut bytes);
     }
     bytes
 }
@@ -21,7 +21,7 @@ pub(crate) fn segment_bytes(header: &SegmentHeader, frames: &[(Frame, u8)]) -> V
 /// The frame a reference points to.
 pub(crate) fn owned(frame: &FrameRef, bytes: &[u8]) -> (Frame, u8) {
     let payload = bytes[frame.payload.clone()].to_vec();
-    (Frame { kind: frame.kind, schema: frame.schema, seq: frame.seq, payload }, frame.observations)
+    (Frame { kind: frame.kind, schema: frame.schema, seq: frame.seq, payload }, frame.flags)
 }
 
 /// Heals the journal up to `end`, the last number that is known to have been written. Returns the quarantine, if one was made.

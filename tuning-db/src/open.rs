@@ -109,8 +109,8 @@ impl OpenReport {
             Some((why, observations)) => {
                 Some(format!("index damaged ({why}): rebuilt {observations} observations, {} lost{quarantine}", self.lost))
             }
-            None if self.salvaged + self.lost > 0 => {
-                Some(format!("journal damaged: {} observations restored, {} lost{quarantine}", self.salvaged, self.lost))
+            None if self.salvaged + self.lost > 0 || self.quarantine.is_some() => {
+                Some(format!("damaged: {} observations restored from a copy, {} lost{quarantine}", self.salvaged, self.lost))
             }
             None => None,
         }

@@ -91,11 +91,11 @@ pub fn probe_main(dir: &Path) -> i32 {
     let looked = crate::index_sled::guarded(Duration::from_secs(3600), move || look(&SledIndex::open(&dir)?));
     match looked {
         Ok((keys, watermark)) => {
-            println!("tunewright-probe: ok {keys} {watermark}");
+            println!("\ntunewright-probe: ok {keys} {watermark}");
             0
         }
         Err(error) => {
-            println!("tunewright-probe: damaged {}", error.to_string().replace(['\n', '\r'], " "));
+            println!("\ntunewright-probe: damaged {}", error.to_string().replace(['\n', '\r'], " "));
             1
         }
     }

@@ -1,6 +1,6 @@
 //! Writing: frames reach the disk before anyone is told so.
 
-use super::segment::{self, FORMAT, Frame, HEADER_BYTES, SEGMENT_BYTES, SegmentHeader};
+use super::segment::{self, COUNTER, FORMAT, Frame, HEADER_BYTES, SEGMENT_BYTES, STARTS_COMMIT, SegmentHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{At, StoreError};
 use crate::record::frame_kind;
@@ -112,9 +112,10 @@ impl Appender {
         let open = self.open.as_mut().expect("made above");
         let mut buffer = Vec::with_capacity(bytes);
         let mut counter = self.counter;
-        for frame in frames {
+        for (n, frame) in frames.iter().enumerate() {
             counter = counter.wrapping_add(u8::from(frame.kind == frame_kind::OBSERVATION));
-            segment::encode_frame(&open.header, frame, counter, &mut buffer);
+            let start = if n == 0 { STARTS_COMMIT } else { 0 };
+            segment::encode_frame(&open.header, frame, counter & COUNTER | start, &mut buffer);
         }
         let end = open.offset + buffer.len() as u64;
         if end > open.grown && !self.full {

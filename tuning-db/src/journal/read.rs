@@ -1,6 +1,6 @@
 //! Reading: segments put together in order, every frame once, and what is missing by number.
 
-use super::segment::{self, FORMAT, FrameRef, HEADER_BYTES, SEGMENT_BYTES_MAX, SegmentHeader};
+use super::segment::{self, COUNTER, FORMAT, FrameRef, HEADER_BYTES, SEGMENT_BYTES_MAX, SegmentHeader};
 use crate::disk::{Disk, read_file};
 use crate::error::{At, StoreError};
 use crate::record::frame_kind;
@@ -178,7 +178,10 @@ impl Reading {
             return Ok(());
         };
         let start = if segment.header.is_some() { HEADER_BYTES } else { 0 };
-        let scan = segment::scan(&bytes, &segment.writer, segment.number, start);
+        let mut scan = segment::scan(&bytes, &segment.writer, segment.number, start);
+        if is_last {
+            scan = scan.without_torn_commit(&bytes, start);
+        }
         let mut hurt = segment.header.is_none() || !scan.holes.is_empty();
         let compacted = segment.header.and_then(|header| header.compacted);
         let mut counted = 0;
@@ -191,7 +194,7 @@ impl Reading {
             self.missing_until(if compacted.is_some() { segment.first_seq.min(frame.seq) } else { frame.seq }, frame);
             self.expect = frame.seq + 1;
             self.report.last_seq = frame.seq;
-            self.report.counter = frame.observations;
+            self.report.counter = frame.flags & COUNTER;
             self.report.frames += 1;
             counted += 1;
             if frame.seq > self.above {
@@ -225,9 +228,9 @@ impl Reading {
         }
         let frames = seq - self.expect;
         let is_observation = u8::from(next.kind == frame_kind::OBSERVATION);
-        let among = u64::from(next.observations.wrapping_sub(self.report.counter).wrapping_sub(is_observation));
-        // The counters agree modulo 256: the largest such number that fits, since nearly all frames are observations.
-        let observations = if among > frames { frames } else { among + (frames - among) / 256 * 256 };
+        let among = u64::from(next.flags.wrapping_sub(self.report.counter).wrapping_sub(is_observation) & COUNTER);
+        // The counters agree modulo 128: the largest such number that fits, since nearly all frames are observations.
+        let observations = if among > frames { frames } else { among + (frames - among) / 128 * 128 };
         self.report.gaps.push(Gap { first: self.expect, last: seq - 1, frames, observations });
     }
 }

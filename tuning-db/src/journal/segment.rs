@@ -3,8 +3,11 @@
 //! Header, 64 bytes: magic `TWJRNL\r\n`, u16 format, u16 flags (bit 0: compacted), 16 bytes writer, u64 segment number, u64 first
 //! seq, u64 last seq (compacted, else 0), u64 frames (compacted, else 0), u32 crc32c. Frame: `len u32 | kind u8 | flags u8 |
 //! schema u16 | seq u64 | payload | crc32c u32`, all under the sum, which starts from writer and segment number: a stale frame of
-//! another segment never verifies. `flags` counts the observations of the journal up to and with this frame, modulo 256: so the
-//! observations among lost frames can be counted. All numbers are little-endian.
+//! another segment never verifies. All numbers are little-endian.
+//!
+//! The low seven bits of `flags` count the observations of the journal up to and with this frame, modulo 128: so the observations
+//! among lost frames can be counted. The high bit marks the first frame of a commit: a valid one behind a hole proves that what was
+//! in the hole had been synced, while a hole in the last commit may be a write that never ended.
 
 use crate::record::frame_kind;
 
@@ -95,7 +98,7 @@ pub struct Frame {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrameRef {
     pub kind: u8,
-    pub observations: u8,
+    pub flags: u8,
     pub schema: u16,
     pub seq: u64,
     /// Where the frame begins and ends, and where its payload lies.
@@ -104,15 +107,20 @@ pub struct FrameRef {
     pub payload: std::ops::Range<usize>,
 }
 
+/// In a frame's flags: it is the first of a commit.
+pub const STARTS_COMMIT: u8 = 0x80;
+/// In a frame's flags: the counter of observations.
+pub const COUNTER: u8 = 0x7f;
+
 fn seed(writer: &[u8; 16], number: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(writer), &number.to_le_bytes())
 }
 
 /// Appends the bytes of a frame.
-pub fn encode_frame(header: &SegmentHeader, frame: &Frame, observations: u8, into: &mut Vec<u8>) {
+pub fn encode_frame(header: &SegmentHeader, frame: &Frame, flags: u8, into: &mut Vec<u8>) {
     let from = into.len();
     into.extend((frame.payload.len() as u32).to_le_bytes());
-    into.extend([frame.kind, observations]);
+    into.extend([frame.kind, flags]);
     into.extend(frame.schema.to_le_bytes());
     into.extend(frame.seq.to_le_bytes());
     into.extend(&frame.payload);
@@ -136,7 +144,7 @@ pub struct Scan {
 fn frame_at(bytes: &[u8], at: usize, seed: u32, above: Option<u64>) -> Option<FrameRef> {
     let head = bytes.get(at..at.checked_add(16)?)?;
     let len = u32::from_le_bytes(head[..4].try_into().expect("4 bytes")) as usize;
-    let (kind, observations) = (head[4], head[5]);
+    let (kind, flags) = (head[4], head[5]);
     let seq = u64::from_le_bytes(head[8..16].try_into().expect("8 bytes"));
     let near = above.is_none_or(|above| seq > above && seq - above < SEQ_AHEAD_MAX);
     if kind == 0 || len > FRAME_BYTES_MAX || !near {
@@ -148,7 +156,7 @@ fn frame_at(bytes: &[u8], at: usize, seed: u32, above: Option<u64>) -> Option<Fr
         return None;
     }
     let schema = u16::from_le_bytes([head[6], head[7]]);
-    Some(FrameRef { kind, observations, schema, seq, from: at, to: sum_at + 4, payload: at + 16..sum_at })
+    Some(FrameRef { kind, flags, schema, seq, from: at, to: sum_at + 4, payload: at + 16..sum_at })
 }
 
 /// All valid frames of a segment's bytes from `start` on. A frame that does not verify is searched past, byte by byte.
@@ -176,6 +184,21 @@ pub fn scan(bytes: &[u8], writer: &[u8; 16], number: u64, start: usize) -> Scan 
     let rest = &bytes[found.end.min(bytes.len())..];
     found.torn = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     found
+}
+
+impl Scan {
+    /// Leaves out what a write that never ended may have left: everything from the first hole behind which no commit begins.
+    ///
+    /// Right only for the last segment of a journal: in another, what is missing shows by its number.
+    pub fn without_torn_commit(mut self, bytes: &[u8], start: usize) -> Self {
+        let last_start = self.frames.iter().rfind(|frame| frame.flags & STARTS_COMMIT != 0).map_or(start, |frame| frame.from);
+        let Some(hole) = self.holes.iter().position(|hole| hole.start >= last_start) else { return self };
+        self.end = self.holes[hole].start;
+        self.holes.truncate(hole);
+        self.frames.retain(|frame| frame.to <= self.end);
+        self.torn = bytes[self.end.min(bytes.len())..].iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        self
+    }
 }
 
 /// The writer of a segment whose header is lost: its first observation names it, and then the sums agree.
