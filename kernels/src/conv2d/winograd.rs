@@ -203,6 +203,7 @@ impl<const T: usize, const F: usize> Routine for OutputTile<'_, T, F> {
     fn run<S: Simd>(self, s: S) {
         let (output, image) = (self.output, self.output.image);
         let (rows, columns) = (F.min(image.h - output.place.y), F.min(image.w - output.place.x));
+        let short = math::is_short(output.activation);
         let zero_stays = output.activation.apply(0.0) == 0.0;
         let first = image.pixel(output.place.y as isize, output.place.x as isize);
         for block in 0..image.blocks {
@@ -244,12 +245,26 @@ impl<const T: usize, const F: usize> Routine for OutputTile<'_, T, F> {
                             // SAFETY: the residual lies as y, and the pixel is inside.
                             sum = s.add(sum, unsafe { s.load(residual.as_ptr().add(at)) });
                         }
-                        let mut result = math::activate(s, output.activation, sum);
-                        if !zero_stays {
+                        let mut result = math::activate_short(s, output.activation, sum);
+                        if short && !zero_stays {
                             result = s.first(result, exist.saturating_sub(lane));
                         }
                         // SAFETY: the pixel is inside y, and this thread's own.
                         unsafe { s.store(self.y.add(at), result) };
+                    }
+                }
+            }
+            if !short {
+                for y in 0..rows {
+                    // SAFETY: this line of the tile was just written.
+                    unsafe {
+                        let line = self.y.add(start + y * image.row());
+                        math::activate_in_place(s, output.activation, line, columns * BLOCK);
+                        if !zero_stays {
+                            for at in (0..columns * BLOCK).filter(|at| at % BLOCK >= exist) {
+                                *line.add(at) = 0.0;
+                            }
+                        }
                     }
                 }
             }

@@ -33,7 +33,10 @@ pub static BLOCKED: Variant = Variant {
             holds: |_, c, l| l.units > 1 || c.name("partition") == Some("one"),
         },
     ],
-    default: |task, limits| default(task, limits, "rows"),
+    default: |task, limits| {
+        let planes = shape(task).map_or(0, |s| s.n * s.c.div_ceil(BLOCK));
+        default(task, limits, if planes >= 2 * limits.units as usize { "planes" } else { "rows" })
+    },
     build: |request| Ok(Box::new(HostBlocked::new(request)?)),
 };
 

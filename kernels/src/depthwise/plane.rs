@@ -140,30 +140,12 @@ impl<const R: usize, const V: usize, const X: usize> Routine for Tile<'_, R, V, 
                     }
                 }
             }
-            match plane.activation {
-                Activation::None => {}
-                Activation::Relu => {
-                    for r in 0..R {
-                        for v in 0..V {
-                            acc[r][v] = s.max(s.zero(), acc[r][v]);
-                        }
+            if plane.activation != Activation::None {
+                for r in 0..R {
+                    for v in 0..V {
+                        acc[r][v] = math::activate_short(s, plane.activation, acc[r][v]);
                     }
                 }
-                Activation::Clip { lo, hi } => {
-                    for r in 0..R {
-                        for v in 0..V {
-                            acc[r][v] = s.min(s.splat(hi), s.max(s.splat(lo), acc[r][v]));
-                        }
-                    }
-                }
-                Activation::HardSwish => {
-                    for r in 0..R {
-                        for v in 0..V {
-                            acc[r][v] = math::activate(s, Activation::HardSwish, acc[r][v]);
-                        }
-                    }
-                }
-                _ => {}
             }
             for r in 0..R {
                 for v in 0..V {
@@ -173,16 +155,6 @@ impl<const R: usize, const V: usize, const X: usize> Routine for Tile<'_, R, V, 
             end(s, plane, at, y, R);
         }
     }
-}
-
-/// Applies an activation that is too long for the registers of a tile to `count` values just written.
-///
-/// # Safety
-/// They are readable and writable.
-#[inline(never)]
-unsafe fn activate_in_place<S: Simd>(s: S, activation: Activation, at: *mut f32, count: usize) {
-    // SAFETY: by this function's contract.
-    s.run(math::Activate { activation, values: unsafe { std::slice::from_raw_parts_mut(at, count) } });
 }
 
 /// One tile of `R` pixels whose kernel is `KW` wide and whose input pixels are `X` f32 apart: neighbours share what they read, so that
@@ -227,23 +199,10 @@ impl<const R: usize, const KW: usize, const X: usize> Routine for Slide<'_, R, K
                         acc[r] = s.add(acc[r], s.load(residual.add(r * BLOCK)));
                     }
                 }
-                match plane.activation {
-                    Activation::Relu => {
-                        for r in 0..R {
-                            acc[r] = s.max(s.zero(), acc[r]);
-                        }
+                if plane.activation != Activation::None {
+                    for r in 0..R {
+                        acc[r] = math::activate_short(s, plane.activation, acc[r]);
                     }
-                    Activation::Clip { lo, hi } => {
-                        for r in 0..R {
-                            acc[r] = s.min(s.splat(hi), s.max(s.splat(lo), acc[r]));
-                        }
-                    }
-                    Activation::HardSwish => {
-                        for r in 0..R {
-                            acc[r] = math::activate(s, Activation::HardSwish, acc[r]);
-                        }
-                    }
-                    _ => {}
                 }
                 for r in 0..R {
                     s.store(y.add(r * BLOCK + lane), acc[r]);
@@ -264,7 +223,7 @@ unsafe fn end<S: Simd>(s: S, plane: &Plane, at: &PlaneAt, y: *mut f32, pixels: u
     let short = matches!(plane.activation, Activation::None | Activation::Relu | Activation::Clip { .. } | Activation::HardSwish);
     if !short {
         // SAFETY: by this function's contract.
-        unsafe { activate_in_place(s, plane.activation, y, pixels * BLOCK) };
+        unsafe { math::activate_in_place(s, plane.activation, y, pixels * BLOCK) };
     }
     if at.channels < BLOCK && plane.activation.apply(0.0) != 0.0 {
         for pixel in 0..pixels {

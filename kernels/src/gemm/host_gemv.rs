@@ -281,8 +281,12 @@ fn end<S: Simd>(s: S, line: &Line<'_>, column: usize, sums: &[f32]) {
             if let Some(residual) = line.residual {
                 x = s.add(x, s.load_first(residual.as_ptr().add(at), count));
             }
-            s.store_first(line.c.add(at), math::activate(s, activation, x), count);
+            s.store_first(line.c.add(at), x, count);
         }
         j += S::LANES;
+    }
+    if activation != Activation::None {
+        // SAFETY: these columns were just written.
+        unsafe { math::activate_in_place(s, activation, line.c.add(column), sums.len()) };
     }
 }

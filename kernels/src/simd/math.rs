@@ -143,18 +143,49 @@ impl Routine for Activate<'_> {
     }
 }
 
+/// Applies an activation to `count` values just written. One copy for each set: for the ends of tiles, whose code is many times over.
+///
+/// # Safety
+/// They are readable and writable.
+#[inline(never)]
+pub unsafe fn activate_in_place<S: Simd>(s: S, activation: Activation, at: *mut f32, count: usize) {
+    // SAFETY: by this function's contract.
+    s.run(Activate { activation, values: unsafe { std::slice::from_raw_parts_mut(at, count) } });
+}
+
+/// Whether an activation is a few instructions, so that a tile does it in its registers.
+#[inline(always)]
+pub fn is_short(activation: Activation) -> bool {
+    matches!(activation, Activation::None | Activation::Relu | Activation::Clip { .. } | Activation::HardSwish)
+}
+
+/// A [short](is_short) activation of a vector; others are left out.
+#[inline(always)]
+pub fn activate_short<S: Simd>(s: S, activation: Activation, x: S::V) -> S::V {
+    match activation {
+        Activation::Relu => s.max(s.zero(), x),
+        Activation::Clip { lo, hi } => s.min(s.splat(hi), s.max(s.splat(lo), x)),
+        Activation::HardSwish => activate(s, Activation::HardSwish, x),
+        _ => x,
+    }
+}
+
 /// Applies one activation to a slice, four vectors at a time.
 macro_rules! each_vector {
     ($s:ident, $values:expr, $activation:expr) => {{
         let (s, values): (S, &mut [f32]) = ($s, $values);
-        let four = Many::<S, 4>(s);
-        let mut wide = values.chunks_exact_mut(4 * S::LANES);
-        for chunk in &mut wide {
-            let at = chunk.as_mut_ptr();
-            // SAFETY: the chunk has exactly four vectors.
-            unsafe { four.store(at, activate(four, $activation, four.load(at))) };
+        let mut rest = values;
+        // Plain Rust has no registers for it, and takes the compiler minutes.
+        if S::LANES > 4 {
+            let four = Many::<S, 4>(s);
+            let mut wide = rest.chunks_exact_mut(4 * S::LANES);
+            for chunk in &mut wide {
+                let at = chunk.as_mut_ptr();
+                // SAFETY: the chunk has exactly four vectors.
+                unsafe { four.store(at, activate(four, $activation, four.load(at))) };
+            }
+            rest = wide.into_remainder();
         }
-        let rest = wide.into_remainder();
         let mut from = 0;
         while from < rest.len() {
             let count = rest.len() - from;

@@ -15,7 +15,10 @@ pub mod flush;
 pub mod lanewise;
 mod many;
 pub mod math;
+#[cfg(any(not(target_arch = "x86_64"), test))]
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod sse2;
 pub mod tile;
 pub mod transpose;
 
@@ -25,7 +28,10 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use flush::FlushDenormals;
 pub use many::Many;
+#[cfg(not(target_arch = "x86_64"))]
 pub use scalar::Portable;
+#[cfg(target_arch = "x86_64")]
+pub use sse2::Portable;
 
 use crate::Isa;
 

@@ -291,22 +291,11 @@ unsafe fn finish<S: Simd, const R: usize, const N: usize, const V: usize>(
                     each!(r n v => acc[r][n][v] = s.min(hi, s.max(lo, acc[r][n][v])));
                 }
                 Activation::HardSwish => each!(r n v => acc[r][n][v] = math::activate(s, Activation::HardSwish, acc[r][n][v])),
-                other => activate_tile::<S>(s, other, acc.as_mut_ptr().cast(), R * N * V),
+                other => math::activate_in_place(s, other, acc.as_mut_ptr().cast(), R * N * V * S::LANES),
             }
         }
         each!(r n v => s.store(c[r].add(n * job.c_block + v * S::LANES), acc[r][n][v]));
     }
-}
-
-/// Applies an activation that is too long to repeat in every tile to `count` vectors.
-///
-/// # Safety
-/// They are readable and writable.
-#[inline(never)]
-unsafe fn activate_tile<S: Simd>(s: S, activation: Activation, at: *mut S::V, count: usize) {
-    // SAFETY: by this function's contract, and a vector is `LANES` f32.
-    let values = unsafe { std::slice::from_raw_parts_mut(at.cast::<f32>(), count * S::LANES) };
-    s.run(math::Activate { activation, values });
 }
 
 /// The end of a tile whose last block is not full: through memory, vector by vector.
@@ -379,7 +368,11 @@ impl Routine for FinishRow<'_> {
                         if !finish.residual.is_null() {
                             x = s.add(x, s.load_first(finish.residual.wrapping_add(at + place), here));
                         }
-                        x = math::activate(s, finish.activation, x);
+                        if math::is_short(finish.activation) {
+                            x = math::activate_short(s, finish.activation, x);
+                        } else {
+                            math::activate_in_place(s, finish.activation, (&raw mut x).cast(), S::LANES);
+                        }
                     }
                     if job.pads {
                         s.store(c, s.first(x, here));
