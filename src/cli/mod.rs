@@ -9,10 +9,12 @@ mod screen;
 mod settings;
 mod table;
 
+mod bench;
 mod completions;
 mod db;
 mod devices;
 mod doctor;
+mod explain;
 mod inspect;
 mod model;
 mod run;
@@ -86,6 +88,10 @@ pub enum Command {
     Tune(tune::Arguments),
     /// One inference from an artifact, or untuned from a model
     Run(run::Arguments),
+    /// Requests against an artifact: latencies, throughput, assertions
+    Bench(bench::Arguments),
+    /// Which placement a request would get, and why each rival loses
+    Explain(explain::Arguments),
     /// Ask, compare, check and move the tuning database
     Db(db::Arguments),
     /// Print a script that completes commands in your shell
@@ -116,6 +122,8 @@ fn dispatch(parsed: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
         Command::Inspect(arguments) => inspect::run(arguments, screen),
         Command::Tune(arguments) => tune::run(arguments, &parsed.global, screen),
         Command::Run(arguments) => run::run(arguments, screen),
+        Command::Bench(arguments) => bench::run(arguments, screen),
+        Command::Explain(arguments) => explain::run(arguments, screen),
         Command::Db(arguments) => db::run(arguments, &parsed.global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }

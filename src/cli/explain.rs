@@ -1,0 +1,170 @@
+//! `tunewright explain`: which placement a request would get and why each rival lost, the ladder over shares, and per task the config.
+
+use super::failure::escape;
+use super::quantity::{self, show_time};
+use super::table::{Align, lay_out};
+use super::{Exit, Failure, Screen, model, screen::Paint};
+use crate::artifact::{Artifact, Entry};
+use crate::runtime::{Decision, Runtime, RuntimeError};
+use schema::{Batch, Outcome, Picos, Subject};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tunewright explain resnet50.tune --deadline 15ms\n  tunewright explain resnet50.tune --task conv2d"
+)]
+pub struct Arguments {
+    /// An artifact
+    file: PathBuf,
+    /// The device
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+    /// When the answer is wanted
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    deadline: Option<Duration>,
+    /// Rows of the request [default: the smallest batch tuned]
+    #[arg(long, value_name = "N", value_parser = quantity::batch)]
+    batch: Option<Batch>,
+    /// Show the tasks whose text contains this, with config and evidence
+    #[arg(long, value_name = "TEXT")]
+    task: Option<String>,
+}
+
+pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
+    let path = &arguments.file;
+    let artifact = model::open_artifact(path)?;
+    let runtime = open(path, &arguments.device)?;
+    let name = artifact.provenance().model_name.clone();
+    let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
+    let batch = arguments.batch.unwrap_or(smallest);
+    let decision = runtime.place(&name, batch, arguments.deadline, None).map_err(|error| from_runtime(path, &error))?;
+    let tasks: Vec<(&Entry, String, String)> = match &arguments.task {
+        None => Vec::new(),
+        Some(text) => artifact
+            .entries()
+            .iter()
+            .flat_map(|entry| entry.configs.iter().map(move |(task, config)| (entry, task.to_string(), config.to_string())))
+            .filter(|(_, task, _)| task.contains(text.as_str()))
+            .collect(),
+    };
+    screen.result(
+        || object(arguments, &artifact, &decision, &tasks),
+        |screen| {
+            let mut lines = head(arguments, &decision, screen);
+            lines.extend(ladder(&artifact));
+            for (entry, task, config) in &tasks {
+                lines.push(format!("  {} share {}, batch {}: {}", entry.device.name, entry.share, entry.batch, escape(task)));
+                lines.push(format!("      {}", escape(config)));
+            }
+            lines
+        },
+    );
+    Ok(if tasks.is_empty() && arguments.task.is_some() { Exit::No } else { Exit::Done })
+}
+
+/// Opens the runtime over one artifact.
+pub fn open(path: &Path, device: &str) -> Result<Runtime, Failure> {
+    super::devices::open(device)?;
+    Runtime::builder().artifact(path).device(device).open().map_err(|error| from_runtime(path, &error))
+}
+
+/// Why the runtime refuses.
+pub fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
+    match error {
+        RuntimeError::Artifact(error) => model::from_artifact(path, error),
+        RuntimeError::Share(error) => super::devices::from_grant(error),
+        RuntimeError::Plan { source, .. } => super::run::from_plan(path, source),
+        RuntimeError::NoGraph { .. } => {
+            let text = error.to_string();
+            let (why, remedy) =
+                text.split_once("; tune").map_or((text.as_str(), String::new()), |(why, rest)| (why, format!("tune{rest}")));
+            Failure::new("artifact.untuned", path.display(), why).remedy(remedy)
+        }
+        RuntimeError::Device(_) => Failure::new("device.unknown", path.display(), error),
+        RuntimeError::Threads(_) => Failure::new("machine.threads", "cannot start threads", error),
+        RuntimeError::UnknownModel { .. } | RuntimeError::TwoOfAName { .. } | RuntimeError::Run { .. } => {
+            Failure::new("input.shape_mismatch", path.display(), error)
+        }
+    }
+}
+
+fn predicted(time: Option<Picos>) -> String {
+    time.map_or_else(|| "no record".to_owned(), show_time)
+}
+
+/// The choice and its rivals.
+fn head(arguments: &Arguments, decision: &Decision, screen: &Screen) -> Vec<String> {
+    let deadline = arguments
+        .deadline
+        .map_or_else(String::new, |deadline| format!(", deadline {}", show_time(Picos::from_secs_f64(deadline.as_secs_f64()))));
+    let mut lines = vec![format!("{}, batch {}{deadline}, devices idle", escape(&decision.model), decision.batch)];
+    let verdict = match decision.keeps_deadline {
+        Some(true) => "meets the deadline; nothing is faster",
+        Some(false) => "misses the deadline; nothing meets it",
+        None => "the fastest",
+    };
+    let mut rows = vec![vec![
+        "  chosen".to_owned(),
+        screen.paint(Paint::Bold, &format!("{} share {}", decision.device, decision.share)),
+        predicted(decision.predicted),
+        format!("{verdict} ({})", decision.rung),
+    ]];
+    for (i, rival) in decision.rivals.iter().enumerate() {
+        let head = if i == 0 { "  rivals" } else { "" };
+        rows.push(vec![
+            head.to_owned(),
+            format!("{} share {}", rival.device, rival.share),
+            predicted(rival.predicted),
+            rival.why.clone(),
+        ]);
+    }
+    lines.extend(lay_out(&rows, &[Align::Left, Align::Left, Align::Right, Align::Left]));
+    lines
+}
+
+/// What each batch costs at each share, from the artifact's records.
+fn ladder(artifact: &Artifact) -> Vec<String> {
+    let mut rows = vec![["  ladder", "share", "batch", "default", "tuned", "evidence"].map(str::to_owned).to_vec()];
+    for entry in artifact.entries() {
+        let Some(record) = entry.record.and_then(|record| artifact.records().get(record)) else { continue };
+        let (Subject::Model(model), Outcome::Ok { timing, ratio }) = (&record.subject, &record.outcome) else { continue };
+        let interval = ratio.map_or_else(String::new, |r| {
+            format!(", {:.2} to {:.2} times the default's speed", r.lo_ppm as f64 * 1e-6, r.hi_ppm as f64 * 1e-6)
+        });
+        rows.push(vec![
+            format!("  {}", entry.device.name),
+            format!("{} %", entry.share),
+            entry.batch.to_string(),
+            show_time(model.default.median),
+            show_time(timing.median),
+            format!(
+                "{} samples, noise {:?}, {} units by {}{interval}",
+                timing.n, timing.grade, entry.grant.units, entry.grant.mechanism
+            ),
+        ]);
+    }
+    let right = Align::Right;
+    lay_out(&rows, &[Align::Left, right, right, right, right, Align::Left])
+}
+
+fn object(arguments: &Arguments, artifact: &Artifact, decision: &Decision, tasks: &[(&Entry, String, String)]) -> Value {
+    let nanos = |time: Option<Picos>| time.map(|time| time.as_nanos());
+    let rival = |rival: &crate::runtime::Rival| {
+        json!({
+            "device": rival.device.0, "share_pct": rival.share.as_percent(), "batch": rival.batch.rows(), "rung": rival.rung.to_string(),
+            "predicted_ns": nanos(rival.predicted), "why": rival.why,
+        })
+    };
+    json!({
+        "schema": "explain.result", "version": 1, "file": arguments.file.display().to_string(), "model": decision.model,
+        "deadline_ns": arguments.deadline.map(|deadline| u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)),
+        "chosen": {
+            "device": decision.device.0, "share_pct": decision.share.as_percent(), "batch": decision.batch.rows(), "rung": decision.rung.to_string(),
+            "predicted_ns": nanos(decision.predicted), "keeps_deadline": decision.keeps_deadline, "tuned_tasks": decision.tuned,
+        },
+        "rivals": decision.rivals.iter().map(rival).collect::<Vec<_>>(), "entries": artifact.entries().len(),
+        "tasks": tasks.iter().map(|(entry, task, config)| json!({"device": entry.device.name.0, "share_pct": entry.share.as_percent(), "batch": entry.batch.rows(), "task": task, "config": config})).collect::<Vec<_>>(),
+    })
+}
