@@ -134,3 +134,14 @@ fn burn_searches_nothing_behind_our_back() {
     let line = manifest.lines().find(|line| line.starts_with("burn = ")).expect("the workspace pins burn");
     assert!(line.contains("default-features = false") && !line.contains("fusion") && !line.contains("autotune"), "{line}");
 }
+
+#[test]
+fn the_readme_and_ci_name_the_same_test_command() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let blocks: Vec<&str> = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::trim).collect();
+    assert_eq!(blocks.len(), 2, "one command to tune, one to test");
+    assert!(blocks[0].starts_with("cargo run --release -- tune "));
+    assert!(root().join(blocks[0].split(' ').next_back().unwrap()).is_file(), "the model ships");
+    assert!(ci.contains(&format!("exec {}", blocks[1])), "CI runs the README's test command and nothing else");
+}
