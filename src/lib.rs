@@ -13,6 +13,7 @@ pub mod measure;
 pub mod npz;
 pub mod passes;
 pub mod report;
+pub mod runtime;
 pub mod search;
 pub mod space;
 pub mod task;

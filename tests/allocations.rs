@@ -108,3 +108,15 @@ fn a_plan_of_products_allocates_nothing() {
     let plan = Plan::compile(&graph.expect("the graph parses"), &Configs::new(), &LIMITS).expect("the graph compiles");
     assert_eq!(of_steady_runs(plan, 2), 0);
 }
+
+/// The shipped model, and a deep one where the shared models are.
+#[test]
+fn models_allocate_nothing_after_their_first_run() {
+    let mut paths = vec![crate::shipped::mnist_cnn()];
+    paths.extend(crate::shared::models().map(|folder| folder.join("resnet18.onnx")));
+    for path in paths {
+        let plan = crate::correct::plan(&path, 1).expect("the model compiles");
+        assert!(plan.is_static());
+        assert_eq!(of_steady_runs(plan, 2), 0, "{}", path.display());
+    }
+}

@@ -20,6 +20,7 @@ mod onnx_nodes;
 #[allow(dead_code)]
 mod onnx_writer;
 mod passes;
+mod runtime;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

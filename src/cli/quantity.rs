@@ -87,13 +87,7 @@ pub fn show_time(time: Picos) -> String {
         s if s >= 1e-6 => (s * 1e6, "µs"),
         s => (s * 1e9, "ns"),
     };
-    let digits = if scaled >= 100.0 {
-        1
-    } else if scaled >= 10.0 {
-        1
-    } else {
-        2
-    };
+    let digits = if scaled >= 10.0 { 1 } else { 2 };
     format!("{scaled:.digits$} {unit}")
 }
 

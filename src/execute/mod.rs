@@ -25,5 +25,5 @@ mod untuned;
 
 pub use compile::{Configs, PlanError};
 pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
-pub use pool::pool;
+pub use pool::{pool, pool_on};
 pub use program::{MemoryUse, Port, StepFacts};

@@ -103,8 +103,13 @@ impl Plan {
     /// caller is in.
     #[must_use]
     pub fn in_pool(mut self, pool: Arc<ThreadPool>) -> Self {
-        self.pool = Some(pool);
+        self.set_pool(pool);
         self
+    }
+
+    /// As [`in_pool`](Self::in_pool), in place.
+    pub fn set_pool(&mut self, pool: Arc<ThreadPool>) {
+        self.pool = Some(pool);
     }
 
     /// What goes in, in order.

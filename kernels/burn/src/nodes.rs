@@ -171,7 +171,7 @@ fn conv(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
     /// Options over `N` axes, if extents and groups go together.
     fn options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvOptions<N>> {
         let window = Window::<N>::new(attributes)?;
-        let fits = window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0] % window.groups == 0;
+        let fits = window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0].is_multiple_of(window.groups);
         fits.then(|| ConvOptions::new(window.strides, window.pads, window.dilations, window.groups))
     }
     let (x, w) = (operand(operands, 0)?, operand(operands, 1)?);
@@ -196,7 +196,7 @@ fn conv_transpose(attributes: &Attributes, operands: Operands<'_>) -> Option<Fle
             (0..N).all(|i| (x[i + 2] - 1) * window.strides[i] + (w[i + 2] - 1) * window.dilations[i] >= 2 * window.pads[i]);
         let fits = inside
             && w[0] == x[1]
-            && x[1] % window.groups == 0
+            && x[1].is_multiple_of(window.groups)
             && (0..N).all(|i| extra[i] < window.strides[i].max(window.dilations[i]));
         fits.then(|| ConvTransposeOptions::new(window.strides, window.pads, extra, window.dilations, window.groups))
     }

@@ -143,7 +143,7 @@ fn gc_drops_what_nothing_rests_on_and_a_merge_does_not_bring_it_back() {
     assert_eq!((young.dropped, young.observations), (0, 450));
     let planned = gc(GcOptions { dry_run: true, keep: 1, older_s: 0, ..GcOptions::at(now) });
     assert!(planned.dropped > 225 && planned.needs_force);
-    assert_eq!(gc(GcOptions { keep: 1, older_s: 0, ..GcOptions::at(now) }).needs_force, true);
+    assert!(gc(GcOptions { keep: 1, older_s: 0, ..GcOptions::at(now) }).needs_force);
     let done = gc(GcOptions { keep: 1, older_s: 0, force: true, ..GcOptions::at(now) });
     assert_eq!(done.dropped, planned.dropped);
     assert!(done.journal_bytes_after < done.journal_bytes_before);

@@ -1,0 +1,51 @@
+//! Opening and writing an artifact of the shipped model, at batches 1 and 4.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use schema::{Batch, ModelKey};
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use tunewright::artifact::{Artifact, Bound, Contents, Provenance, write};
+use tunewright::graph::infer::bind;
+use tunewright::import;
+use tunewright::passes::{Options, Pipeline};
+
+fn contents() -> Contents {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mnist_cnn.onnx");
+    let bound = |rows: u32| {
+        let batch = Batch::new(rows).expect("rows");
+        let mut graph = import::load(&path, &import::Options::default()).expect("the model imports").graph;
+        bind(&mut graph, Some(batch), &BTreeMap::new()).expect("the batch is open");
+        Pipeline::untimed().run(&mut graph, &Options::default()).expect("the passes run");
+        Bound { batch, dims: vec![], graph }
+    };
+    let provenance = Provenance {
+        tool_version: "0".into(),
+        tool_commit: None,
+        model_name: "mnist_cnn".into(),
+        model: ModelKey::of("mnist_cnn"),
+        opset: Some(9),
+        database: None,
+        seed: 0,
+        budget: String::new(),
+        flags: vec![],
+        stamp_s: None,
+    };
+    Contents { provenance, graphs: vec![bound(1), bound(4)], entries: vec![], records: vec![], notes: vec![] }
+}
+
+fn artifact(c: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("mnist_cnn.tune");
+    let contents = contents();
+    write(&path, &contents).expect("the artifact is written");
+    c.bench_function("artifact/open/mnist_cnn", |b| b.iter(|| Artifact::open(black_box(&path)).expect("it opens")));
+    let open = Artifact::open(&path).expect("it opens");
+    c.bench_function("artifact/graph/mnist_cnn", |b| b.iter(|| open.graph(black_box(0)).expect("it is whole")));
+    c.bench_function("artifact/write_unchanged/mnist_cnn", |b| {
+        b.iter(|| write(&path, black_box(&contents)).expect("it is written"))
+    });
+}
+
+criterion_group!(benches, artifact);
+criterion_main!(benches);

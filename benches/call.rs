@@ -1,0 +1,48 @@
+//! What a runtime call costs beside the kernels: a model that does nothing, through the runtime and as a bare plan.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use kernels::Tensor;
+use schema::{Batch, ModelKey};
+use std::hint::black_box;
+use tunewright::artifact::{Bound, Contents, Provenance, write};
+use tunewright::execute::{Configs, Plan, pool};
+use tunewright::graph::text;
+use tunewright::runtime::{Request, Runtime};
+
+fn call(c: &mut Criterion) {
+    let graph = text::parse("input %x: f32[1,16]\n%y: f32[1,16] = Identity(%x)\noutput %y as \"y\"").expect("the graph parses");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nothing.tune");
+    let provenance = Provenance {
+        tool_version: "0".into(),
+        tool_commit: None,
+        model_name: "nothing".into(),
+        model: ModelKey::of("nothing"),
+        opset: None,
+        database: None,
+        seed: 0,
+        budget: String::new(),
+        flags: vec![],
+        stamp_s: None,
+    };
+    let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph: graph.clone() }];
+    write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).expect("it is written");
+
+    let runtime = Runtime::builder().artifact(&path).open().expect("it opens");
+    let request = Request::new("nothing").input("x", Tensor::new(vec![1, 16], vec![1f32; 16]));
+    c.bench_function("call/runtime/nothing", |b| b.iter(|| runtime.run(black_box(&request)).expect("it runs")));
+
+    let limits = tunewright::device::open("cpu").expect("there is a processor").limits;
+    let plan = Plan::compile(&graph, &Configs::new(), &limits).expect("it compiles");
+    let (x, mut y) = ([1f32; 16], [0f32; 16]);
+    let mut inside = plan.another().expect("an instance");
+    let mut run = |plan: &mut Plan| {
+        plan.run_into(&[bytemuck::cast_slice(black_box(&x))], &mut [bytemuck::cast_slice_mut(&mut y)]).expect("it runs");
+    };
+    c.bench_function("call/plan_without_pool/nothing", |b| b.iter(|| run(&mut inside)));
+    let mut outside = plan.in_pool(pool(limits.units).expect("threads"));
+    c.bench_function("call/plan_entering_pool/nothing", |b| b.iter(|| run(&mut outside)));
+}
+
+criterion_group!(benches, call);
+criterion_main!(benches);

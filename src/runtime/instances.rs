@@ -1,0 +1,71 @@
+//! Plans that are ready: compiled on first use, shared by what follows.
+//!
+//! The first request for a key compiles it while others for the same key wait; later ones take an instance that is not in use, or make
+//! another one, which shares the prepared weights and only has activations of its own.
+
+use crate::artifact::{Artifact, ArtifactError};
+use crate::execute::{Configs, Plan, PlanError, default_plan_bytes};
+use kernels::Limits;
+use schema::Share;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a plan is compiled from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub artifact: usize,
+    pub graph: usize,
+    /// Whose configs; `None`: defaults.
+    pub entry: Option<usize>,
+    pub share: Share,
+}
+
+/// Instances of one key that are not in use. The first compiled stays as the pattern of others.
+#[derive(Default)]
+struct Family {
+    pattern: Option<Plan>,
+    idle: Vec<Plan>,
+}
+
+/// All plans.
+#[derive(Default)]
+pub(super) struct Instances(Mutex<BTreeMap<Key, Arc<Mutex<Family>>>>);
+
+/// Why there is no instance.
+pub(super) enum Failed {
+    Artifact(ArtifactError),
+    Plan(PlanError),
+}
+
+impl Instances {
+    fn family(&self, key: &Key) -> Arc<Mutex<Family>> {
+        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        families.entry(key.clone()).or_default().clone()
+    }
+
+    /// An instance nobody else uses.
+    pub fn take(&self, key: &Key, artifact: &Artifact, limits: &Limits) -> Result<Plan, Failed> {
+        let family = self.family(key);
+        let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = family.idle.pop() {
+            return Ok(plan);
+        }
+        if let Some(pattern) = &family.pattern {
+            return pattern.another().map_err(Failed::Plan);
+        }
+        let configs: Configs = match key.entry {
+            Some(entry) => artifact.entries()[entry].configs.iter().map(|(task, config)| (task.key(), config.clone())).collect(),
+            None => Configs::new(),
+        };
+        let graph = artifact.graph(key.graph).map_err(Failed::Artifact)?;
+        let plan = Plan::compile_owned(graph, &configs, limits, default_plan_bytes()).map_err(Failed::Plan)?;
+        let instance = plan.another().map_err(Failed::Plan)?;
+        family.pattern = Some(plan);
+        Ok(instance)
+    }
+
+    /// Gives an instance back for others.
+    pub fn give_back(&self, key: &Key, plan: Plan) {
+        self.family(key).lock().unwrap_or_else(PoisonError::into_inner).idle.push(plan);
+    }
+}

@@ -1,0 +1,339 @@
+//! The runtime: artifacts in, requests in, answers with the decision behind them out.
+//!
+//! A request names a model and brings inputs. Every entry of the model's artifacts that has these shapes is a candidate; [`place`]
+//! says which one it gets and why each other lost, [`lanes`] gives it cores that nobody else uses, and a plan is compiled once for
+//! each (entry, share) and kept. Any number of threads may call [`Runtime::run`] at once; requests that find no free cores wait.
+//!
+//! Nothing here tunes, and nothing here prints. Predictions come from the records in the artifacts.
+//!
+//! ```
+//! use kernels::Tensor;
+//! use tunewright::runtime::{Request, Runtime};
+//! # use schema::{Batch, Device, Environment, ModelKey, Share};
+//! # use tunewright::artifact::{Bound, Contents, Entry, Provenance, write};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("double.tune");
+//! # let graph = tunewright::graph::text::parse("input %x: f32[1,4]\n%y: f32[1,4] = Add(%x, %x)\noutput %y as \"y\"")?;
+//! # let provenance = Provenance { tool_version: "0".into(), tool_commit: None, model_name: "double".into(),
+//! #     model: ModelKey::of("double"), opset: None, database: None, seed: 0, budget: String::new(), flags: vec![], stamp_s: None };
+//! # let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph }];
+//! # write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] })?;
+//! let runtime = Runtime::builder().artifact(&path).open()?;
+//! let request = Request::new("double").input("x", Tensor::new(vec![1, 4], vec![1f32, 2.0, 3.0, 4.0]));
+//! std::thread::scope(|scope| {
+//!     for _ in 0..2 {
+//!         scope.spawn(|| {
+//!             let answer = runtime.run(&request).expect("the request runs");
+//!             let (name, y) = &answer.outputs[0];
+//!             assert_eq!(name, "y");
+//!             assert_eq!(y.tensor().unwrap().values::<f32>().unwrap()[..], [2.0, 4.0, 6.0, 8.0]);
+//!             println!("{} at {} %: {}", answer.decision.device, answer.decision.share, answer.decision.rung);
+//!         });
+//!     }
+//! });
+//! # Ok(())
+//! # }
+//! ```
+
+mod instances;
+mod lanes;
+mod place;
+
+pub use place::{Decision, Rival, Rung};
+
+use crate::artifact::{Artifact, ArtifactError};
+use crate::device::{self, DeviceError, GrantError, Machine};
+use crate::execute::{PlanError, Port, RunError};
+use instances::{Instances, Key};
+use kernels::{Datum, Tensor};
+use lanes::Lanes;
+use place::{Candidate, Here, Wish};
+use rayon::ThreadPoolBuildError;
+use schema::{Batch, Picos, Share};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Artifacts, opened, on one device.
+pub struct Runtime {
+    machine: Machine,
+    artifacts: Vec<Artifact>,
+    candidates: Vec<Candidate>,
+    lanes: Lanes,
+    instances: Instances,
+    require_tuned: bool,
+}
+
+/// What to open, and how.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    paths: Vec<PathBuf>,
+    device: String,
+    require_tuned: bool,
+}
+
+/// One inference that is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    model: String,
+    inputs: Vec<(String, Tensor)>,
+    deadline: Option<Duration>,
+    share: Option<Share>,
+}
+
+/// What a request gets.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// By name, in the model's order.
+    pub outputs: Vec<(String, Datum)>,
+    pub decision: Decision,
+}
+
+/// Why there is no runtime, or no answer.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Share(#[from] GrantError),
+    #[error("two artifacts hold a model named '{name}': {}, {}", first.display(), second.display())]
+    TwoOfAName { name: String, first: PathBuf, second: PathBuf },
+    #[error("there is no model '{name}'; there are {known}")]
+    UnknownModel { name: String, known: String },
+    #[error("'{model}' has no graph for {wanted}; it has {known}; tune it with that --batch or --dim")]
+    NoGraph { model: String, wanted: String, known: String },
+    #[error("'{model}': {source}")]
+    Plan { model: String, source: PlanError },
+    #[error("'{model}': {source}")]
+    Run { model: String, source: RunError },
+    #[error("no threads: {0}")]
+    Threads(#[from] ThreadPoolBuildError),
+}
+
+impl Request {
+    /// A request without inputs.
+    pub fn new(model: &str) -> Self {
+        Request { model: model.to_owned(), ..Request::default() }
+    }
+
+    /// With an input.
+    #[must_use]
+    pub fn input(mut self, name: &str, tensor: Tensor) -> Self {
+        self.inputs.push((name.to_owned(), tensor));
+        self
+    }
+
+    /// Wanted within this time: placements predicted to keep it go first.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Request { deadline: Some(deadline), ..self }
+    }
+
+    /// On this share of the device, and no other.
+    #[must_use]
+    pub fn share(self, share: Share) -> Self {
+        Request { share: Some(share), ..self }
+    }
+}
+
+impl Builder {
+    /// With an artifact.
+    #[must_use]
+    pub fn artifact(mut self, path: impl AsRef<Path>) -> Self {
+        self.paths.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// On this device: `cpu` (the default), `cpu:avx2`.
+    #[must_use]
+    pub fn device(self, name: &str) -> Self {
+        Builder { device: name.to_owned(), ..self }
+    }
+
+    /// A request for which nothing was tuned on this device is an error, instead of running with defaults.
+    #[must_use]
+    pub fn require_tuned(self, require_tuned: bool) -> Self {
+        Builder { require_tuned, ..self }
+    }
+
+    /// Opens the artifacts and the device.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]: an artifact that cannot be used, a device that is not here, two models of one name.
+    pub fn open(self) -> Result<Runtime, RuntimeError> {
+        let machine = device::open(&self.device)?;
+        let artifacts = self.paths.iter().map(|path| Artifact::open(path)).collect::<Result<Vec<_>, _>>()?;
+        for (i, second) in artifacts.iter().enumerate() {
+            let name = &second.provenance().model_name;
+            if let Some(first) = artifacts[..i].iter().find(|first| first.provenance().model_name == *name) {
+                let (first, second) = (first.path().to_owned(), second.path().to_owned());
+                return Err(RuntimeError::TwoOfAName { name: name.clone(), first, second });
+            }
+        }
+        let candidates = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
+        let lanes = Lanes::new(machine.clone());
+        let instances = Instances::default();
+        Ok(Runtime { machine, artifacts, candidates, lanes, instances, require_tuned: self.require_tuned })
+    }
+}
+
+impl Runtime {
+    /// A builder without artifacts, on the whole processor.
+    pub fn builder() -> Builder {
+        Builder { paths: Vec::new(), device: "cpu".to_owned(), require_tuned: false }
+    }
+
+    /// The names of its models.
+    pub fn models(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.artifacts.iter().map(|artifact| artifact.provenance().model_name.as_str())
+    }
+
+    /// Which placement a request of that batch would get on an idle device, and why each other loses. Runs nothing.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownModel`], [`RuntimeError::NoGraph`], [`RuntimeError::Share`], and with
+    /// [`require_tuned`](Builder::require_tuned) [`ArtifactError::Untuned`].
+    pub fn place(
+        &self,
+        model: &str,
+        batch: Batch,
+        deadline: Option<Duration>,
+        share: Option<Share>,
+    ) -> Result<Decision, RuntimeError> {
+        let artifact = self.artifact(model)?;
+        let fits: Vec<usize> = (self.candidates.iter().enumerate())
+            .filter(|(_, candidate)| candidate.artifact == artifact && candidate.batch == batch)
+            .map(|(i, _)| i)
+            .collect();
+        if fits.is_empty() {
+            return Err(self.no_graph(artifact, format!("batch {batch}")));
+        }
+        let wish = Wish { fits: &fits, deadline, share };
+        let choice = place::choose(&self.candidates, &self.here(), &wish, |share| self.lanes.can_give(share));
+        let choice = choice.ok_or_else(|| self.cannot_give(share))?;
+        self.check_tuned(artifact, &choice.decision)?;
+        Ok(choice.decision)
+    }
+
+    /// Runs a request: waits until a placement is free, runs it there, and tells which it was and why.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub fn run(&self, request: &Request) -> Result<Answer, RuntimeError> {
+        let artifact = self.artifact(&request.model)?;
+        let fits = self.fitting(artifact, &request.inputs)?;
+        let wish = Wish { fits: &fits, deadline: request.deadline, share: request.share };
+        if let Some(share) = request.share {
+            self.machine.grant(share)?;
+        }
+        let (lane, mut choice) = self.lanes.wait(|free| {
+            let choice = place::choose(&self.candidates, &self.here(), &wish, free)?;
+            Some((choice.decision.share, choice))
+        })?;
+        self.check_tuned(artifact, &choice.decision)?;
+        let candidate = &self.candidates[choice.candidate];
+        let key = Key {
+            artifact,
+            graph: candidate.graph,
+            entry: candidate.entry.filter(|_| choice.decision.rung != Rung::Default),
+            share: choice.decision.share,
+        };
+        let model = || request.model.clone();
+        let mut plan = self.instances.take(&key, &self.artifacts[artifact], &lane.grant.limits).map_err(|e| match e {
+            instances::Failed::Artifact(error) => RuntimeError::Artifact(error),
+            instances::Failed::Plan(source) => RuntimeError::Plan { model: model(), source },
+        })?;
+        plan.set_pool(lane.pool.clone());
+        let inputs: Vec<(&str, Tensor)> = request.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+        let start = Instant::now();
+        let outputs = plan.run(&inputs);
+        choice.decision.actual = Some(Picos::from_secs_f64(start.elapsed().as_secs_f64()));
+        choice.decision.replaced = plan.replaced().len();
+        let names: Vec<String> = plan.outputs().map(|port| port.name.clone()).collect();
+        self.instances.give_back(&key, plan);
+        drop(lane);
+        let outputs = outputs.map_err(|source| RuntimeError::Run { model: model(), source })?;
+        Ok(Answer { outputs: names.into_iter().zip(outputs).collect(), decision: choice.decision })
+    }
+
+    /// What a model's graph of that batch wants and gives: inputs, then outputs.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownModel`], [`RuntimeError::NoGraph`].
+    pub fn ports(&self, model: &str, batch: Batch) -> Result<(Vec<Port>, Vec<Port>), RuntimeError> {
+        let artifact = self.artifact(model)?;
+        let mut shapes = self.artifacts[artifact].shapes();
+        let index = shapes.position(|(rows, _)| rows == batch);
+        let index = index.ok_or_else(|| self.no_graph(artifact, format!("batch {batch}")))?;
+        let graph = self.artifacts[artifact].outline(index);
+        let port = |name: &str, id| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
+        let inputs = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
+        Ok((inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect()))
+    }
+
+    fn here(&self) -> Here<'_> {
+        Here { device: self.machine.key(), name: &self.machine.device.name, environment: self.machine.environment.key() }
+    }
+
+    fn artifact(&self, model: &str) -> Result<usize, RuntimeError> {
+        let known = || self.models().collect::<Vec<_>>().join(", ");
+        let found = self.models().position(|name| name == model);
+        found.ok_or_else(|| RuntimeError::UnknownModel { name: model.to_owned(), known: known() })
+    }
+
+    /// The candidates whose graph takes these inputs.
+    fn fitting(&self, artifact: usize, inputs: &[(String, Tensor)]) -> Result<Vec<usize>, RuntimeError> {
+        let takes = |candidate: &Candidate| {
+            let graph = self.artifacts[artifact].outline(candidate.graph);
+            graph.inputs.iter().map(|&id| graph.value(id)).all(|value| {
+                let given = inputs.iter().find(|(name, _)| *name == value.name);
+                let shape = value.ty.shape();
+                // A missing input is the plan's to tell, with its name.
+                given.is_none_or(|(_, tensor)| {
+                    shape.is_none_or(|shape| {
+                        shape.len() == tensor.shape().len()
+                            && shape.iter().zip(tensor.shape()).all(|(dim, &n)| dim.fixed().is_none_or(|fixed| fixed == n))
+                    })
+                })
+            })
+        };
+        let mine = self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.artifact == artifact);
+        let fits: Vec<usize> = mine.filter(|(_, candidate)| takes(candidate)).map(|(i, _)| i).collect();
+        if !fits.is_empty() {
+            return Ok(fits);
+        }
+        let given: Vec<String> = inputs.iter().map(|(name, tensor)| format!("{name} {tensor:?}")).collect();
+        Err(self.no_graph(artifact, given.join(", ")))
+    }
+
+    fn no_graph(&self, artifact: usize, wanted: String) -> RuntimeError {
+        let artifact = &self.artifacts[artifact];
+        let shape = |(batch, dims): (Batch, &[(String, u64)])| {
+            let dims: String = dims.iter().map(|(name, extent)| format!(" {name}={extent}")).collect();
+            format!("batch {batch}{dims}")
+        };
+        let known: Vec<String> = artifact.shapes().map(shape).collect();
+        RuntimeError::NoGraph { model: artifact.provenance().model_name.clone(), wanted, known: known.join(", ") }
+    }
+
+    fn cannot_give(&self, share: Option<Share>) -> RuntimeError {
+        let share = share.unwrap_or(Share::WHOLE);
+        let can = self.machine.shares_pct().iter().map(f64::to_string).collect();
+        RuntimeError::Share(GrantError::Share { device: self.machine.device.name.0.clone(), share, can })
+    }
+
+    /// With `require_tuned`, whether something was tuned on this device for the placement.
+    fn check_tuned(&self, artifact: usize, decision: &Decision) -> Result<(), RuntimeError> {
+        if !self.require_tuned || decision.rung != Rung::Default {
+            return Ok(());
+        }
+        let (device, share) = (decision.device.0.clone(), decision.share);
+        let untuned = ArtifactError::Untuned { device, share, batch: format!(", batch {}", decision.batch) };
+        let path = self.artifacts[artifact].path().to_owned();
+        Err(RuntimeError::Artifact(ArtifactError::At { path, source: Box::new(untuned) }))
+    }
+}

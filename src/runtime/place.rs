@@ -1,0 +1,329 @@
+//! Which entry a request gets. Pure: candidates, what is here and what is free in; a decision with reasons out.
+//!
+//! The ladder, best rung first: tuned on this device for this share; tuned on this device for another share; tuned on this device in
+//! another environment; not tuned on this device at all, so that every task runs with its default. Within a rung those go first that
+//! keep the deadline, then the fastest, then the greatest share; what has no record comes last.
+
+use crate::artifact::Artifact;
+use schema::{Batch, DeviceKey, DeviceName, EnvironmentKey, Outcome, Picos, Share};
+use std::fmt;
+use std::time::Duration;
+
+/// How well a placement is known.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// Tuned on this device, in this environment, for this share.
+    Exact,
+    /// Tuned on this device for another share.
+    OtherShare,
+    /// Tuned on this device under another driver, kernel or revision.
+    Stale,
+    /// Nothing was tuned on this device: defaults.
+    Default,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rung::Exact => "exact",
+            Rung::OtherShare => "tuned for another share",
+            Rung::Stale => "stale",
+            Rung::Default => "defaults",
+        })
+    }
+}
+
+/// A placement, and why it was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    pub model: String,
+    pub device: DeviceName,
+    pub share: Share,
+    pub batch: Batch,
+    pub dims: Vec<(String, u64)>,
+    pub rung: Rung,
+    /// The median of its record; `None` without one.
+    pub predicted: Option<Picos>,
+    /// What the run took, when it has run.
+    pub actual: Option<Picos>,
+    /// Whether the prediction keeps the deadline; `None` without either.
+    pub keeps_deadline: Option<bool>,
+    /// Tasks that run with a chosen config.
+    pub tuned: usize,
+    /// Of these, those whose config is not legal here and was replaced by the default. Known after a run.
+    pub replaced: usize,
+    pub rivals: Vec<Rival>,
+}
+
+/// A placement that lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rival {
+    pub device: DeviceName,
+    pub share: Share,
+    pub batch: Batch,
+    pub rung: Rung,
+    pub predicted: Option<Picos>,
+    /// Why it lost.
+    pub why: String,
+}
+
+/// Something that could run a request: an entry, or a graph with defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Candidate {
+    pub artifact: usize,
+    pub graph: usize,
+    /// `None`: defaults.
+    pub entry: Option<usize>,
+    pub model: String,
+    pub batch: Batch,
+    pub dims: Vec<(String, u64)>,
+    /// Of an entry: where it was tuned.
+    pub device: Option<(DeviceKey, DeviceName, EnvironmentKey)>,
+    pub share: Share,
+    pub predicted: Option<Picos>,
+    pub tuned: usize,
+}
+
+/// The device there is.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Here<'a> {
+    pub device: DeviceKey,
+    pub name: &'a DeviceName,
+    pub environment: EnvironmentKey,
+}
+
+/// What a request wants.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Wish<'a> {
+    /// The candidates that take its inputs.
+    pub fits: &'a [usize],
+    pub deadline: Option<Duration>,
+    pub share: Option<Share>,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Choice {
+    pub candidate: usize,
+    pub decision: Decision,
+}
+
+/// The entries of an artifact, and each of its graphs with defaults.
+pub(super) fn candidates(index: usize, artifact: &Artifact) -> Vec<Candidate> {
+    let model = &artifact.provenance().model_name;
+    let entry = |(i, entry): (usize, &crate::artifact::Entry)| {
+        let record = entry.record.map(|record| &artifact.records()[record].outcome);
+        let predicted = match record {
+            Some(Outcome::Ok { timing, .. }) => Some(timing.median),
+            _ => None,
+        };
+        Candidate {
+            artifact: index,
+            graph: entry.graph,
+            entry: Some(i),
+            model: model.clone(),
+            batch: entry.batch,
+            dims: entry.dims.clone(),
+            device: Some((entry.device.key(), entry.device.name.clone(), entry.environment.key())),
+            share: entry.share,
+            predicted,
+            tuned: entry.configs.len(),
+        }
+    };
+    let defaults = artifact.shapes().enumerate().map(|(graph, (batch, dims))| Candidate {
+        artifact: index,
+        graph,
+        entry: None,
+        model: model.clone(),
+        batch,
+        dims: dims.to_vec(),
+        device: None,
+        share: Share::WHOLE,
+        predicted: None,
+        tuned: 0,
+    });
+    artifact.entries().iter().enumerate().map(entry).chain(defaults).collect()
+}
+
+/// How one candidate stands for a wish.
+struct Standing {
+    candidate: usize,
+    rung: Rung,
+    /// The share it would run at.
+    share: Share,
+    predicted: Option<Picos>,
+    late: bool,
+    free: bool,
+}
+
+/// The best candidate whose share is free; `None` when none is. `free` tells whether a share of the device can be had now.
+pub(super) fn choose(
+    candidates: &[Candidate],
+    here: &Here<'_>,
+    wish: &Wish<'_>,
+    mut free: impl FnMut(Share) -> bool,
+) -> Option<Choice> {
+    let mut standings: Vec<Standing> = wish
+        .fits
+        .iter()
+        .filter_map(|&i| {
+            let candidate = &candidates[i];
+            let rung = rung(candidate, here, wish)?;
+            let share = wish.share.unwrap_or(candidate.share);
+            // A record of another share says nothing about this one.
+            let predicted = candidate.predicted.filter(|_| share == candidate.share);
+            let late = wish.deadline.is_some_and(|deadline| predicted.is_some_and(|p| p.as_secs_f64() > deadline.as_secs_f64()));
+            Some(Standing { candidate: i, rung, share, predicted, late, free: free(share) })
+        })
+        .collect();
+    standings.sort_by_key(|s| {
+        let greatest = std::cmp::Reverse(s.share);
+        (s.rung, s.late, s.predicted.is_none(), s.predicted, greatest, s.candidate)
+    });
+    let chosen = standings.iter().position(|standing| standing.free)?;
+    let winner = standings.remove(chosen);
+    let foreign = |&i: &usize| rung(&candidates[i], here, wish).is_none();
+    let rivals = standings.iter().map(|standing| rival(candidates, here, &winner, standing, wish));
+    let elsewhere = wish.fits.iter().filter(|i| foreign(i)).map(|&i| other_device(&candidates[i]));
+    let candidate = &candidates[winner.candidate];
+    let decision = Decision {
+        model: candidate.model.clone(),
+        device: here.name.clone(),
+        share: winner.share,
+        batch: candidate.batch,
+        dims: candidate.dims.clone(),
+        rung: winner.rung,
+        predicted: winner.predicted,
+        actual: None,
+        keeps_deadline: wish.deadline.and(winner.predicted).map(|_| !winner.late),
+        tuned: candidate.tuned,
+        replaced: 0,
+        rivals: rivals.chain(elsewhere).collect(),
+    };
+    Some(Choice { candidate: winner.candidate, decision })
+}
+
+/// Where a candidate stands on the ladder; `None` for an entry of another device.
+fn rung(candidate: &Candidate, here: &Here<'_>, wish: &Wish<'_>) -> Option<Rung> {
+    let Some((device, _, environment)) = &candidate.device else { return Some(Rung::Default) };
+    if *device != here.device {
+        return None;
+    }
+    Some(match (*environment == here.environment, wish.share.is_none_or(|share| share == candidate.share)) {
+        (true, true) => Rung::Exact,
+        (true, false) => Rung::OtherShare,
+        (false, _) => Rung::Stale,
+    })
+}
+
+fn rival(candidates: &[Candidate], here: &Here<'_>, winner: &Standing, loser: &Standing, wish: &Wish<'_>) -> Rival {
+    let candidate = &candidates[loser.candidate];
+    let time = |p: Picos| format!("{:.3} ms", p.as_millis_f64());
+    let why = match (loser.predicted, winner.predicted, wish.deadline) {
+        _ if !loser.free => "its cores are in use".to_owned(),
+        _ if loser.rung > winner.rung => match loser.rung {
+            Rung::OtherShare => format!("was tuned for {} %", candidate.share),
+            Rung::Stale => "was tuned in another environment".to_owned(),
+            _ => "defaults are only taken where nothing was tuned".to_owned(),
+        },
+        (Some(p), _, Some(deadline)) if loser.late && !winner.late => {
+            let over = Picos::from_secs_f64(p.as_secs_f64() - deadline.as_secs_f64());
+            format!("misses the deadline by {}", time(over))
+        }
+        (None, Some(_), _) => "has no record".to_owned(),
+        (Some(loser), Some(winner), _) if loser > winner => {
+            format!("is slower by {}", time(Picos(loser.0 - winner.0)))
+        }
+        _ => "is no faster".to_owned(),
+    };
+    let (device, rung) = (here.name.clone(), loser.rung);
+    Rival { device, share: loser.share, batch: candidate.batch, rung, predicted: loser.predicted, why }
+}
+
+fn other_device(candidate: &Candidate) -> Rival {
+    let device = candidate.device.as_ref().map_or_else(|| DeviceName(String::new()), |(_, name, _)| name.clone());
+    Rival {
+        device,
+        share: candidate.share,
+        batch: candidate.batch,
+        rung: Rung::Default,
+        predicted: candidate.predicted,
+        why: "was tuned on another device".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: DeviceKey = DeviceKey([1; 16]);
+    const NOW: EnvironmentKey = EnvironmentKey([1; 8]);
+
+    fn candidate(share: f64, ms: Option<f64>) -> Candidate {
+        Candidate {
+            artifact: 0,
+            graph: 0,
+            entry: Some(0),
+            model: "m".into(),
+            batch: Batch::ONE,
+            dims: vec![],
+            device: Some((HERE, DeviceName("cpu".into()), NOW)),
+            share: Share::percent(share).unwrap(),
+            predicted: ms.map(|ms| Picos::from_secs_f64(ms * 1e-3)),
+            tuned: 3,
+        }
+    }
+
+    fn defaults() -> Candidate {
+        Candidate { device: None, entry: None, tuned: 0, ..candidate(100.0, None) }
+    }
+
+    fn decide(candidates: &[Candidate], deadline: Option<f64>, share: Option<f64>, busy: &[f64]) -> Option<Decision> {
+        let fits: Vec<usize> = (0..candidates.len()).collect();
+        let deadline = deadline.map(|ms| Duration::from_secs_f64(ms * 1e-3));
+        let wish = Wish { fits: &fits, deadline, share: share.map(|share| Share::percent(share).unwrap()) };
+        let name = DeviceName("cpu".into());
+        let here = Here { device: HERE, name: &name, environment: NOW };
+        choose(candidates, &here, &wish, |share| !busy.contains(&share.as_percent())).map(|choice| choice.decision)
+    }
+
+    #[test]
+    fn the_fastest_wins_and_each_rival_has_its_reason() {
+        let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9)), candidate(25.0, None), defaults()];
+        let decision = decide(&all, Some(15.0), None, &[]).unwrap();
+        assert_eq!((decision.share.as_percent(), decision.rung, decision.keeps_deadline), (100.0, Rung::Exact, Some(true)));
+        let why: Vec<&str> = decision.rivals.iter().map(|rival| rival.why.as_str()).collect();
+        let defaults = "defaults are only taken where nothing was tuned";
+        assert_eq!(why, ["has no record", "misses the deadline by 7.700 ms", defaults]);
+    }
+
+    #[test]
+    fn what_is_in_use_is_passed_over_and_nothing_free_is_no_choice() {
+        let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9))];
+        let decision = decide(&all, None, None, &[100.0]).unwrap();
+        assert_eq!((decision.share.as_percent(), decision.rivals[0].why.as_str()), (50.0, "its cores are in use"));
+        assert_eq!(decide(&all, None, None, &[50.0, 100.0]), None);
+    }
+
+    #[test]
+    fn the_ladder_goes_down_rung_by_rung() {
+        let stale =
+            Candidate { device: Some((HERE, DeviceName("cpu".into()), EnvironmentKey([9; 8]))), ..candidate(50.0, Some(1.0)) };
+        let foreign =
+            Candidate { device: Some((DeviceKey([7; 16]), DeviceName("cuda:0".into()), NOW)), ..candidate(50.0, Some(0.1)) };
+        let all = [candidate(50.0, Some(20.0)), candidate(100.0, Some(10.0)), stale, foreign, defaults()];
+        let rung = |all: &[Candidate], share| decide(all, None, Some(share), &[]).unwrap().rung;
+        assert_eq!(rung(&all, 50.0), Rung::Exact);
+        assert_eq!(rung(&all[1..], 50.0), Rung::OtherShare);
+        assert_eq!(rung(&all[2..], 50.0), Rung::Stale);
+        let last = decide(&all[3..], None, Some(50.0), &[]).unwrap();
+        assert_eq!((last.rung, last.share.as_percent(), last.predicted), (Rung::Default, 50.0, None));
+        assert_eq!(last.rivals[0].why, "was tuned on another device");
+    }
+
+    #[test]
+    fn a_record_of_another_share_predicts_nothing() {
+        let decision = decide(&[candidate(100.0, Some(10.0))], Some(1.0), Some(50.0), &[]).unwrap();
+        assert_eq!((decision.rung, decision.predicted, decision.keeps_deadline), (Rung::OtherShare, None, None));
+    }
+}
