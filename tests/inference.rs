@@ -39,7 +39,7 @@ fn cases() -> Option<PathBuf> {
 
 /// Compares one inferred output with the real one; `None` when they agree. Open extents agree with all.
 fn contradiction(inferred: &Type, real: &Value) -> Option<String> {
-    let Some(real) = real.as_array() else { return None };
+    let real = real.as_array()?;
     let code = real[0].as_i64().unwrap();
     let shape: Vec<usize> = real[1].as_array().unwrap().iter().map(|extent| extent.as_u64().unwrap() as usize).collect();
     let inferred = match inferred {

@@ -109,7 +109,7 @@ fn the_database_answers_the_second_tuning() {
     options.budget = Budget { time: Some(Duration::from_secs(20)), trials: Some(12) };
     options.batches = vec![Batch::ONE];
     let database = folder.path().join("db");
-    let mut run = || {
+    let run = || {
         let store = Store::open(&database, OpenOptions { snapshot_every: None, serve: false, ..OpenOptions::default() }).unwrap();
         let mut records = StoreRecords::new(&store);
         let outcome = tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
@@ -147,7 +147,7 @@ fn tunes_by_hand() {
             }
         };
         let mut records = InMemory::new();
-        match tune(&[model.clone()], &options, &mut records, &AtomicBool::new(false), &mut tell) {
+        match tune(std::slice::from_ref(&model), &options, &mut records, &AtomicBool::new(false), &mut tell) {
             Ok(outcome) => {
                 let one = tuned(&outcome);
                 eprintln!(

@@ -91,7 +91,9 @@ impl Lanes {
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
         let mut state = self.lanes.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.grant.cores.iter().for_each(|core| drop(state.busy.remove(core)));
+        for core in &self.grant.cores {
+            state.busy.remove(core);
+        }
         self.lanes.given_back.notify_all();
     }
 }

@@ -171,7 +171,8 @@ fn conv(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
     /// Options over `N` axes, if extents and groups go together.
     fn options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvOptions<N>> {
         let window = Window::<N>::new(attributes)?;
-        let fits = window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0].is_multiple_of(window.groups);
+        let fits =
+            window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0].is_multiple_of(window.groups);
         fits.then(|| ConvOptions::new(window.strides, window.pads, window.dilations, window.groups))
     }
     let (x, w) = (operand(operands, 0)?, operand(operands, 1)?);

@@ -120,8 +120,9 @@ impl OnePlane<'_> {
             }
         }
         let mut out = [0.0; BLOCK];
-        for v in 0..vectors {
-            lanes::store(s, &mut out, v * S::LANES, join(acc[0][v], acc[1][v]));
+        let [even, odd] = acc;
+        for (v, (even, odd)) in even.into_iter().zip(odd).enumerate().take(vectors) {
+            lanes::store(s, &mut out, v * S::LANES, join(even, odd));
         }
         out.map(|folded| kind.finish(folded, plane.height * plane.width))
     }

@@ -214,7 +214,7 @@ struct Guarded {
 
 impl Guarded {
     fn of(bytes: &[u8]) -> Self {
-        let len = (bytes.len() + 2 * GUARD_BYTES).next_multiple_of(4) / 4;
+        let len = (bytes.len() + 2 * GUARD_BYTES).div_ceil(4);
         let mut all = Packed::zeroed(len);
         let raw: &mut [u8] = bytemuck::cast_slice_mut(&mut all);
         raw.fill(GUARD);

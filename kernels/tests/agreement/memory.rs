@@ -16,6 +16,8 @@ pub static OPERATORS: &[&str] = &[
     "gather",
     "lstm",
     "gru",
+    "resize",
+    "attention",
 ];
 
 #[test]
