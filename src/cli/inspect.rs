@@ -131,7 +131,7 @@ fn describe(
             format!(
                 "{:.3} GFLOP in {} tasks, {} distinct",
                 flops as f64 * 1e-9,
-                tasks.iter().map(|t| t.count as usize).sum::<usize>(),
+                tasks.iter().map(|t| t.count).sum::<usize>(),
                 tasks.len()
             ),
         ));

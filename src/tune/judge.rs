@@ -132,9 +132,9 @@ impl<'a> Judge<'a> {
     pub fn all(&mut self, start: Duration, events: &mut dyn FnMut(Event)) -> Result<Vec<Verdict>, TuneError> {
         let mut verdicts = vec![Verdict::default(); self.work.entries.len()];
         let mut left = Vec::new();
-        for entry in 0..verdicts.len() {
+        for (entry, place) in verdicts.iter_mut().enumerate() {
             match self.recorded(entry)? {
-                Some(verdict) => verdicts[entry] = verdict,
+                Some(verdict) => *place = verdict,
                 None => left.push(entry),
             }
         }

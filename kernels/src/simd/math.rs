@@ -39,7 +39,7 @@ pub fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let a = s.abs(x);
     let z = s.mul(x, x);
     let mut p = s.splat(-5.704_989e-3);
-    for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = s.mul_add(p, z, s.splat(c));
     }
     let small = s.mul_add(s.mul(p, z), x, x);

@@ -550,13 +550,13 @@ fn space_to_depth(site: &Site<'_, '_>) -> Result<Vec<Type>> {
     let Some(shape) = site.shape_of_rank(0, 4)? else { return Ok(vec![site.out(0, Some(site.open_shape(0, 4)))]) };
     let Some(square) = block.checked_mul(block) else { return site.attribute_error(format!("blocksize is {block}")) };
     let mut out = vec![shape[0].clone(), shape::mul(site, &shape[1], square, 1)?];
-    for axis in 2..4 {
-        out.push(match shape[axis].fixed() {
+    for (axis, dim) in shape.iter().enumerate().skip(2) {
+        out.push(match dim.fixed() {
             Some(extent) if !(extent as u64).is_multiple_of(block as u64) => {
                 return site.shape_error(format!("{extent} elements in blocks of {block}"));
             }
             Some(extent) => Dim::Fixed(extent / block as usize),
-            None => shape::dim(site, Expr::of(&shape[axis]).div_floor(&Expr::number(block)), axis)?,
+            None => shape::dim(site, Expr::of(dim).div_floor(&Expr::number(block)), axis)?,
         });
     }
     Ok(vec![site.out(0, Some(out))])
