@@ -48,5 +48,5 @@ pub fn convolve(s: &Shape, task: &Task, inputs: &[Option<&Tensor>]) -> Result<Ve
             }
         }
     }
-    Ok(vec![Tensor::new(s.output_shape(), y)])
+    Ok(vec![Tensor::new(s.output_shape().to_vec(), y)])
 }

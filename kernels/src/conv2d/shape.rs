@@ -115,8 +115,8 @@ impl Shape {
     }
 
     /// The shape of y.
-    pub fn output_shape(&self) -> Vec<usize> {
-        vec![self.n, self.o, self.oh, self.ow]
+    pub fn output_shape(&self) -> [usize; 4] {
+        [self.n, self.o, self.oh, self.ow]
     }
 
     /// The shape of the weight.
@@ -141,7 +141,7 @@ impl Shape {
 
     /// What goes in and out.
     pub fn signature(&self) -> Signature {
-        let y = OperandSpec::f32("y", self.output_shape()).in_layout(self.output);
+        let y = OperandSpec::f32("y", self.output_shape().to_vec()).in_layout(self.output);
         let weight = OperandSpec { constant: self.weight_constant, ..OperandSpec::f32("weight", self.weight_shape()) };
         let mut inputs = vec![OperandSpec::f32("x", vec![self.n, self.c, self.h, self.w]).in_layout(self.input), weight];
         push_epilogue(&mut inputs, &self.epilogue, self.o, self.weight_constant, &y);

@@ -37,5 +37,5 @@ pub fn reference(task: &Task, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>,
         let residual = residual.as_ref().map_or(0.0, |residual| f64::from(residual[i]));
         s.epilogue.apply(sum, bias, residual) as f32
     });
-    Ok(vec![Tensor::new(s.output_shape(), y.collect())])
+    Ok(vec![Tensor::new(s.output_shape().to_vec(), y.collect())])
 }
