@@ -1,7 +1,7 @@
 //! What can be computed, how, and when that is legal, as data.
 //!
 //! Two kinds of names exist. *ONNX operators* keep ONNX's names (`Conv`, `ReduceSum`), mean what the newest opset says, and are
-//! computed by the plain code in [`reference`]. *Operators* in snake case (`gemm`, `conv2d`) are ours: what the passes lower a
+//! computed by the plain code in [`mod@reference`]. *Operators* in snake case (`gemm`, `conv2d`) are ours: what the passes lower a
 //! graph to, each with several [`Variant`]s, knobs and rules. Nothing here chooses between variants, and nothing here knows the
 //! graph or the store.
 

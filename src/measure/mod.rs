@@ -5,7 +5,7 @@
 //! with that outcome and costs nothing but itself; an error is what stops the caller. Nothing here chooses the next config or writes
 //! to the store.
 //!
-//! Three benches stand behind the trait: [`bench`] is the real one, through worker processes; [`replay`] answers from recorded trials; [`fake`]
+//! Three benches stand behind the trait: [`mod@bench`] is the real one, through worker processes; [`replay`] answers from recorded trials; [`fake`]
 //! makes times up, with noise, drift, hangs, crashes and wrong results on demand.
 
 pub mod bench;

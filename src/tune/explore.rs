@@ -2,7 +2,7 @@
 //!
 //! An *item* is a task on a *place* (a share of a device); *entries* are what the artifact will hold (a model at a batch on a place) and
 //! use items. The loop owns the budget, the seed, duplicates and the reason to stop; [`super::allocate`] says who is next, a
-//! [`Strategy`] which configs, a [`Bench`] what they take, [`super::choose`] who won. Time comes from a [`Clock`], so all of it runs
+//! [`Strategy`] which configs, a [`Bench`] what they take, [`mod@super::choose`] who won. Time comes from a [`Clock`], so all of it runs
 //! on a fake bench.
 //!
 //! Invariants: no config of an item is measured twice; a trial is counted after its records were committed, never before; the same

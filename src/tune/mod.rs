@@ -1,7 +1,7 @@
 //! Tuning: models → records and an artifact.
 //!
 //! [`tune`] makes the models ready ([`models`]), collects their distinct tasks on every share, explores what the records do not
-//! answer ([`explore`]), lets the tuned plan of every (model, batch, share) meet the default plan end to end ([`judge`]), and
+//! answer ([`mod@explore`]), lets the tuned plan of every (model, batch, share) meet the default plan end to end ([`judge`]), and
 //! writes the artifact. It owns budget, seed, duplicates and the reason to stop; what it decides is a function of records, seed and
 //! measured times. Progress leaves as typed events; nothing is printed here.
 
