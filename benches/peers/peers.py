@@ -4,8 +4,8 @@
     python benches/peers/peers.py --models DIR [NAME ...] [--batch 1,16] [--threads 1,2] [--budget 60s] [-o FILE.json]
 
 DIR holds what the model kit makes: NAME.onnx and NAME.batchB.in.npz. For every model an artifact is tuned first (share 50 for one
-thread, share 100 for two; kept in DIR/tuned and reused). Then each rival is a process of its own, pinned, loaded before the first round
-and kept; the rounds go A B, B A, ... with a pause between slots, because a rival's spinning threads would disturb ours; a slot lasts
+thread, share 100 for two; kept in DIR/tuned, or where --tuned says, and reused). Then each rival is a process of its own, loaded before
+the first round and kept: ONNX Runtime pinned to as many cores as it has threads, ours pinning its own worker pool to its share. The rounds go A B, B A, ... with a pause between slots, because a rival's spinning threads would disturb ours; a slot lasts
 about SLOT seconds, one inference at least. The figure of a cell is the median of its samples; the ratio is ours over theirs per round,
 its median and its spread (least and greatest round) are printed. Outputs are compared before anything is timed.
 
@@ -30,12 +30,10 @@ ROOT = HERE.parent.parent
 class Rival:
     """A process that answers `slot SECONDS` with the latencies of that slot in nanoseconds."""
 
-    def __init__(self, name, command, cpus):
+    def __init__(self, name, command, cpus=None):
         self.name = name
-        environment = dict(os.environ, OMP_NUM_THREADS=str(len(cpus)))
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus))
+        pin = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
         self.ready = self.answer()
 
     def answer(self):
@@ -91,7 +89,7 @@ def worst_error(ours, theirs):
 
 def tuned(arguments, name, batches):
     """The artifact of a model, tuned unless it is there."""
-    folder = arguments.models / "tuned"
+    folder = arguments.tuned
     folder.mkdir(exist_ok=True)
     artifact = folder / f"{name}.tune"
     if artifact.exists():
@@ -112,9 +110,9 @@ def cell(arguments, name, batch, threads):
     artifact = tuned(arguments, name, arguments.tune_batches[name])
     cpus = set(sorted(os.sched_getaffinity(0))[:threads])
     share = 100 * threads // len(os.sched_getaffinity(0))
-    out = {who: arguments.models / f"tuned/{name}.{who}.npz" for who in ("ours", "theirs")}
+    out = {who: arguments.tuned / f"{name}.{who}.npz" for who in ("ours", "theirs")}
     theirs = Rival("onnxruntime", [sys.executable, __file__, "--serve", str(onnx), str(inputs), str(out["theirs"]), str(threads)], cpus)
-    ours = Rival("tunewright", [str(arguments.worker), str(artifact), str(inputs), str(out["ours"]), str(share), str(batch)], cpus)
+    ours = Rival("tunewright", [str(arguments.worker), str(artifact), str(inputs), str(out["ours"]), str(share)])
     error = worst_error(np.load(out["ours"]), np.load(out["theirs"]))
     pair, samples = [ours, theirs], {"tunewright": [], "onnxruntime": []}
     for rival in pair:
@@ -148,6 +146,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--tuned", type=Path, help="folder of the artifacts; DIR/tuned by default")
     parser.add_argument("--batch", default="1")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--budget", default="60s")
@@ -158,6 +157,7 @@ def main():
     parser.add_argument("--worker", type=Path, default=ROOT / "target/release/peers")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    arguments.tuned = arguments.tuned or arguments.models / "tuned"
     kit = Path(os.environ.get("TUNEWRIGHT_SHARED", ROOT.parent / "shared")) / "models" / "skeleton"
     names = arguments.names or sorted(path.stem for path in kit.glob("*.json"))
     gflop = {name: json.loads((kit / f"{name}.json").read_text())["gflops"] for name in names}

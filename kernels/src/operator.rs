@@ -109,6 +109,8 @@ pub struct OperandSpec {
 pub enum Fill {
     /// Uniform in [−1, 1].
     Signed,
+    /// Uniform in ±1/√n: weights of sums of n terms. A recurrence with greater ones is chaotic, and no two orders of adding agree.
+    Scaled(usize),
     /// Uniform in [0.5, 1.5]: scales, variances.
     Positive,
     /// Whole numbers from 0 up to this bound, exclusive.

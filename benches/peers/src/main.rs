@@ -1,7 +1,7 @@
 //! Our side of `peers.py`: an artifact is loaded and run once, its outputs are written, and each line `slot SECONDS` on stdin is answered
 //! by the latencies of that slot in nanoseconds.
 //!
-//!     peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE BATCH
+//!     peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE
 
 use kernels::Tensor;
 use schema::Share;
@@ -16,8 +16,8 @@ use tunewright::runtime::{Request, Runtime};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [artifact, inputs, outputs, share, _batch] = &arguments[..] else {
-        return Err("usage: peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE BATCH".into());
+    let [artifact, inputs, outputs, share] = &arguments[..] else {
+        return Err("usage: peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE".into());
     };
     let share = Share::percent(share.parse()?)?;
     let runtime = Runtime::builder().artifact(artifact).require_tuned(true).open()?;

@@ -151,7 +151,11 @@ impl Shape {
         let (t, n, i, h, d) = (self.steps, self.batch, self.input, self.hidden, self.directions());
         let rows = self.cell.gates() * h;
         let there = |there: bool, shape: Vec<usize>| if there { shape } else { vec![0] };
-        let weight = |name, shape: Vec<usize>| OperandSpec { constant: self.constant, ..OperandSpec::f32(name, shape) };
+        let weight = |name, shape: Vec<usize>| OperandSpec {
+            constant: self.constant,
+            fill: Fill::Scaled(h),
+            ..OperandSpec::f32(name, shape)
+        };
         let lens = OperandSpec {
             dtype: DType::I32,
             fill: Fill::Index(t + 1),

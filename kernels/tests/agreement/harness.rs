@@ -263,6 +263,10 @@ impl Random {
         let shape = spec.shape.clone();
         match (spec.fill, spec.dtype) {
             (Fill::Signed, DType::F32) => Tensor::new(shape, (0..count).map(|_| self.unit() * 2.0 - 1.0).collect()),
+            (Fill::Scaled(terms), DType::F32) => {
+                let scale = 1.0 / (terms.max(1) as f32).sqrt();
+                Tensor::new(shape, (0..count).map(|_| (self.unit() * 2.0 - 1.0) * scale).collect())
+            }
             (Fill::Positive, DType::F32) => Tensor::new(shape, (0..count).map(|_| self.unit() + 0.5).collect()),
             (Fill::Mask, DType::F32) => Tensor::new(shape, (0..count).map(|_| (self.next() % 2) as f32).collect()),
             (Fill::Mask, DType::Bool) => Tensor::bools(shape, (0..count).map(|_| self.next() % 2 == 1).collect()),
