@@ -16,6 +16,7 @@ pub mod report;
 pub mod runtime;
 pub mod search;
 pub mod space;
+pub mod split;
 pub mod task;
 pub mod tune;
 pub mod worker;

@@ -25,9 +25,25 @@ pub fn operator(node: &Node) -> Option<&'static Operator> {
 /// [`BuildError`] when the operator refuses the node's attributes or operands.
 pub fn of(graph: &Graph, node: &Node) -> Option<Result<Task, BuildError>> {
     let operator = operator(node)?;
-    let inputs = operands(graph, &node.inputs)?;
-    let outputs = operands(graph, &node.outputs)?;
-    Some((operator.task)(&Facts { attributes: &node.attributes, inputs: &inputs, outputs: &outputs }))
+    Some((operator.task)(&facts(graph, node)?.as_facts(node)))
+}
+
+/// What is known of a node's operands.
+pub struct Known {
+    inputs: Vec<Option<OperandFacts>>,
+    outputs: Vec<Option<OperandFacts>>,
+}
+
+impl Known {
+    /// As operators take it.
+    pub fn as_facts<'a>(&'a self, node: &'a Node) -> Facts<'a> {
+        Facts { attributes: &node.attributes, inputs: &self.inputs, outputs: &self.outputs }
+    }
+}
+
+/// What is known of a node's operands; `None` when a shape is open.
+pub fn facts(graph: &Graph, node: &Node) -> Option<Known> {
+    Some(Known { inputs: operands(graph, &node.inputs)?, outputs: operands(graph, &node.outputs)? })
 }
 
 /// The distinct tasks of a graph and of its bodies, in the order of their keys.

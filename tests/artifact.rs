@@ -1,7 +1,9 @@
 //! Artifacts hold what they were given, and never give anything else.
 
 use crate::execute::LIMITS;
-use schema::{Batch, Config, Device, DeviceName, Environment, Grant, KnobValue, ModelKey, Observation, ObservationId, Share};
+use schema::{
+    Batch, Config, Device, DeviceName, Environment, Grant, KnobValue, ModelKey, Observation, ObservationId, Share, Split,
+};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,6 +43,7 @@ fn contents() -> Contents {
         batch: Batch::new(rows).unwrap(),
         dims: vec![("seq".into(), 40)],
         graph,
+        split: Split::new(2, 2).unwrap(),
         configs: vec![(task.clone(), config.clone())],
         record: None,
     };

@@ -1,8 +1,10 @@
 //! Plans compute what graphs say.
 
 use kernels::{Datum, Isa, Limits, Tensor};
-use tunewright::execute::{Configs, Plan, PlanError, RunError};
+use schema::Split;
+use tunewright::execute::{Configs, Plan, PlanError, RunError, pool};
 use tunewright::graph::text;
+use tunewright::split;
 
 pub const LIMITS: Limits = Limits { isa: Isa::Scalar, units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
 
@@ -205,4 +207,68 @@ fn a_second_instance_shares_weights_and_not_activations() {
 /// The limits of this machine's processor, whole.
 pub fn host() -> Limits {
     tunewright::device::open("cpu").expect("there is a processor").limits
+}
+
+/// A product of rows, seen as twice as many, with a constant and with another input added.
+const ROWS: &str = "
+    input %x: f32[4,3]
+    input %q: f32[4,2]
+    $w: f32[3,2] = [1,2,3,4,5,6]
+    $s: i64[2] = [8,1]
+    $c: f32[1] = [10]
+    %h: f32[4,2] = gemm(%x, $w)
+    %v: f32[8,1] = Reshape(%h, $s)
+    %z: f32[8,1] = Reshape(%q, $s)
+    %y: f32[8,1] = elementwise(%v, %z, $c) expr=\"add(add(a,b),c)\"
+    output %y as \"y\"
+    output %h as \"h\"";
+
+#[test]
+fn a_batch_in_parts_gives_what_the_whole_gives() {
+    let graph = text::parse(ROWS).expect("the graph parses");
+    let x = Tensor::new(vec![4, 3], (0..12u8).map(f32::from).collect());
+    let q = Tensor::new(vec![4, 2], (0..8u8).map(|i| f32::from(i) * 0.5).collect());
+    let inputs = [("x", x), ("q", q)];
+    let limits = Limits { units: 2, ..LIMITS };
+    let expected = Plan::compile(&graph, &Configs::new(), &limits).expect("it compiles").run(&inputs).expect("it runs");
+    for (parts, lanes) in [(2, 1), (4, 1), (2, 2), (4, 2)] {
+        let split = Split::new(parts, lanes).expect("lanes share the parts");
+        let plan = Plan::compile_split(graph.clone(), split, &Configs::new(), &limits, u64::MAX).expect("it compiles");
+        let other = plan.another().expect("a second instance").in_pool(pool(2).expect("threads"));
+        for mut plan in [plan, other] {
+            plan.set_profiling(true);
+            assert_eq!(plan.run(&inputs).expect("it runs"), expected, "{split}");
+            assert!(plan.profile().iter().any(|step| step.facts.op == "gemm" && step.nanos > 0));
+        }
+    }
+    let three = Plan::compile_split(graph, Split::new(3, 1).unwrap(), &Configs::new(), &limits, u64::MAX);
+    assert!(matches!(three, Err(PlanError::Split { .. })), "four rows have no three parts");
+}
+
+#[test]
+fn rows_that_meet_are_not_taken_apart() {
+    let graph =
+        |node: &str| format!("input %x: f32[4,4]\n$w: f32[4,4] = {:?}\n%y: f32[4,4] = {node}\noutput %y as \"y\"", [1; 16]);
+    let met = |node: &str| match split::part(&text::parse(&graph(node)).expect(node), 2) {
+        Ok(_) => panic!("{node} is taken apart"),
+        Err(mixed) => mixed.to_string(),
+    };
+    for node in [
+        "softmax(%x) axis=0",
+        "transpose(%x) perm=[1,0]",
+        "gemm(%x, %x)",
+        "gemm($w, %x)",
+        "gemm(%x, $w) trans_a=1",
+        "copy(%x) kind=\"slice\" starts=[0,0] steps=[-1,1]",
+        "layer_norm(%x) axis=0",
+        "Softmax(%x) axis=1",
+    ] {
+        assert!(met(node).contains("rows of the batch meet"), "{node}: {}", met(node));
+    }
+    let each = |values: &str| {
+        let graph = graph("elementwise(%x, $w) expr=\"add(a,b)\"").replace(&format!("{:?}", [1; 16]), values);
+        split::part(&text::parse(&graph).expect("it parses"), 2).is_ok()
+    };
+    assert!(each("[1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,4]"), "a constant that says the same for every row goes along");
+    assert!(!each("[1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,5]"), "one that does not belongs to the batch");
 }

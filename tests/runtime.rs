@@ -4,7 +4,7 @@ use crate::models::bound;
 use crate::shipped::mnist_cnn;
 use kernels::Tensor;
 use schema::{
-    Batch, Device, Environment, ModelKey, NoiseGrade, Observation, ObservationId, Outcome, Picos, Share, Subject, Timing,
+    Batch, Device, Environment, ModelKey, NoiseGrade, Observation, ObservationId, Outcome, Picos, Share, Split, Subject, Timing,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +52,7 @@ fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
         batch: Batch::ONE,
         dims: vec![],
         graph: 0,
+        split: Split::WHOLE,
         configs: vec![],
         record: Some(i),
     };

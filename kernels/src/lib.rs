@@ -45,6 +45,7 @@ pub mod reference;
 pub mod reorder;
 pub mod resize;
 pub mod row_split;
+mod rows;
 #[allow(unsafe_code)]
 pub mod simd;
 pub mod softmax;

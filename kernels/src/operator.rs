@@ -24,6 +24,9 @@ pub struct Operator {
     pub bytes: fn(&Task) -> u64,
     /// The plain computation: accumulates in f64, takes and gives the tensors in [`Layout::Rows`].
     pub reference: Reference,
+    /// Whether the parts of every output along axis 0 depend on the same parts alone of the inputs that vary (`varies`, by input), each
+    /// along its own axis 0: then a batch may be computed in parts. Said of facts that a task can be made of.
+    pub row_wise: fn(facts: &Facts<'_>, varies: &[bool]) -> bool,
 }
 
 /// What a graph knows of a node whose operator is ours, once shapes are chosen.

@@ -18,7 +18,7 @@ pub use write::{Written, write};
 
 use crate::graph::Graph;
 use kernels::Task;
-use schema::{Batch, Config, Device, Environment, Grant, ModelKey, Observation, Share};
+use schema::{Batch, Config, Device, Environment, Grant, ModelKey, Observation, Share, Split};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -87,6 +87,8 @@ pub struct Entry {
     pub dims: Vec<(String, u64)>,
     /// Which of the graphs it runs.
     pub graph: usize,
+    /// How it computes the batch; the configs are those of a part's tasks.
+    pub split: Split,
     /// Sorted by the tasks' texts. A task that is missing runs with its operator's default.
     pub configs: Vec<(Task, Config)>,
     /// Which of the records says how fast it is.

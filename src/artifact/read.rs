@@ -6,7 +6,7 @@ use super::{ArtifactError, Bound, ContentId, Contents, Entry, Provenance, map};
 use crate::graph::{self, Graph};
 use bytes::Bytes;
 use kernels::Task;
-use schema::{Batch, Config, Device, DeviceName, Environment, Grant, Observation, Share};
+use schema::{Batch, Config, Device, DeviceName, Environment, Grant, Observation, Share, Split};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -367,6 +367,7 @@ fn entry(decoder: &Decoder<'_>, wire: WireEntry, configs: &[Config], graphs: &[M
         batch,
         dims,
         graph: wire.graph as usize,
+        split: Split::new(wire.parts, wire.lanes).ok_or("an entry is split into parts that no lanes share")?,
         configs: wire.configs.into_iter().map(chosen).collect::<Result<_, _>>()?,
         record: wire.record.map(|record| record as usize),
     })

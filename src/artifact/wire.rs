@@ -97,6 +97,8 @@ pub(super) struct WireEntry {
     pub dims: Vec<(TextId, u64)>,
     /// Which graph section.
     pub graph: u32,
+    pub parts: u32,
+    pub lanes: u32,
     /// Task's text, place in the configs section.
     pub configs: Vec<(TextId, u32)>,
     pub record: Option<u32>,

@@ -191,6 +191,8 @@ fn wire_entry(entry: &Entry, texts: &mut Texts, configs: &mut Configs) -> WireEn
         batch: entry.batch.rows(),
         dims: entry.dims.iter().map(|(name, extent)| (texts.id(name), *extent)).collect(),
         graph: entry.graph as u32,
+        parts: entry.split.parts(),
+        lanes: entry.split.lanes(),
         configs: chosen.into_iter().map(|(task, config)| (texts.id(&task), config)).collect(),
         record: entry.record.map(|record| record as u32),
     }

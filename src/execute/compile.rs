@@ -13,7 +13,7 @@ use super::untuned::Untuned;
 use crate::graph::{Graph, Node, Type, ValueId};
 use crate::task;
 use kernels::{BuildError, Datum, Kernel, Layout, Limits, Operator, Request, Signature, Task, Tensor};
-use schema::{Config, ConfigKey, TaskKey};
+use schema::{Config, ConfigKey, Split, TaskKey};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use thiserror::Error;
@@ -79,6 +79,9 @@ pub enum PlanError {
     Disagrees { node: String, op: String, reason: String },
     #[error("node '{node}' ({op}): {source}")]
     Build { node: String, op: String, source: BuildError },
+    /// The batch cannot be computed in these parts.
+    #[error("the batch cannot be computed in {split}: {reason}")]
+    Split { split: Split, reason: String },
     #[error("no memory for {bytes} bytes of activations")]
     Memory { bytes: u64, source: std::io::Error },
 }
@@ -96,7 +99,7 @@ impl PlanError {
             | PlanError::Layout { node, .. }
             | PlanError::Disagrees { node, .. }
             | PlanError::Build { node, .. } => Some(node),
-            PlanError::LimitExceeded { .. } | PlanError::Memory { .. } => None,
+            PlanError::LimitExceeded { .. } | PlanError::Split { .. } | PlanError::Memory { .. } => None,
         }
     }
 }

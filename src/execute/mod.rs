@@ -18,6 +18,7 @@ mod homes;
 mod liveness;
 #[allow(unsafe_code)]
 mod memory;
+mod parts;
 mod plan;
 mod pool;
 mod program;

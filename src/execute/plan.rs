@@ -2,6 +2,7 @@
 
 use super::compile::{Compiler, Configs, PlanError};
 use super::memory::{Home, Memory, Releaser, Span};
+use super::parts::Parts;
 use super::program::{Action, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
 use super::untuned;
 use crate::graph::{Graph, Type};
@@ -20,6 +21,8 @@ pub struct Plan {
     pub(super) memory: Memory,
     pub(super) slots: Vec<Option<Datum>>,
     pub(super) children: Vec<Plan>,
+    /// Of a plan that computes its batch in parts; its own program has no steps then.
+    parts: Option<Parts>,
     pool: Option<Arc<ThreadPool>>,
     replaced: Arc<[(Task, BuildError)]>,
     /// Nanoseconds of each step of the last run, when asked for.
@@ -86,7 +89,14 @@ impl Plan {
         let children = program.children.iter().map(|child| Self::instance(child.clone(), Arc::new([])));
         let children = children.collect::<Result<_, _>>()?;
         let slots = vec![None; program.slots];
-        Ok(Plan { program, memory, slots, children, pool: None, replaced, times: None })
+        Ok(Plan { program, memory, slots, children, parts: None, pool: None, replaced, times: None })
+    }
+
+    /// A plan over the plans of parts of its batch.
+    pub(super) fn over_parts(program: Program, parts: Parts) -> Result<Self, PlanError> {
+        let mut plan = Self::instance(Arc::new(program), parts.first().replaced.clone())?;
+        plan.parts = Some(parts);
+        Ok(plan)
     }
 
     /// A second instance that shares kernels and constants, for another thread.
@@ -95,6 +105,7 @@ impl Plan {
     /// [`PlanError::Memory`] when there is none for its activations.
     pub fn another(&self) -> Result<Self, PlanError> {
         let mut plan = Self::instance(self.program.clone(), self.replaced.clone())?;
+        plan.parts = self.parts.as_ref().map(Parts::another).transpose()?;
         plan.pool = self.pool.clone();
         Ok(plan)
     }
@@ -132,9 +143,13 @@ impl Plan {
         self.program.memory
     }
 
-    /// What each step does, in order of execution.
+    /// What each step does, in order of execution; of a plan in parts, the steps of one part.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &StepFacts> {
-        self.program.steps.iter().map(|step| &step.facts)
+        self.of_one_part().program.steps.iter().map(|step| &step.facts)
+    }
+
+    fn of_one_part(&self) -> &Plan {
+        self.parts.as_ref().map_or(self, Parts::first)
     }
 
     /// Tasks whose config is not legal here, with the reason; they run with their default.
@@ -145,12 +160,14 @@ impl Plan {
     /// Takes the time of each step from now on, or no longer.
     pub fn set_profiling(&mut self, on: bool) {
         self.times = on.then(|| vec![0; self.program.steps.len()]);
+        self.parts.iter_mut().flat_map(Parts::lanes).for_each(|lane| lane.set_profiling(on));
     }
 
-    /// What each step of the last run took; empty without profiling.
+    /// What each step of the last run took; empty without profiling. Of a plan in parts: of all parts that one lane computed.
     pub fn profile(&self) -> Vec<StepTime> {
-        let times = self.times.as_deref().unwrap_or(&[]);
-        let pairs = self.program.steps.iter().zip(times);
+        let plan = self.of_one_part();
+        let times = plan.times.as_deref().unwrap_or(&[]);
+        let pairs = plan.program.steps.iter().zip(times);
         pairs.map(|(step, &nanos)| StepTime { facts: step.facts.clone(), nanos }).collect()
     }
 
@@ -235,6 +252,22 @@ impl Plan {
 
     /// Binds the buffers, enters the pool and runs.
     fn enter<B: Buffer>(&mut self, inputs: &[&[u8]], outputs: &mut [B]) -> Result<(), RunError> {
+        self.forget_times();
+        match (&mut self.parts, &self.pool) {
+            (Some(parts), Some(pool)) if pool.current_thread_index().is_none() => pool.install(|| parts.run(inputs, outputs)),
+            (Some(parts), _) => parts.run(inputs, outputs),
+            (None, _) => self.run_part(inputs, outputs),
+        }
+    }
+
+    /// Steps are timed from zero in each run.
+    fn forget_times(&mut self) {
+        self.times.iter_mut().for_each(|times| times.fill(0));
+        self.parts.iter_mut().flat_map(Parts::lanes).for_each(Plan::forget_times);
+    }
+
+    /// Runs a plan that is not in parts itself, or one part of one that is.
+    pub(super) fn run_part<B: Buffer>(&mut self, inputs: &[&[u8]], outputs: &mut [B]) -> Result<(), RunError> {
         let Plan { program, memory, slots, children, pool, times, .. } = self;
         let mut binding = memory.bind();
         for (i, input) in program.inputs.iter().enumerate() {
@@ -266,7 +299,7 @@ impl Plan {
 }
 
 /// A caller's output buffer, or none where the size is open.
-trait Buffer: Send {
+pub(super) trait Buffer: Send {
     fn bytes(&mut self) -> Option<&mut [u8]>;
 }
 
@@ -302,7 +335,7 @@ fn steps(
             slots[slot as usize] = None;
         }
         if let (Some(times), Some(start)) = (times.as_deref_mut(), start) {
-            times[i] = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            times[i] += u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
     }
     Ok(())

@@ -97,8 +97,7 @@ impl WorkerBench {
                 Err(death) => return Ok(EndToEnd::Failed { tuned: true, class: death.class, detail: death.detail }),
             }
         }
-        let mut track = PlanTrack { bench: self, rival, first, start: Instant::now() };
-        let (default, tuned, ratio) = match race::pairs(&mut track, &course.effort)? {
+        let (default, tuned, ratio) = match self.meet([DEFAULT, rival], first, &course.effort)? {
             Ok(paired) => paired,
             Err(fall) => return Ok(EndToEnd::Failed { tuned: fall.rival == 1, class: fall.class, detail: fall.detail }),
         };
@@ -113,8 +112,24 @@ impl WorkerBench {
         }
     }
 
+    /// Times the plans in two slots in pairs: theirs and the ratio of the first to the second. `first` is what a run may take.
+    ///
+    /// # Errors
+    /// [`MeasureError`] when the bench itself fails; the inner error is a plan's.
+    pub fn meet(
+        &mut self,
+        slots: [u32; 2],
+        first: Picos,
+        effort: &Effort,
+    ) -> Result<Result<(Timing, Timing, Ratio), Fall>, MeasureError> {
+        race::pairs(&mut PlanTrack { bench: self, slots, first, start: Instant::now() }, effort)
+    }
+
     /// Makes a plan; the inner error is its failure.
-    fn load(
+    ///
+    /// # Errors
+    /// As [`meet`](Self::meet).
+    pub fn load(
         &mut self,
         course: &Course<'_>,
         slot: u32,
@@ -160,8 +175,8 @@ impl WorkerBench {
 /// The two plans as rivals.
 struct PlanTrack<'a> {
     bench: &'a mut WorkerBench,
-    /// The slot of rival 1.
-    rival: u32,
+    /// Of rivals 0 and 1.
+    slots: [u32; 2],
     first: Picos,
     start: Instant,
 }
@@ -172,8 +187,8 @@ impl Track for PlanTrack<'_> {
     fn lap(&mut self, lanes: &[race::Lane]) -> Result<Result<Vec<Picos>, Fall>, MeasureError> {
         let lane = |lane: &race::Lane| match lane {
             race::Lane::Sentinel => Lane::Sentinel,
-            race::Lane::Rival(0) => Lane::Slot(DEFAULT),
-            race::Lane::Rival(_) => Lane::Slot(self.rival),
+            race::Lane::Rival(0) => Lane::Slot(self.slots[0]),
+            race::Lane::Rival(_) => Lane::Slot(self.slots[1]),
         };
         let expected = Picos(self.first.0.saturating_mul(lanes.len() as u64));
         let ask = Ask::LapPlans { lanes: lanes.iter().map(lane).collect() };

@@ -71,6 +71,7 @@ static OPERATOR: Operator = Operator {
     flops: |task| 2 * (task.int("m") as u64).pow(3),
     bytes: |task| 12 * (task.int("m") as u64).pow(2),
     reference: |_, _| Err(BuildError::Unknown { what: "operator", name: "fake".to_owned() }),
+    row_wise: |_, _| false,
 };
 
 fn never_built() -> Result<Box<dyn kernels::Kernel>, BuildError> {

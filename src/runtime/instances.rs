@@ -6,7 +6,7 @@
 use crate::artifact::{Artifact, ArtifactError};
 use crate::execute::{Configs, Plan, PlanError, default_plan_bytes};
 use kernels::Limits;
-use schema::Share;
+use schema::{Share, Split};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,12 +53,14 @@ impl Instances {
         if let Some(pattern) = &family.pattern {
             return pattern.another().map_err(Failed::Plan);
         }
-        let configs: Configs = match key.entry {
-            Some(entry) => artifact.entries()[entry].configs.iter().map(|(task, config)| (task.key(), config.clone())).collect(),
-            None => Configs::new(),
-        };
+        let entry = key.entry.map(|entry| &artifact.entries()[entry]);
+        let configs = entry
+            .map_or_else(Configs::new, |entry| entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect());
+        // A split for other cores may not be one for these.
+        let split = entry.map_or(Split::WHOLE, |entry| entry.split);
+        let split = if limits.units.is_multiple_of(split.lanes()) { split } else { Split::WHOLE };
         let graph = artifact.graph(key.graph).map_err(Failed::Artifact)?;
-        let plan = Plan::compile_owned(graph, &configs, limits, default_plan_bytes()).map_err(Failed::Plan)?;
+        let plan = Plan::compile_split(graph, split, &configs, limits, default_plan_bytes()).map_err(Failed::Plan)?;
         let instance = plan.another().map_err(Failed::Plan)?;
         family.pattern = Some(plan);
         Ok(instance)

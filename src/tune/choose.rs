@@ -3,7 +3,7 @@
 //! A function of the set of observations and the environment alone: the same records choose the same config, whatever the order
 //! they came in. Observations of other environments do not count, configs that are not legal here neither.
 
-use schema::{Config, EnvironmentKey, Observation, Outcome, Picos, PlanKey, Ratio, Subject, TaskKey};
+use schema::{Config, EnvironmentKey, Observation, Outcome, Picos, PlanKey, Ratio, Split, Subject, TaskKey};
 use std::collections::BTreeMap;
 
 /// What was chosen for a task on a share, and why.
@@ -67,13 +67,16 @@ pub fn choose(
     }
 }
 
-/// The key of a plan: what was chosen for each task, defaults left out (they follow from the build).
-pub fn plan_key<'a>(chosen: impl IntoIterator<Item = (TaskKey, &'a Choice)>) -> PlanKey {
+/// The key of a plan: how it computes its batch and what was chosen for each task, defaults left out (they follow from the build).
+pub fn plan_key<'a>(split: Split, chosen: impl IntoIterator<Item = (TaskKey, &'a Choice)>) -> PlanKey {
     let mut lines: Vec<String> = chosen
         .into_iter()
         .filter(|(_, choice)| !choice.is_default)
         .map(|(task, choice)| format!("{task} {}\n", choice.config))
         .collect();
+    if !split.is_whole() {
+        lines.push(format!("split {} {}\n", split.parts(), split.lanes()));
+    }
     lines.sort();
     PlanKey::of(&lines.concat())
 }

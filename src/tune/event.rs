@@ -1,7 +1,7 @@
 //! What a tuning tells while it runs: typed events, for progress and for `--json=lines`.
 
 use super::budget::Stop;
-use schema::{Batch, Config, FailureClass, NoiseGrade, Picos, Ratio, Share};
+use schema::{Batch, Config, FailureClass, NoiseGrade, Picos, Ratio, Share, Split};
 use std::time::Duration;
 
 /// One thing that happened. Times are since the start.
@@ -9,6 +9,8 @@ use std::time::Duration;
 pub enum Event {
     /// Before anything is measured.
     Start { models: Vec<String>, tasks: usize, distinct: usize, known: usize, budget: Option<Duration> },
+    /// How a model's batch will be computed on a share.
+    Split { model: String, batch: Batch, share: Share, split: Split },
     /// A task gets a round of search, or of run-off.
     Task { number: usize, of: usize, task: String, device: String, share: Share },
     /// A config was measured, and its journal ticket is in.

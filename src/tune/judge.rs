@@ -10,7 +10,7 @@ use crate::artifact;
 use crate::measure::bench::WorkerBench;
 use crate::measure::end_to_end::{Course, EndToEnd, Stages};
 use crate::measure::{Effort, noise};
-use schema::{FailureClass, Line, ModelRecord, Observation, Outcome, Picos, PlanKey, Ratio, Subject, Timing};
+use schema::{FailureClass, Line, ModelRecord, Observation, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -92,7 +92,7 @@ pub fn has_record(
 }
 
 /// The records of an entry in the present environment.
-fn entry_records(
+pub(super) fn entry_records(
     models: &[Prepared],
     places: &[Place],
     wanted: &Wanted,
@@ -173,7 +173,10 @@ impl<'a> Judge<'a> {
     /// The key of the plan that was chosen for an entry.
     fn plan(&self, entry: usize) -> PlanKey {
         let items = self.work.used[entry].iter();
-        choose::plan_key(items.map(|&item| (self.work.items[item].task.key(), &self.explored.choices[item])))
+        choose::plan_key(
+            self.work.chosen[entry].split,
+            items.map(|&item| (self.work.items[item].task.key(), &self.explored.choices[item])),
+        )
     }
 
     /// The verdict that the records give for the chosen plan, if they hold one.
@@ -183,7 +186,7 @@ impl<'a> Judge<'a> {
         }
         let wanted = &self.work.entries[entry];
         let all = entry_records(self.models, self.places, wanted, self.rules, self.records)?;
-        let (plan, nothing) = (self.plan(entry), choose::plan_key([]));
+        let (plan, nothing) = (self.plan(entry), default_plan());
         let of = |key: PlanKey| {
             // The last of a writer, the greatest id between writers: a function of the set.
             let own = all.iter().filter(|one| matches!(&one.subject, Subject::Model(record) if record.plan == key));
@@ -240,7 +243,7 @@ impl<'a> Judge<'a> {
         let wanted = self.work.entries[entry];
         let place = &self.places[wanted.place];
         let plan = self.plan(entry);
-        let any_tuned = plan != choose::plan_key([]);
+        let any_tuned = plan != default_plan();
         let mut limit = PAIRS_TIME;
         if let Some(budget) = self.options.budget.time {
             let spent = self.rules.clock.now().saturating_sub(start);
@@ -249,7 +252,7 @@ impl<'a> Judge<'a> {
             limit = limit.min(fair / 2).max(Duration::from_millis(50));
         }
         let mut course = Course {
-            artifact: &draft.path,
+            artifact: &draft.file.path,
             entry: draft.entries[&entry],
             default_only: !any_tuned,
             seed: self.options.seed.0,
@@ -290,7 +293,7 @@ impl<'a> Judge<'a> {
                     ratio,
                     kept,
                 });
-                let plan = if judged { plan } else { choose::plan_key([]) };
+                let plan = if judged { plan } else { default_plan() };
                 Ok(Some(Measured {
                     entry,
                     plan,
@@ -334,7 +337,7 @@ impl<'a> Judge<'a> {
             if one.any_tuned && !one.kept {
                 // What is shipped is the default: its figures are a record of their own, from the same pairs.
                 let throughput_milli_per_s = throughput(record.batch.rows(), one.default.median);
-                let record = ModelRecord { plan: choose::plan_key([]), throughput_milli_per_s, ..record };
+                let record = ModelRecord { plan: default_plan(), split: Split::WHOLE, throughput_milli_per_s, ..record };
                 rows.push((record, Outcome::Ok { timing: one.default, ratio: None }));
             }
             for (record, outcome) in rows {
@@ -366,6 +369,7 @@ impl<'a> Judge<'a> {
             batch: bound.batch,
             dims: bound.dims.clone(),
             plan,
+            split: if plan == default_plan() { Split::WHOLE } else { self.work.chosen[entry].split },
             default,
             upload,
             compute,
@@ -393,6 +397,11 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// The key of the plan with the whole batch and every task at its default.
+fn default_plan() -> PlanKey {
+    choose::plan_key(Split::WHOLE, [])
+}
+
 /// A tuned plan is shipped when nothing says that it is slower than the default.
 fn is_kept(ratio: &Ratio) -> bool {
     ratio.ppm >= 1_000_000 && ratio.hi_ppm >= 1_000_000
@@ -416,9 +425,30 @@ fn line(points: &[(u32, Picos)]) -> Option<Line> {
     Some(Line { slope_ps: slope.round() as i64, intercept_ps: (mean_y - slope * mean_x).round() as i64 })
 }
 
-/// An artifact with every chosen config, for the workers that judge it. Removed when it is dropped.
+/// Where an artifact is written that only workers read. Removed when it is dropped.
+pub(super) struct DraftFile {
+    pub path: PathBuf,
+}
+
+impl DraftFile {
+    /// Beside the artifact that a model will get.
+    pub fn at(number: usize, model: &Prepared, options: &Options) -> Self {
+        let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(&model.name));
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let path = folder.join(format!(".{}.draft-{}.tune", model.name, std::process::id()));
+        DraftFile { path: std::path::absolute(&path).unwrap_or(path) }
+    }
+}
+
+impl Drop for DraftFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// An artifact with every chosen config, for the workers that judge it.
 struct Draft {
-    path: PathBuf,
+    file: DraftFile,
     /// The place of each entry in it.
     entries: BTreeMap<usize, u32>,
 }
@@ -428,20 +458,10 @@ impl Draft {
         let Judge { models, places, work, explored, options, .. } = judge;
         let all = vec![Verdict { tuned: true, record: None, row: None }; work.entries.len()];
         let contents = super::contents(number, &models[number], places, work, explored, &all, options);
-        let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(&models[number].name));
-        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let path = folder.join(format!(".{}.draft-{}.tune", models[number].name, std::process::id()));
-        let path = std::path::absolute(&path).unwrap_or(path);
         let own = (0..work.entries.len()).filter(|&entry| work.entries[entry].model == number);
-        let draft = Draft { path, entries: own.zip(0u32..).collect() };
-        artifact::write(&draft.path, &contents)?;
+        let draft = Draft { file: DraftFile::at(number, &models[number], options), entries: own.zip(0u32..).collect() };
+        artifact::write(&draft.file.path, &contents)?;
         Ok(draft)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

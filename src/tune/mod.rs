@@ -15,6 +15,7 @@ pub mod models;
 pub mod portfolio;
 pub mod records;
 pub mod resume;
+pub mod splits;
 pub mod store_records;
 
 pub use budget::{Budget, BudgetError, Stop};
@@ -35,7 +36,7 @@ use crate::search::prior::Roofline;
 use explore::{Benches, Explored, Item, Rules, Use, explore};
 use judge::{Judge, Verdict};
 use kernels::Task;
-use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Picos, Ratio, Seed, Share, TaskKey, Timing};
+use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Picos, Ratio, Seed, Share, Split, TaskKey, Timing};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,7 +183,9 @@ pub fn tune(
     let clock = Monotonic::start();
     let names = || search::STRATEGIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let strategy = search::strategy(&options.strategy).ok_or_else(|| TuneError::Strategy(options.strategy.clone(), names()))?;
-    let places = places(options)?;
+    let asked = places(options, &options.shares)?;
+    let places = [&asked[..], &lane_places(options, &asked)?].concat();
+    let asked = asked.len();
     let mut models = Vec::with_capacity(paths.len());
     for path in paths {
         models.push(Prepared::load(path, &options.batches, &options.dims, &options.import, options.fold)?);
@@ -201,17 +204,22 @@ pub fn tune(
         interrupted,
         clock: &clock,
     };
-    let work = Work::collect(&models, &places, &rules, options, records)?;
-    let distinct = work.items.iter().map(|item| item.task.key()).collect::<std::collections::BTreeSet<_>>().len();
+    // Import and passes come on top of the budget: it starts here.
+    let start = clock.now();
+    let entries = Work::entries(&models, asked);
+    let whole = Work::collect(&models, &places, entries.clone(), splits::whole(&entries), &rules, options, records)?;
     events(Event::Start {
         models: models.iter().map(|model| model.name.clone()).collect(),
         tasks: models.iter().flat_map(|model| &model.tasks).flatten().map(|counted| counted.count).sum(),
-        distinct,
-        known: work.items.iter().filter(|item| item.known).count(),
+        distinct: whole.items.iter().map(|item| item.task.key()).collect::<std::collections::BTreeSet<_>>().len(),
+        known: whole.items.iter().filter(|item| item.known).count(),
         budget: options.budget.time,
     });
-    // Import and passes come on top of the budget: it starts here.
-    let start = clock.now();
+    let chosen = splits::choose(&models, &places, asked, &entries, &rules, options, records, events)?;
+    for counted in chosen.iter().filter_map(|chosen| chosen.tasks.as_ref()).flatten() {
+        records.name_task(counted.task.key(), &counted.task.to_string()).map_err(ExploreError::from)?;
+    }
+    let work = Work::collect(&models, &places, entries, chosen, &rules, options, records)?;
     let explored = {
         let mut benches = benches(&places, options);
         let reserve = |times: &[Picos]| judge::reserve(&work.open, times, options.budget.time);
@@ -241,11 +249,31 @@ pub fn tune(
     })
 }
 
-/// Every share of every device.
-fn places(options: &Options) -> Result<Vec<Place>, GrantError> {
+/// The places of one unit that lanes of the others run on, where nobody asked for them anyway.
+fn lane_places(options: &Options, asked: &[Place]) -> Result<Vec<Place>, GrantError> {
+    let batches = options.batches.iter().any(|batch| *batch != Batch::ONE);
+    let mut lanes = Vec::new();
+    for machine in options.devices.iter().filter(|_| batches) {
+        let own = || asked.iter().filter(|place| place.device == machine.device);
+        if own().any(|place| place.grant.limits.units == 1) {
+            continue;
+        }
+        let Some(split) = own().next() else { continue };
+        let one = Share::per_mille(split.grant.share.as_per_mille() / split.grant.limits.units as u16);
+        if let Ok(share) = one
+            && machine.grant(share).is_ok_and(|grant| grant.limits.units == 1)
+        {
+            lanes.extend(places(&Options { devices: vec![machine.clone()], ..options.clone() }, &[share])?);
+        }
+    }
+    Ok(lanes)
+}
+
+/// Every one of `shares` of every device.
+fn places(options: &Options, shares: &[Share]) -> Result<Vec<Place>, GrantError> {
     let mut places = Vec::new();
     for machine in &options.devices {
-        for &share in &options.shares {
+        for &share in shares {
             let grant = machine.grant(share)?;
             let units = f64::from(grant.limits.units);
             places.push(Place {
@@ -288,6 +316,8 @@ fn benches(places: &[Place], options: &Options) -> Benches<'static> {
 /// What there is to do: the entries of the artifacts, and the items they use.
 pub struct Work {
     pub entries: Vec<Wanted>,
+    /// For each entry, how it computes its batch.
+    pub chosen: Vec<splits::Chosen>,
     pub items: Vec<Item>,
     /// Entries that need an end-to-end measurement, as far as is known before the search.
     pub open: Vec<bool>,
@@ -305,35 +335,42 @@ pub struct Wanted {
 }
 
 impl Work {
+    /// An entry for each graph of each model on each of the first `asked` places.
+    fn entries(models: &[Prepared], asked: usize) -> Vec<Wanted> {
+        let mut entries = Vec::new();
+        for place in 0..asked {
+            for (model, prepared) in models.iter().enumerate() {
+                entries.extend((0..prepared.graphs.len()).map(|graph| Wanted { model, graph, place }));
+            }
+        }
+        entries
+    }
+
     fn collect(
         models: &[Prepared],
         places: &[Place],
+        entries: Vec<Wanted>,
+        chosen: Vec<splits::Chosen>,
         rules: &Rules<'_>,
         options: &Options,
         records: &mut dyn Records,
     ) -> Result<Work, ExploreError> {
-        let mut work = Work { entries: Vec::new(), items: Vec::new(), open: Vec::new(), used: Vec::new() };
+        let mut work = Work { entries, chosen, items: Vec::new(), open: Vec::new(), used: Vec::new() };
         let mut by_key: BTreeMap<(usize, TaskKey), usize> = BTreeMap::new();
-        for place in 0..places.len() {
-            for (number, model) in models.iter().enumerate() {
-                for (graph, tasks) in model.tasks.iter().enumerate() {
-                    let entry = work.entries.len();
-                    work.entries.push(Wanted { model: number, graph, place });
-                    let mut used = Vec::new();
-                    for counted in tasks {
-                        let Some(operator) = kernels::operator(counted.task.operator()) else { continue };
-                        let item = *by_key.entry((place, counted.task.key())).or_insert_with(|| {
-                            let task: Task = counted.task.clone();
-                            work.items.push(Item { task, operator, place, uses: Vec::new(), known: false });
-                            work.items.len() - 1
-                        });
-                        let count = u32::try_from(counted.count).unwrap_or(u32::MAX);
-                        work.items[item].uses.push(Use { entry, count });
-                        used.push(item);
-                    }
-                    work.used.push(used);
-                }
+        for (entry, (wanted, chosen)) in work.entries.iter().zip(&work.chosen).enumerate() {
+            let mut used = Vec::new();
+            for counted in chosen.tasks.as_ref().unwrap_or(&models[wanted.model].tasks[wanted.graph]) {
+                let Some(operator) = kernels::operator(counted.task.operator()) else { continue };
+                let item = *by_key.entry((chosen.place, counted.task.key())).or_insert_with(|| {
+                    let task: Task = counted.task.clone();
+                    work.items.push(Item { task, operator, place: chosen.place, uses: Vec::new(), known: false });
+                    work.items.len() - 1
+                });
+                let count = u32::try_from(counted.count).unwrap_or(u32::MAX);
+                work.items[item].uses.push(Use { entry, count });
+                used.push(item);
             }
+            work.used.push(used);
         }
         for wanted in &work.entries {
             let has = !options.fresh && judge::has_record(models, places, wanted, rules, records)?;
@@ -397,6 +434,22 @@ fn finish(
     })
 }
 
+/// Where a model's artifact comes from.
+fn provenance(model: &Prepared, options: &Options) -> Provenance {
+    Provenance {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        tool_commit: None,
+        model_name: model.name.clone(),
+        model: model.key,
+        opset: model.opset,
+        database: None,
+        seed: options.seed.0,
+        budget: options.budget.to_string(),
+        flags: options.flags.clone(),
+        stamp_s: options.stamp_s,
+    }
+}
+
 /// What a model's artifact holds. Entries without a verdict hold the defaults.
 pub(crate) fn contents(
     number: usize,
@@ -408,18 +461,7 @@ pub(crate) fn contents(
     options: &Options,
 ) -> Contents {
     let mut contents = Contents {
-        provenance: Provenance {
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            tool_commit: None,
-            model_name: model.name.clone(),
-            model: model.key,
-            opset: model.opset,
-            database: None,
-            seed: options.seed.0,
-            budget: options.budget.to_string(),
-            flags: options.flags.clone(),
-            stamp_s: options.stamp_s,
-        },
+        provenance: provenance(model, options),
         graphs: model.graphs.clone(),
         entries: Vec::new(),
         records: Vec::new(),
@@ -446,6 +488,7 @@ pub(crate) fn contents(
             batch: model.graphs[wanted.graph].batch,
             dims: model.graphs[wanted.graph].dims.clone(),
             graph: wanted.graph,
+            split: if verdict.tuned { work.chosen[entry].split } else { Split::WHOLE },
             configs,
             record,
         });

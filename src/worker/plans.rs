@@ -8,7 +8,7 @@ use crate::execute::{Configs, Plan};
 use crate::graph::{Graph, Type, ValueId};
 use crate::space::Stream;
 use kernels::{Datum, Tensor};
-use schema::{DType, FailureClass, Seed};
+use schema::{DType, FailureClass, Seed, Split};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -91,9 +91,9 @@ impl<'a> PlanBench<'a> {
         }
         let Some((_, artifact)) = &self.artifact else { return Err("no artifact is open".to_owned()) };
         let entry = artifact.entries().get(wanted.number as usize).ok_or("the artifact has no such entry")?;
-        let configs: Configs = match tuned {
-            true => entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect(),
-            false => Configs::new(),
+        let (configs, split): (Configs, Split) = match tuned {
+            true => (entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect(), entry.split),
+            false => (Configs::new(), Split::WHOLE),
         };
         let graph = artifact.graph(entry.graph).map_err(|error| error.to_string())?;
         let inputs = random_inputs(&graph, seed)?;
@@ -102,7 +102,7 @@ impl<'a> PlanBench<'a> {
         let plan = self
             .share
             .pool
-            .install(|| Plan::compile_owned(graph, &configs, limits, budget))
+            .install(|| Plan::compile_split(graph, split, &configs, limits, budget))
             .map_err(|error| error.to_string())?;
         let buffers = plan.is_static().then(|| Buffers::new(&plan, &inputs)).flatten();
         let mut slot = Slot { plan, inputs, outputs: Vec::new(), buffers, runs: 1 };

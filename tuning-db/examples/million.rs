@@ -29,6 +29,7 @@ fn subject(n: u64, timing: Timing) -> Subject {
             batch: Batch::new(1 + (model / 100 % 50) as u32).unwrap_or(Batch::ONE),
             dims: Vec::new(),
             plan: PlanKey::of("plan"),
+            split: Split::WHOLE,
             default: timing,
             upload: None,
             compute: Some(Line { slope_ps: 5_000_000, intercept_ps: 1_000 }),

@@ -24,6 +24,7 @@ pub static ATTENTION: Operator = Operator {
     },
     bytes: |task| signature(task).map_or(0, |s| s.inputs.iter().chain(&s.outputs).map(|spec| spec.bytes() as u64).sum()),
     reference: reference::compute,
+    row_wise: |facts, varies| varies.iter().take(3).all(|varies| *varies) && crate::rows::along(facts, varies, 3),
 };
 
 static VARIANTS: &[&Variant] = &[&host_rows::ROWS, &host_blocks::BLOCKS];

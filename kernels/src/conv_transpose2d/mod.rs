@@ -36,6 +36,7 @@ pub static CONV_TRANSPOSE2D: Operator = Operator {
     flops: |task| or_zero(task, Shape::flops),
     bytes: |task| or_zero(task, |shape| shape.signature().bytes() as u64),
     reference: reference::reference,
+    row_wise: |_, varies| crate::rows::only(varies, 0, &[3]),
 };
 
 fn or_zero(task: &Task, count: impl Fn(&Shape) -> u64) -> u64 {

@@ -17,6 +17,7 @@ mod pieces;
 mod reference;
 
 use crate::plane::Plane;
+use crate::rows;
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
 use crate::{BuildError, Facts, Layout, OperandSpec, Operator, Signature, Task, Variant, strides};
@@ -31,6 +32,7 @@ pub static COPY: Operator = Operator {
     flops: |_| 0,
     bytes: |task| signature(task).map_or(0, |s| 2 * s.outputs.iter().map(|spec| spec.bytes() as u64).sum::<u64>()),
     reference: reference::compute,
+    row_wise,
 };
 
 static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_planes::PLANES];
@@ -49,6 +51,23 @@ static OUTPUTS: [&str; 64] = [
     "y37", "y38", "y39", "y40", "y41", "y42", "y43", "y44", "y45", "y46", "y47", "y48", "y49", "y50", "y51", "y52", "y53", "y54",
     "y55", "y56", "y57", "y58", "y59", "y60", "y61", "y62", "y63",
 ];
+
+/// What is moved along axis 0 stays where it is.
+fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
+    let (Some(x), Some(Some(y))) = (facts.optional(0), facts.outputs.first()) else { return false };
+    let first = |name: &str, at: usize, default: i64| match facts.attributes.ints(name) {
+        Some(values) => values.get(at).copied(),
+        None => Some(default),
+    };
+    let kept = x.shape.len() == y.shape.len() && x.shape.first() == y.shape.first();
+    match facts.attributes.string("kind").and_then(Kind::parse) {
+        Some(Kind::Join) => varies.iter().all(|varies| *varies) && rows::axis(facts, 0).is_some_and(|axis| axis > 0),
+        Some(Kind::Slice) => kept && first("starts", 0, 0) == Some(0) && first("steps", 0, 1) == Some(1),
+        Some(Kind::Pad) => first("pads", 0, 0) == Some(0) && first("pads", x.shape.len(), 0) == Some(0),
+        Some(Kind::Expand | Kind::Tile) => kept,
+        None => false,
+    }
+}
 
 /// How elements are moved.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ pub static DEPTHWISE: Operator = Operator {
     flops: |task| shape(task).map_or(0, |shape| shape.flops()),
     bytes: |task| shape(task).map_or(0, |shape| shape.signature().bytes() as u64),
     reference: |task, inputs| convolve(&shape(task)?, task, inputs),
+    row_wise: |_, varies| crate::rows::only(varies, 0, &[3]),
 };
 
 /// The convolution a task stands for.

@@ -36,6 +36,7 @@ pub static ELEMENTWISE: Operator = Operator {
     },
     bytes: |task| signature(task).map_or(0, |s| s.inputs.iter().chain(&s.outputs).map(|spec| spec.bytes() as u64).sum()),
     reference: reference::compute,
+    row_wise: |facts, varies| (0..varies.len()).all(|input| crate::rows::along(facts, varies, input)),
 };
 
 static VARIANTS: &[&Variant] = &[&host_tiles::TILES];

@@ -28,6 +28,7 @@ pub static EMBEDDING: Operator = Operator {
         read + rest.map_or(0, |s| (s.inputs[1].bytes() + s.outputs[0].bytes()) as u64)
     },
     reference: reference::compute,
+    row_wise,
 };
 
 static VARIANTS: &[&Variant] = &[&host_rows::ROWS, &host_prefetch::PREFETCH];
@@ -54,6 +55,12 @@ impl Bag {
             _ => Bag::None,
         }
     }
+}
+
+/// One table for all; a bag is a row of indices.
+fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
+    let bag = facts.attributes.string("bag").is_some_and(|bag| bag != "none");
+    !varies[0] && facts.optional(1).is_some_and(|indices| indices.shape.len() > usize::from(bag))
 }
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {

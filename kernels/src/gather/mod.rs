@@ -9,6 +9,7 @@
 mod host_runs;
 mod reference;
 
+use crate::rows;
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
 use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
@@ -23,9 +24,19 @@ pub static GATHER: Operator = Operator {
     flops: |_| 0,
     bytes: |task| signature(task).map_or(0, |s| (2 * s.outputs[0].bytes() + s.inputs[1].bytes()) as u64),
     reference: reference::compute,
+    row_wise,
 };
 
 static VARIANTS: &[&Variant] = &[&host_runs::RUNS];
+
+/// Rows of indices into what is the same for all, or the same indices into every row.
+fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
+    match rows::axis(facts, 0) {
+        Some(0) => !varies[0],
+        Some(_) => varies[0] && !varies[1],
+        None => false,
+    }
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let x = facts.input("gather", 0)?;

@@ -35,6 +35,7 @@ pub static GEMM: Operator = Operator {
     flops: |task| or_zero(task, |shape| 2 * shape.batch() as u64 * (shape.m * shape.n * shape.k) as u64),
     bytes: |task| or_zero(task, |shape| shape.signature().bytes() as u64),
     reference: reference::reference,
+    row_wise: shape::row_wise,
 };
 
 fn or_zero(task: &Task, count: impl Fn(&Shape) -> u64) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::refuse;
 use crate::epilogue::Epilogue;
+use crate::rows;
 use crate::{BuildError, Facts, Layout, OperandSpec, Signature, Task};
 use schema::DType;
 
@@ -201,6 +202,17 @@ pub fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     }
     Shape::of(&task)?;
     Ok(task)
+}
+
+/// The rows of A and C, or their first batch axis.
+pub fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
+    let Some(Some(c)) = facts.outputs.first() else { return false };
+    let along = |input| rows::along(facts, varies, input);
+    let bias_varies = varies.get(2) == Some(&true);
+    if c.shape.len() > 2 {
+        return along(0) && along(1) && along(3) && !bias_varies;
+    }
+    rows::only(varies, 0, &[3]) && facts.attributes.int("trans_a").unwrap_or(0) == 0
 }
 
 impl Signature {

@@ -11,4 +11,5 @@ pub static GRU: Operator = Operator {
     flops: recurrent::flops,
     bytes: recurrent::bytes,
     reference: recurrent::reference::compute,
+    row_wise: |_, _| false,
 };

@@ -24,6 +24,7 @@ pub static LAYER_NORM: Operator = Operator {
     flops: |task| 8 * task.ints("x").iter().product::<usize>() as u64,
     bytes: |task| signature(task).map_or(0, |s| s.inputs.iter().chain(&s.outputs).map(|spec| spec.bytes() as u64).sum()),
     reference: reference::compute,
+    row_wise: |facts, varies| crate::rows::only(varies, 0, &[]) && crate::rows::axis(facts, -1).is_some_and(|axis| axis > 0),
 };
 
 static VARIANTS: &[&Variant] = &[&host_two_pass::TWO_PASS, &host_rows::ROWS, &host_columns::COLUMNS];

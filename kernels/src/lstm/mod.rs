@@ -11,4 +11,5 @@ pub static LSTM: Operator = Operator {
     flops: recurrent::flops,
     bytes: recurrent::bytes,
     reference: recurrent::reference::compute,
+    row_wise: |_, _| false,
 };

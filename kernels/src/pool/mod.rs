@@ -29,6 +29,7 @@ pub static POOL: Operator = Operator {
     },
     bytes: |task| signature(task).map_or(0, |s| (s.inputs[0].bytes() + s.outputs[0].bytes()) as u64),
     reference: reference::compute,
+    row_wise: |_, _| true,
 };
 
 static VARIANTS: &[&Variant] = &[&host_windows::WINDOWS, &host_separable::SEPARABLE];

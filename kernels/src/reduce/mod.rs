@@ -23,6 +23,7 @@ pub static REDUCE: Operator = Operator {
     flops: |task| task.ints("x").iter().product::<usize>() as u64,
     bytes: |task| signature(task).map_or(0, |s| (s.inputs[0].bytes() + s.outputs[0].bytes()) as u64),
     reference: reference::compute,
+    row_wise: |facts, _| task(facts).is_ok_and(|task| !task.ints("axes").contains(&0)),
 };
 
 static VARIANTS: &[&Variant] = &[&host_folds::FOLDS, &host_planes::PLANES];

@@ -23,6 +23,7 @@ pub static REORDER: Operator = Operator {
     flops: |_| 0,
     bytes: |task| signature(task).map_or(0, |s| (s.inputs[0].bytes() + s.outputs[0].bytes()) as u64),
     reference: reference::compute,
+    row_wise: |_, _| true,
 };
 
 static VARIANTS: &[&Variant] = &[&host_lines::LINES, &host_blocks::BLOCKS];

@@ -27,6 +27,7 @@ pub static RESIZE: Operator = Operator {
     },
     bytes: |task| signature(task).map_or(0, |s| (s.inputs[0].bytes() + s.outputs[0].bytes()) as u64),
     reference: reference::compute,
+    row_wise: |_, varies| crate::rows::only(varies, 0, &[]),
 };
 
 static VARIANTS: &[&Variant] = &[&host_taps::TAPS];

@@ -23,6 +23,9 @@ pub static SOFTMAX: Operator = Operator {
     flops: |task| 6 * task.ints("x").iter().product::<usize>() as u64,
     bytes: |task| signature(task).map_or(0, |s| s.inputs.iter().chain(&s.outputs).map(|spec| spec.bytes() as u64).sum()),
     reference: reference::compute,
+    row_wise: |facts, varies| {
+        varies[0] && crate::rows::axis(facts, -1).is_some_and(|axis| axis > 0) && crate::rows::along(facts, varies, 1)
+    },
 };
 
 static VARIANTS: &[&Variant] = &[&host_sweeps::SWEEPS, &host_rows::ROWS];

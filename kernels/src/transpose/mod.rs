@@ -20,6 +20,7 @@ pub static TRANSPOSE: Operator = Operator {
     flops: |_| 0,
     bytes: |task| signature(task).map_or(0, |s| 2 * s.inputs[0].bytes() as u64),
     reference: reference::compute,
+    row_wise: |facts, _| facts.attributes.ints("perm").is_some_and(|perm| perm.first() == Some(&0)),
 };
 
 static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_tiles::TILES];

@@ -87,6 +87,7 @@ impl<'a> Progress<'a> {
                     self.screen.note(&line);
                 }
             }
+            Event::Split { batch, share, split, .. } => self.task = format!("batch {batch} share {share} in {split}"),
             Event::Saved { .. } | Event::End { .. } => {}
         }
         if self.screen.json == Some(JsonForm::Lines) {
@@ -157,6 +158,10 @@ impl<'a> Progress<'a> {
             Event::Best { task, config, share, gain, model_gain, noise } => json!({
                 "event": "best", "t_ns": t_ns, "task": task, "config": config.to_string(), "share_pct": share.as_percent(), "ratio": gain,
                 "model_ratio": model_gain, "noise": format!("{noise:?}"),
+            }),
+            Event::Split { model, batch, share, split } => json!({
+                "event": "split", "t_ns": t_ns, "model": model, "batch": batch.rows(), "share_pct": share.as_percent(),
+                "parts": split.parts(), "lanes": split.lanes(),
             }),
             Event::Saved { observations } => json!({"event": "saved", "t_ns": t_ns, "observations": observations}),
             Event::Warn { what } => json!({"event": "warn", "t_ns": t_ns, "what": what}),

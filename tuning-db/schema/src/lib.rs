@@ -8,6 +8,7 @@ pub mod device;
 pub mod dtype;
 pub mod key;
 pub mod observation;
+pub mod split;
 pub mod units;
 
 pub use config::{Config, KnobValue};
@@ -18,4 +19,5 @@ pub use observation::{
     FailureClass, Line, ModelRecord, NewObservation, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Ratio, Subject,
     Timing,
 };
+pub use split::Split;
 pub use units::{Batch, Picos, Seed, Share, ShareError};

@@ -1,6 +1,6 @@
 //! Observations: what was measured, as journalled. Winners are computed from them and never stored as truth.
 
-use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, PlanKey, Seed, Share, TaskKey};
+use crate::{Batch, Config, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, Picos, PlanKey, Seed, Share, Split, TaskKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -107,6 +107,8 @@ pub struct ModelRecord {
     pub dims: Vec<(String, u64)>,
     /// The configs that were measured against the default. The observation's ratio tells whether they replaced it.
     pub plan: PlanKey,
+    /// How that plan computes the batch.
+    pub split: Split,
     pub default: Timing,
     /// Latency lines over the batches measured: conversion and upload, compute, download.
     pub upload: Option<Line>,

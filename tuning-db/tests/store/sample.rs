@@ -97,6 +97,7 @@ pub fn model(random: &mut Random) -> NewObservation {
         batch: Batch::new(1 << random.below(4)).unwrap(),
         dims: if n == 2 { vec![("seq".to_owned(), 128)] } else { Vec::new() },
         plan: PlanKey::of(&format!("plan {}", random.below(3))),
+        split: if n == 1 { Split::new(4, 2).unwrap() } else { Split::WHOLE },
         default: timing(random),
         upload: Some(Line { slope_ps: 1_000, intercept_ps: 20_000 }),
         compute: random.chance(50).then_some(Line { slope_ps: 5_000_000, intercept_ps: 100 }),
