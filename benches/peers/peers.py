@@ -4,10 +4,11 @@
     python benches/peers/peers.py --models DIR [NAME ...] [--batch 1,16] [--threads 1,2] [--budget 60s] [-o FILE.json]
 
 DIR holds what the model kit makes: NAME.onnx and NAME.batchB.in.npz. For every model an artifact is tuned first (share 50 for one
-thread, share 100 for two; kept in DIR/tuned, or where --tuned says, and reused). Then each rival is a process of its own, loaded before
-the first round and kept: ONNX Runtime pinned to as many cores as it has threads, ours pinning its own worker pool to its share. The rounds go A B, B A, ... with a pause between slots, because a rival's spinning threads would disturb ours; a slot lasts
-about SLOT seconds, one inference at least. The figure of a cell is the median of its samples; the ratio is ours over theirs per round,
-its median and its spread (least and greatest round) are printed. Outputs are compared before anything is timed.
+thread, share 100 for two) into DIR/tuned, or where --tuned says. Then each rival is a process of its own, loaded before the first round
+and kept: ONNX Runtime pinned to as many cores as it has threads, ours pinning its own workers to its share. The rounds go A B, B A, ...
+with a pause between slots, because a rival's spinning threads would disturb ours; a slot lasts about SLOT seconds, one inference at
+least. The figure of a cell is the median of its samples; the ratio is ours over theirs per round, its median and its spread (least and
+greatest round) are printed. Outputs are compared before anything is timed.
 
 Needs numpy and onnxruntime.
 """
@@ -88,12 +89,10 @@ def worst_error(ours, theirs):
 
 
 def tuned(arguments, name, batches):
-    """The artifact of a model, tuned unless it is there."""
+    """The artifact of a model. What the database beside it knows is not measured again."""
     folder = arguments.tuned
     folder.mkdir(exist_ok=True)
     artifact = folder / f"{name}.tune"
-    if artifact.exists():
-        return artifact
     command = [str(arguments.tunewright), "tune", str(arguments.models / f"{name}.onnx"), "-o", str(artifact), "--share", "50,100",
                "--batch", ",".join(map(str, batches)), "--budget", arguments.budget, "--db", str(folder / "db"), "-q"]
     kit = Path(os.environ.get("TUNEWRIGHT_SHARED", ROOT.parent / "shared")) / "models" / "skeleton" / f"{name}.json"
@@ -103,11 +102,10 @@ def tuned(arguments, name, batches):
     return artifact
 
 
-def cell(arguments, name, batch, threads):
+def cell(arguments, name, artifact, batch, threads):
     """One model at one batch and number of threads."""
     inputs = arguments.models / f"{name}.batch{batch}.in.npz"
     onnx = arguments.models / f"{name}.onnx"
-    artifact = tuned(arguments, name, arguments.tune_batches[name])
     cpus = set(sorted(os.sched_getaffinity(0))[:threads])
     share = 100 * threads // len(os.sched_getaffinity(0))
     out = {who: arguments.tuned / f"{name}.{who}.npz" for who in ("ours", "theirs")}
@@ -166,11 +164,12 @@ def main():
     rows = []
     print(f"{'model':22} {'batch':>5} {'thr':>3} {'ours ms':>10} {'ORT ms':>10} {'ratio':>6}  {'rounds':13} {'error':>8}")
     for name in names:
+        artifact = tuned(arguments, name, arguments.tune_batches[name])
         for batch in arguments.tune_batches[name]:
             for threads in [int(text) for text in arguments.threads.split(",")]:
                 try:
-                    row = cell(arguments, name, batch, threads)
-                except (RuntimeError, subprocess.CalledProcessError, OSError, KeyError) as error:
+                    row = cell(arguments, name, artifact, batch, threads)
+                except (RuntimeError, OSError, KeyError) as error:
                     print(f"{name:22} {batch:5} {threads:3} failed: {error}", flush=True)
                     rows.append({"model": name, "batch": batch, "threads": threads, "failed": str(error)})
                     continue
