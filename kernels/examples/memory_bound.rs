@@ -47,6 +47,8 @@ static CASES: &[&str] = &[
     "resize mode=linear transform=half_pixel x=[1,64,64,64] x_layout=channels16h0 y=[1,64,128,128] y_layout=channels16h1",
     "lstm t=25 n=1 i=512 h=512 direction=forward w=const bias=1 outputs=[1,1,1]",
     "lstm t=100 n=1 i=256 h=256 direction=bidirectional w=const bias=1 outputs=[1,1,1]",
+    "gru t=98 n=1 i=128 h=128 direction=forward w=const bias=1 linear_before_reset=1 outputs=[1,1]",
+    "gru t=98 n=16 i=40 h=128 direction=forward w=const bias=1 linear_before_reset=1 outputs=[1,1]",
     "gru t=98 n=1 i=40 h=128 direction=forward w=const bias=1 linear_before_reset=1 outputs=[1,1]",
 ];
 

@@ -1,11 +1,14 @@
 //! Packed weights: the input's products for many steps as one gemm, then step by step the state's products and the gates.
 //!
-//! The panels of one block of 16 units lie behind each other for all gates, so that the gates of a block are computed from sums that
-//! lie together, and threads can share out blocks. Every thread reads the whole state of the step before and writes its own blocks
-//! of the next, so there are two states.
+//! The sums of one gate lie together, and threads share out blocks of 16 units: every thread reads the whole state of the step
+//! before and writes its own blocks of the next, so there are two states. A part of a step is one routine, so the instruction set is
+//! looked up once for it.
+//!
+//! The state's products of many sequences are the microkernel's, which reads the weights once for all of them. Those of few run row
+//! by row over weights whose gates are woven into one stream.
 
 use super::cell::{self, Gate};
-use super::weights::{Weights, biases, interleaved};
+use super::weights::{Weights, biases, panels, woven};
 use super::{Cell, Shape};
 use crate::epilogue::Epilogue;
 use crate::gemm::host_packed::default_tile;
@@ -13,21 +16,23 @@ use crate::gemm::product::{Addresses, Parts, Product, Steps, Tail, offset};
 use crate::layout::BLOCK;
 use crate::partition::{Shared, for_each_part, share};
 use crate::simd::tile::Tiles;
-use crate::simd::{self, FlushDenormals};
+use crate::simd::{self, FlushDenormals, Routine, Simd};
 use crate::{BuildError, Inputs, Isa, Kernel, Knob, Limits, Operands, Packed, Request, Rule, Task, Variant};
 use schema::KnobValue;
 use std::ops::Range;
 use std::ptr::null;
 
 /// LSTM with constant weights.
-pub static LSTM_PACKED: Variant = Variant { id: "lstm.host_packed", revision: 1, knobs: KNOBS, rules: RULES, default, build };
+pub static LSTM_PACKED: Variant = Variant { id: "lstm.host_packed", revision: 2, knobs: KNOBS, rules: RULES, default, build };
 
 /// GRU with constant weights.
-pub static GRU_PACKED: Variant = Variant { id: "gru.host_packed", revision: 1, knobs: KNOBS, rules: RULES, default, build };
+pub static GRU_PACKED: Variant = Variant { id: "gru.host_packed", revision: 2, knobs: KNOBS, rules: RULES, default, build };
 
 static KNOBS: &[Knob] = &[
     // Steps whose input products are computed at once.
     Knob::ints("ahead", &[1, 8, 32, 1 << 20]),
+    // How the state's products are computed: row by row over woven weights, or all rows by the microkernel.
+    Knob::names("state", &["rows", "tiles"]),
     Knob::names("prefetch", &["none", "near"]),
     Knob::names("partition", &["one", "directions", "units"]),
 ];
@@ -37,6 +42,10 @@ static RULES: &[Rule] = &[
     Rule {
         reason: "sequences of different lengths need the input's products of all steps",
         holds: |task, config, _| Shape::of(task).is_ok_and(|s| !s.lens) || config.int("ahead") == Some(1 << 20),
+    },
+    Rule {
+        reason: "row by row, the weights would be read for each of more than 4 sequences",
+        holds: |task, config, _| config.name("state") != Some("rows") || Shape::of(task).is_ok_and(|s| s.batch <= ROWS_MAX),
     },
     Rule {
         reason: "there is one thread: nothing to split over",
@@ -60,6 +69,12 @@ static RULES: &[Rule] = &[
 /// Below so many floating-point operations a step is not worth a second thread: about 4 µs of one core.
 const ALONE_FLOPS: usize = 200_000;
 
+/// The most sequences whose products are worth computing row by row.
+const ROWS_MAX: usize = 4;
+
+/// How many f32 ahead of its use a line of woven weights is fetched: 4 KiB.
+const NEAR: usize = 1024;
+
 fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
     let Ok(s) = Shape::of(task) else { return Vec::new() };
     let weights = s.cell.gates() * s.hidden * s.hidden;
@@ -71,8 +86,16 @@ fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
         "one"
     };
     let near = 4 * weights as u64 > limits.l2_bytes / 2;
+    // As many rows of the input as a few tiles have: more would push the weights out of L2.
+    let ahead = match s.batch {
+        _ if s.lens => 1 << 20,
+        1 => 32,
+        2..8 => 8,
+        _ => 1,
+    };
     vec![
-        KnobValue::Int(if s.lens { 1 << 20 } else { 32 }),
+        KnobValue::Int(ahead),
+        KnobValue::Name(if s.batch == 1 { "rows" } else { "tiles" }.to_owned()),
         KnobValue::Name(if near { "near" } else { "none" }.to_owned()),
         KnobValue::Name(partition.to_owned()),
     ]
@@ -105,12 +128,15 @@ fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
         })
     };
     let before = if shape.cell == Cell::Gru { 2 } else { gates };
-    let directions = (0..shape.directions()).map(|d| Direction::new(&shape, &weights, d)).collect();
+    let rows = request.config.name("state") == Some("rows");
+    let directions = (0..shape.directions()).map(|d| Direction::new(&shape, &weights, d, rows)).collect();
     Ok(Box::new(Sequence {
         of_x: product(ahead * shape.batch, shape.input, shape.input, gates * padded, true),
         of_h: product(shape.batch, shape.hidden, padded, before * padded, false),
         of_reset: (shape.cell == Cell::Gru).then(|| product(shape.batch, shape.hidden, padded, padded, false)),
         directions,
+        rows,
+        near,
         ahead,
         apart: request.config.name("partition") == Some("directions"),
         parts: if request.config.name("partition") == Some("units") { request.limits.units as usize } else { 1 },
@@ -130,22 +156,18 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(shape: &Shape, weights: &Weights<'_>, d: usize) -> Self {
+    fn new(shape: &Shape, weights: &Weights<'_>, d: usize, rows: bool) -> Self {
         let (gates, hidden, padded) = (shape.cell.gates(), shape.hidden, shape.padded());
         let w = &weights.w[d * gates * hidden * shape.input..];
         let r = &weights.r[d * gates * hidden * hidden..];
         let before = if shape.cell == Cell::Gru { 2 } else { gates };
-        let (mut by_gate, mut bias_h) = (vec![0.0; gates * padded], Packed::zeroed(padded));
-        biases(shape, &weights.b, d, &mut by_gate, &mut bias_h);
-        let mut bias_x = Packed::zeroed(gates * padded);
-        for (index, lanes) in bias_x.chunks_exact_mut(BLOCK).enumerate() {
-            let (block, gate) = (index / gates, index % gates);
-            lanes.copy_from_slice(&by_gate[gate * padded + block * BLOCK..][..BLOCK]);
-        }
+        let (mut bias_x, mut bias_h) = (Packed::zeroed(gates * padded), Packed::zeroed(padded));
+        biases(shape, &weights.b, d, &mut bias_x, &mut bias_h);
+        let of_state = if rows { woven } else { panels };
         Direction {
-            w: interleaved(shape, w, shape.input, 0..gates),
-            r: interleaved(shape, r, hidden, 0..before),
-            r_reset: interleaved(shape, r, hidden, before..gates),
+            w: panels(shape, w, shape.input, 0..gates),
+            r: of_state(shape, r, hidden, 0..before),
+            r_reset: of_state(shape, r, hidden, before..gates),
             bias_x,
             bias_h,
         }
@@ -162,6 +184,10 @@ struct Sequence {
     of_h: Product,
     of_reset: Option<Product>,
     directions: Vec<Direction>,
+    /// The state's products are computed row by row over woven weights.
+    rows: bool,
+    /// Woven weights are fetched ahead.
+    near: bool,
     /// Steps whose input products are computed at once.
     ahead: usize,
     /// Directions run beside each other.
@@ -259,7 +285,7 @@ impl Sequence {
             for n in 0..s.batch {
                 // SAFETY: outputs have the sizes of the signature, each direction writes its own part, and the steps are over.
                 unsafe {
-                    let from = slice(from, n * s.padded(), s.hidden);
+                    let from = read(from, n * s.padded(), s.hidden);
                     slice(to, (d * s.batch + n) * s.hidden, s.hidden).copy_from_slice(from);
                 }
             }
@@ -299,36 +325,16 @@ impl Sequence {
         time: &(impl Fn(usize) -> Option<(usize, usize)> + Sync),
         y: Option<Shared<f32>>,
     ) {
-        let direction = &self.directions[d];
         let blocks = self.shape.padded() / BLOCK;
-        let product = |product: &Product, b: &Packed, a: Shared<f32>, c: Shared<f32>, panels: Range<usize>| {
-            let addresses = Addresses { a: a.get(), b: b.as_ptr(), c: c.get(), bias: null(), residual: null() };
-            // SAFETY: states hold batch · padded f32, and `c` that for every gate; the parts write disjoint panels.
-            unsafe { product.run(&addresses, 0..self.shape.batch, panels) };
-        };
-        let gates = self.of_h.panels() / blocks;
-        for_each_part(self.parts, &|part| {
-            let _flush = FlushDenormals::new();
-            let own = share(blocks, 1, self.parts, part);
-            product(&self.of_h, &direction.r, space.states[now], space.h, own.start * gates..own.end * gates);
-            for block in own {
-                for n in 0..self.shape.batch {
-                    // SAFETY: this part alone touches this block, and the state before is only read.
-                    unsafe { self.gates(direction, (space, now), (n, block), time(n).map(|time| time.1)) };
-                }
+        for half in [Half::First, Half::Reset] {
+            if half == Half::Reset && self.of_reset.is_none() {
+                continue;
             }
-        });
-        if let Some(of_reset) = &self.of_reset {
             for_each_part(self.parts, &|part| {
-                let _flush = FlushDenormals::new();
+                // The caller's thread flushes already.
+                let _flush = (self.parts > 1).then(FlushDenormals::new);
                 let own = share(blocks, 1, self.parts, part);
-                product(of_reset, &direction.r_reset, space.reset, space.of_reset, own.clone());
-                for block in own {
-                    for n in 0..self.shape.batch {
-                        // SAFETY: as above.
-                        unsafe { self.reset_gates((space, now), (n, block), time(n).map(|time| time.1)) };
-                    }
-                }
+                simd::run(self.isa, Part { sequence: self, direction: &self.directions[d], half, space, now, own, time });
             });
         }
         let Some(y) = y else { return };
@@ -337,49 +343,139 @@ impl Sequence {
             if let Some((t, _)) = time(n) {
                 // SAFETY: the output has the size of the signature, and no other direction writes here.
                 unsafe {
-                    let state = slice(space.states[now ^ 1], n * s.padded(), s.hidden);
+                    let state = read(space.states[now ^ 1], n * s.padded(), s.hidden);
                     slice(y, ((t * s.directions() + d) * s.batch + n) * s.hidden, s.hidden).copy_from_slice(state);
                 }
             }
         }
     }
+}
 
-    /// The sums of gate `gate` of one block.
+/// A step, or where a GRU's reset comes before the last product, its two halves: all threads wait for the reset state.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Half {
+    First,
+    Reset,
+}
+
+/// One thread's blocks of one half of a step.
+struct Part<'a, T> {
+    sequence: &'a Sequence,
+    direction: &'a Direction,
+    half: Half,
+    space: Space,
+    /// Which state is the one before.
+    now: usize,
+    own: Range<usize>,
+    time: &'a T,
+}
+
+impl<T: Fn(usize) -> Option<(usize, usize)>> Routine for Part<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        if self.own.is_empty() {
+            return;
+        }
+        // SAFETY: the parts of a step have different blocks, and the state before is only read.
+        unsafe {
+            self.products(s);
+            for n in 0..self.sequence.shape.batch {
+                let row = (self.time)(n).map(|time| time.1);
+                match self.half {
+                    Half::First => self.gates(s, n, row),
+                    Half::Reset => self.reset_gates(s, n, row),
+                }
+            }
+        }
+    }
+}
+
+impl<T> Part<'_, T> {
+    /// The products of the state, or of the reset state, with the weights of the part's blocks.
+    ///
+    /// # Safety
+    /// This thread alone writes the sums of its blocks, and nobody writes the state.
+    #[inline(always)]
+    unsafe fn products<S: Simd>(&self, s: S) {
+        let (sequence, shape) = (self.sequence, &self.sequence.shape);
+        let (product, weights, state, sums) = match (self.half, &sequence.of_reset) {
+            (Half::Reset, Some(product)) => (product, &self.direction.r_reset, self.space.reset, self.space.of_reset),
+            _ => (&sequence.of_h, &self.direction.r, self.space.states[self.now], self.space.h),
+        };
+        let blocks = shape.padded() / BLOCK;
+        let gates = product.panels() / blocks;
+        if !sequence.rows {
+            let addresses = Addresses { a: state.get(), b: weights.as_ptr(), c: sums.get(), bias: null(), residual: null() };
+            for gate in 0..gates {
+                let panels = gate * blocks + self.own.start..gate * blocks + self.own.end;
+                // SAFETY: states hold batch · padded f32 and `sums` that for every gate; the parts write disjoint panels.
+                unsafe { product.run(&addresses, 0..shape.batch, panels) };
+            }
+            return;
+        }
+        for n in 0..shape.batch {
+            for block in self.own.clone() {
+                let panel = &weights[block * gates * shape.hidden * BLOCK..][..gates * shape.hidden * BLOCK];
+                // SAFETY: as above; `state` holds `hidden` f32 for each sequence.
+                unsafe {
+                    let state = read(state, n * shape.padded(), shape.hidden);
+                    let sums = sums.get().add(n * gates * shape.padded() + block * BLOCK);
+                    match (gates, sequence.near) {
+                        (1, false) => row_sums::<S, 1, 8, false>(s, panel, state, sums, shape.padded()),
+                        (1, true) => row_sums::<S, 1, 8, true>(s, panel, state, sums, shape.padded()),
+                        (2, false) => row_sums::<S, 2, 4, false>(s, panel, state, sums, shape.padded()),
+                        (2, true) => row_sums::<S, 2, 4, true>(s, panel, state, sums, shape.padded()),
+                        (3, false) => row_sums::<S, 3, 2, false>(s, panel, state, sums, shape.padded()),
+                        (3, true) => row_sums::<S, 3, 2, true>(s, panel, state, sums, shape.padded()),
+                        (_, false) => row_sums::<S, 4, 2, false>(s, panel, state, sums, shape.padded()),
+                        (_, true) => row_sums::<S, 4, 2, true>(s, panel, state, sums, shape.padded()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The sums of a gate for the part's units of one sequence.
     ///
     /// # Safety
     /// Nobody writes these sums meanwhile.
-    unsafe fn gate<'a>(&self, space: Space, (n, block): (usize, usize), row: usize, gate: usize, of_h: usize) -> Gate<'a> {
-        let (s, gates) = (&self.shape, self.shape.cell.gates());
-        let x_at = ((row * s.batch + n) * s.padded() + block * BLOCK) * gates + gate * BLOCK;
-        let h_at = (n * s.padded() + block * BLOCK) * of_h + gate * BLOCK;
-        // SAFETY: row < ahead, n < batch, block < blocks and gate < gates keep both inside the space.
-        unsafe { Gate { x: slice(space.x, x_at, BLOCK), h: slice(space.h, h_at, BLOCK) } }
+    #[inline(always)]
+    unsafe fn gate<'b>(&self, n: usize, row: usize, gate: usize, of_h: usize) -> Gate<'b> {
+        let shape = &self.sequence.shape;
+        let (padded, first, len) = (shape.padded(), self.own.start * BLOCK, self.own.len() * BLOCK);
+        let x_at = ((row * shape.batch + n) * shape.cell.gates() + gate) * padded + first;
+        let h_at = (n * of_h + gate.min(of_h - 1)) * padded + first;
+        // SAFETY: row < ahead, n < batch, own ⊆ blocks and gate < gates keep both inside the space.
+        unsafe { Gate { x: read(self.space.x, x_at, len), h: read(self.space.h, h_at, len) } }
     }
 
-    /// The gates of one block of one sequence, up to where a GRU needs its second product.
+    /// The gates of one sequence, up to where a GRU needs its second product.
     ///
     /// # Safety
-    /// This thread alone touches this block of the states after and of what is computed here.
-    unsafe fn gates(&self, direction: &Direction, (space, now): (Space, usize), (n, block): (usize, usize), row: Option<usize>) {
-        let s = &self.shape;
-        let at = n * s.padded() + block * BLOCK;
-        // SAFETY: n < batch and block < blocks keep all inside the space; by this function's contract nobody else writes them.
+    /// This thread alone touches its blocks of the state after and of what is computed here.
+    #[inline(always)]
+    unsafe fn gates<S: Simd>(&self, s: S, n: usize, row: Option<usize>) {
+        let (shape, space) = (&self.sequence.shape, self.space);
+        let (first, len) = (self.own.start * BLOCK, self.own.len() * BLOCK);
+        let at = n * shape.padded() + first;
+        // SAFETY: n < batch and own ⊆ blocks keep all inside the space; by this function's contract nobody else writes them.
         unsafe {
-            let (before, after) = (slice(space.states[now], at, BLOCK), slice(space.states[now ^ 1], at, BLOCK));
+            let (before, after) = (read(space.states[self.now], at, len), slice(space.states[self.now ^ 1], at, len));
             let Some(row) = row else { return after.copy_from_slice(before) };
-            match s.cell {
+            match shape.cell {
                 Cell::Lstm => {
-                    let gates = [0, 1, 2, 3].map(|gate| self.gate(space, (n, block), row, gate, 4));
-                    simd::run(self.isa, cell::Lstm { gates, c: slice(space.cell, at, BLOCK), h: after });
+                    let gates = [self.gate(n, row, 0, 4), self.gate(n, row, 1, 4), self.gate(n, row, 2, 4), self.gate(n, row, 3, 4)];
+                    cell::Lstm { gates, c: slice(space.cell, at, len), h: after }.run(s);
                 }
                 Cell::GruAfter => {
-                    let gates = [0, 1, 2].map(|gate| self.gate(space, (n, block), row, gate, 3));
-                    let bias = &direction.bias_h[block * BLOCK..][..BLOCK];
-                    simd::run(self.isa, cell::GruAfter { gates, bias, before, h: after });
+                    let gates = [self.gate(n, row, 0, 3), self.gate(n, row, 1, 3), self.gate(n, row, 2, 3)];
+                    cell::GruAfter { gates, bias: &self.direction.bias_h[first..first + len], before, h: after }.run(s);
                 }
                 Cell::Gru => {
-                    let r = self.gate(space, (n, block), row, 1, 2);
-                    simd::run(self.isa, cell::Reset { r, before, out: slice(space.reset, at, BLOCK) });
+                    let r = self.gate(n, row, 1, 2);
+                    cell::Reset { r, before, out: slice(space.reset, at, len) }.run(s);
                 }
             }
         }
@@ -389,23 +485,103 @@ impl Sequence {
     ///
     /// # Safety
     /// As for [`gates`](Self::gates).
-    unsafe fn reset_gates(&self, (space, now): (Space, usize), (n, block): (usize, usize), row: Option<usize>) {
+    #[inline(always)]
+    unsafe fn reset_gates<S: Simd>(&self, s: S, n: usize, row: Option<usize>) {
         let Some(row) = row else { return };
-        let at = n * self.shape.padded() + block * BLOCK;
+        let len = self.own.len() * BLOCK;
+        let at = n * self.sequence.shape.padded() + self.own.start * BLOCK;
         // SAFETY: as in `gates`.
         unsafe {
-            let z = self.gate(space, (n, block), row, 0, 2);
-            let g = Gate { x: self.gate(space, (n, block), row, 2, 2).x, h: slice(space.of_reset, at, BLOCK) };
-            let (before, h) = (slice(space.states[now], at, BLOCK), slice(space.states[now ^ 1], at, BLOCK));
-            simd::run(self.isa, cell::Gru { z, g, before, h });
+            let z = self.gate(n, row, 0, 2);
+            let g = Gate { x: self.gate(n, row, 2, 2).x, h: read(self.space.of_reset, at, len) };
+            let (before, h) = (read(self.space.states[self.now], at, len), slice(self.space.states[self.now ^ 1], at, len));
+            cell::Gru { z, g, before, h }.run(s);
         }
     }
 }
 
-/// A stretch of shared memory.
+/// The products of one state with one block's woven weights of `G` gates, each gate's sixteen at `sums`, `stride` apart. `U` values
+/// of k go into sums of their own, so that there are enough additions under way.
 ///
 /// # Safety
-/// It is inside the allocation and initialised, and nobody writes it while the slice lives, or only its holder does.
+/// Sixteen f32 are writable at `sums + gate · stride` for every gate.
+#[inline(always)]
+unsafe fn row_sums<S: Simd, const G: usize, const U: usize, const AHEAD: bool>(
+    s: S,
+    weights: &[f32],
+    state: &[f32],
+    sums: *mut f32,
+    stride: usize,
+) {
+    assert!(weights.len() >= G * BLOCK * state.len(), "there are weights for every value of the state");
+    let (weights, state, k) = (weights.as_ptr(), state.as_ptr(), state.len());
+    for lane in (0..BLOCK).step_by(S::LANES) {
+        let mut acc = [[s.zero(); G]; U];
+        let mut i = 0;
+        while i + U <= k {
+            for (u, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: i + u < k.
+                unsafe { multiply::<S, G, AHEAD>(s, acc, weights, state, i + u, lane) };
+            }
+            i += U;
+        }
+        while i < k {
+            // SAFETY: i < k.
+            unsafe { multiply::<S, G, AHEAD>(s, &mut acc[0], weights, state, i, lane) };
+            i += 1;
+        }
+        let mut sum = acc[0];
+        for acc in &acc[1..] {
+            for (sum, &acc) in sum.iter_mut().zip(acc) {
+                *sum = s.add(*sum, acc);
+            }
+        }
+        for (g, &sum) in sum.iter().enumerate() {
+            // SAFETY: by this function's contract; lane + LANES ≤ 16.
+            unsafe { s.store(sums.add(g * stride + lane), sum) };
+        }
+    }
+}
+
+/// Adds the products of the `i`-th value of a state with the `G` gates' weights from `lane` on.
+///
+/// # Safety
+/// `state` has more than `i` values, and `weights` `16 · G` for each.
+#[inline(always)]
+unsafe fn multiply<S: Simd, const G: usize, const AHEAD: bool>(
+    s: S,
+    acc: &mut [S::V; G],
+    weights: *const f32,
+    state: *const f32,
+    i: usize,
+    lane: usize,
+) {
+    // SAFETY: by this function's contract; a prefetch may go anywhere.
+    unsafe {
+        let x = s.splat(*state.add(i));
+        for (g, acc) in acc.iter_mut().enumerate() {
+            let at = weights.add((i * G + g) * BLOCK + lane);
+            if AHEAD {
+                s.prefetch(at.wrapping_add(NEAR));
+            }
+            *acc = s.mul_add(x, s.load(at), *acc);
+        }
+    }
+}
+
+/// A stretch of shared memory to read.
+///
+/// # Safety
+/// It is inside the allocation and initialised, and nobody writes it while the slice lives.
+unsafe fn read<'a>(shared: Shared<f32>, at: usize, len: usize) -> &'a [f32] {
+    // SAFETY: by this function's contract.
+    unsafe { std::slice::from_raw_parts(shared.get().add(at), len) }
+}
+
+/// A stretch of shared memory to write.
+///
+/// # Safety
+/// It is inside the allocation and initialised, and only its holder touches it while the slice lives.
 unsafe fn slice<'a>(shared: Shared<f32>, at: usize, len: usize) -> &'a mut [f32] {
     // SAFETY: by this function's contract.
     unsafe { std::slice::from_raw_parts_mut(shared.get().add(at), len) }

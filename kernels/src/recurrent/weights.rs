@@ -4,6 +4,7 @@ use super::{Cell, Shape};
 use crate::layout::BLOCK;
 use crate::{BuildError, Packed, Request};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The weights of all directions in ONNX's order.
 pub struct Weights<'a> {
@@ -50,19 +51,35 @@ pub fn biases(shape: &Shape, b: &[f32], direction: usize, x: &mut [f32], h: &mut
     }
 }
 
-/// Rows `[gate·h + unit]` of `k` each as panels of 16 units, the gates of a block of units behind each other:
-/// `[block][gate][k][16]`. Units beyond the last are zeros.
-pub fn interleaved(shape: &Shape, rows: &[f32], k: usize, gates: std::ops::Range<usize>) -> Packed {
-    let (hidden, blocks, count) = (shape.hidden, shape.padded() / BLOCK, gates.len());
-    let mut packed = Packed::zeroed(blocks * count * k * BLOCK);
+/// Rows `[gate·h + unit]` of `k` each as panels of 16 units: `[gate][block][k][16]`. Units beyond the last are zeros.
+pub fn panels(shape: &Shape, rows: &[f32], k: usize, gates: Range<usize>) -> Packed {
+    let (blocks, count) = (shape.padded() / BLOCK, gates.len());
+    let mut packed = Packed::zeroed(count * blocks * k * BLOCK);
     for (index, panel) in packed.chunks_exact_mut((k * BLOCK).max(1)).enumerate() {
-        let (block, gate) = (index / count, gates.start + index % count);
-        for lane in 0..(hidden - block * BLOCK).min(BLOCK) {
-            let row = &rows[(gate * hidden + block * BLOCK + lane) * k..][..k];
-            for (i, &value) in row.iter().enumerate() {
-                panel[i * BLOCK + lane] = value;
-            }
+        let (gate, block) = (gates.start + index / blocks, index % blocks);
+        each_weight(shape, rows, k, gate, block, |i, lane, value| panel[i * BLOCK + lane] = value);
+    }
+    packed
+}
+
+/// The same rows with the gates of a block woven together, one stream to read: `[block][k][gate][16]`.
+pub fn woven(shape: &Shape, rows: &[f32], k: usize, gates: Range<usize>) -> Packed {
+    let count = gates.len();
+    let mut packed = Packed::zeroed(count * shape.padded() * k);
+    for (block, panel) in packed.chunks_exact_mut((count * k * BLOCK).max(1)).enumerate() {
+        for (place, gate) in gates.clone().enumerate() {
+            each_weight(shape, rows, k, gate, block, |i, lane, value| panel[(i * count + place) * BLOCK + lane] = value);
         }
     }
     packed
+}
+
+/// Calls `put(k, lane, weight)` for the units of one block of one gate.
+fn each_weight(shape: &Shape, rows: &[f32], k: usize, gate: usize, block: usize, mut put: impl FnMut(usize, usize, f32)) {
+    for lane in 0..(shape.hidden - block * BLOCK).min(BLOCK) {
+        let row = &rows[(gate * shape.hidden + block * BLOCK + lane) * k..][..k];
+        for (i, &value) in row.iter().enumerate() {
+            put(i, lane, value);
+        }
+    }
 }
