@@ -42,6 +42,12 @@ impl Piece {
         let (Some(&outer), true) = (self.dims.first(), parts > 1) else {
             return self.walk(0, from, self.from as isize, to, self.to as isize);
         };
+        if let (&[from_stride], &[1]) = (&self.from_strides[..], &self.to_strides[..]) {
+            return row_split::rows(&mut to[self.to..self.to + outer], RUN_GRAIN, parts, &|first, run| {
+                let at = self.from as isize + (first * RUN_GRAIN) as isize * from_stride;
+                line(run.len(), (from, at, from_stride), (run, 0, 1));
+            });
+        }
         let stride = self.to_strides[0] as usize;
         let rest: usize = self.dims.iter().zip(&self.to_strides).skip(1).map(|(&dim, &s)| (dim - 1) * s as usize).sum();
         let end = self.to + (outer - 1) * stride + rest + 1;
@@ -66,18 +72,33 @@ impl Piece {
             }
             return;
         }
-        match (fs, ts) {
-            (1, 1) => to[t as usize..][..dim].copy_from_slice(&from[f as usize..][..dim]),
-            (0, 1) => to[t as usize..][..dim].fill(from[f as usize]),
-            (_, 1) => {
-                for (i, to) in to[t as usize..][..dim].iter_mut().enumerate() {
-                    *to = from[(f + i as isize * fs) as usize];
-                }
+        line(dim, (from, f, fs), (to, t, ts));
+    }
+}
+
+/// Elements of one run that a thread copies at least.
+const RUN_GRAIN: usize = 4096;
+
+/// Copies `dim` elements from `f` on, `fs` apart, to `t` on, `ts` apart.
+fn line<T: Copy>(dim: usize, (from, f, fs): (&[T], isize, isize), (to, t, ts): (&mut [T], isize, isize)) {
+    match (fs, ts) {
+        (1, 1) => to[t as usize..][..dim].copy_from_slice(&from[f as usize..][..dim]),
+        (0, 1) => to[t as usize..][..dim].fill(from[f as usize]),
+        // A stride that is known becomes shuffles of vectors.
+        (2, 1) if dim > 0 => {
+            let (to, last) = to[t as usize..][..dim].split_at_mut(dim - 1);
+            let from = &from[f as usize..][..2 * dim - 1];
+            to.iter_mut().zip(from.chunks_exact(2)).for_each(|(to, pair)| *to = pair[0]);
+            last[0] = from[2 * dim - 2];
+        }
+        (_, 1) => {
+            for (i, to) in to[t as usize..][..dim].iter_mut().enumerate() {
+                *to = from[(f + i as isize * fs) as usize];
             }
-            _ => {
-                for i in 0..dim as isize {
-                    to[(t + i * ts) as usize] = from[(f + i * fs) as usize];
-                }
+        }
+        _ => {
+            for i in 0..dim as isize {
+                to[(t + i * ts) as usize] = from[(f + i * fs) as usize];
             }
         }
     }

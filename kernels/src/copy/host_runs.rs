@@ -1,7 +1,7 @@
 //! The general variant: boxes of elements, by the longest runs; in planes, lane by lane.
 
 use super::Kind;
-use super::host_planes::Shuffle;
+use super::planes::Shuffle;
 use super::pieces::{self, Pieces};
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::strided_copy::by_width;

@@ -11,9 +11,9 @@
 //! **Layouts**: rows; `join` along axis 1 also with every operand f32 in `Channels`, with any halos. **Task**: `kind`, the operands and
 //! the attributes above.
 
-mod host_planes;
 mod host_runs;
 mod pieces;
+mod planes;
 mod reference;
 
 use crate::plane::Plane;
@@ -35,7 +35,7 @@ pub static COPY: Operator = Operator {
     row_wise,
 };
 
-static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_planes::PLANES];
+static VARIANTS: &[&Variant] = &[&host_runs::RUNS];
 
 /// The names of the inputs; also the most there can be.
 static INPUTS: [&str; 64] = [

@@ -1,31 +1,11 @@
-//! Channels joined, shuffled and shared out in planes of 16.
+//! Channels joined, shuffled and shared out in planes of 16: what the general variant does where operands are in planes.
 //!
 //! Every block of an output is either a block of an input as it is, which is a copy of lines, or 16 lanes that come from anywhere.
 
 use crate::layout::BLOCK;
 use crate::plane::{self, Plane};
-use crate::row_split::{self, PARTITION, PARTITION_RULE};
-use crate::{BuildError, Inputs, Kernel, Layout, Operands, Request, Rule, Signature, Task, Variant};
-
-/// Joins in planes.
-pub static PLANES: Variant = Variant {
-    id: "copy.host_planes",
-    revision: 1,
-    knobs: &[PARTITION],
-    rules: &[
-        Rule {
-            reason: "only channels in planes",
-            holds: |task, _, _| super::signature(task).is_ok_and(|s| s.outputs[0].layout != Layout::Rows),
-        },
-        PARTITION_RULE,
-    ],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::COPY.bytes)(task), limits)],
-    build: |request: &Request<'_>| {
-        let signature = super::signature(request.task)?;
-        let parts = row_split::parts(request.config, request.limits);
-        Ok(Box::new(Shuffle::new(request.task, &signature, parts)?))
-    },
-};
+use crate::row_split;
+use crate::{BuildError, Inputs, Kernel, Operands, Signature, Task};
 
 /// Where the lanes of a block come from.
 #[derive(Clone, Debug)]

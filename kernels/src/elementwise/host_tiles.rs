@@ -10,40 +10,66 @@ use super::{expression::INPUTS_MAX, tile};
 use crate::layout::BLOCK;
 use crate::plane::{self, Plane};
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
-use crate::simd::{self, Routine, Simd};
+use crate::simd::{self, Routine, Simd, lanewise as lanes};
 use crate::strides::offset_of;
-use crate::{BuildError, Element, Isa, Kernel, Knob, Limits, Operands, Request, Task, Variant};
+use crate::{BuildError, Element, Isa, Kernel, Knob, Limits, OperandSpec, Operands, Request, Rule, Task, Variant};
 use schema::{DType, KnobValue};
 
 /// Any expression, any layout.
 pub static TILES: Variant = Variant {
     id: "elementwise.host_tiles",
-    revision: 1,
-    knobs: &[Knob::ints("tile", &[256, 512, 1024, 2048]), PARTITION],
-    rules: &[PARTITION_RULE],
+    revision: 2,
+    knobs: &[TILE, STORES, PARTITION],
+    rules: &[STREAMED_RULE, PARTITION_RULE],
     default,
-    build,
+    build: |request| build(request, false),
 };
 
-fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
-    let ns = (super::ELEMENTWISE.bytes)(task) / 10 + (super::ELEMENTWISE.flops)(task) / 8;
-    vec![KnobValue::Int(512), row_split::partition_for(ns, limits)]
+/// Elements of a tile.
+pub const TILE: Knob = Knob::ints("tile", &[256, 512, 1024, 2048]);
+
+/// Whether results go to the caches, or past them.
+pub const STORES: Knob = Knob::names("stores", &["cached", "streamed"]);
+
+/// The rule that goes with it.
+pub const STREAMED_RULE: Rule = Rule {
+    reason: "the output is no f32 beyond the last cache: streaming would send to memory what is read again soon",
+    holds: |task, config, limits| config.name("stores") != Some("streamed") || is_large(task, limits),
+};
+
+fn is_large(task: &Task, limits: &Limits) -> bool {
+    let large = |y: &OperandSpec| y.dtype == DType::F32 && y.bytes() as u64 > limits.l3_bytes / 2;
+    super::signature(task).is_ok_and(|signature| large(&signature.outputs[0]))
 }
 
-fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
+/// A legal value for every knob.
+pub fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let ns = (super::ELEMENTWISE.bytes)(task) / 10 + (super::ELEMENTWISE.flops)(task) / 8;
+    vec![KnobValue::Int(512), KnobValue::Name("cached".to_owned()), row_split::partition_for(ns, limits)]
+}
+
+/// Makes the program ready; `by_rows` cuts tiles at the ends of the innermost axis, where inputs in rows are all that there is.
+pub fn build(request: &Request<'_>, by_rows: bool) -> Result<Box<dyn Kernel>, BuildError> {
     let signature = super::signature(request.task)?;
     let refused = |reason: String| request.task.refused(reason);
     let expression = Expression::parse(request.task.word("expr")).map_err(refused)?;
     let types: Vec<DType> = signature.inputs.iter().map(|spec| spec.dtype).collect();
     let program = Program::compile(&expression, &types).map_err(refused)?;
     let (walk, access) = geometry::plan(&signature);
+    let tile = request.config.int("tile").unwrap_or(512) as usize;
+    let row = match &walk {
+        Walk::Rows { dims } if by_rows => dims.last().copied().unwrap_or(1),
+        _ => tile,
+    };
     Ok(Box::new(Tiles {
         program,
         walk,
         access,
         types,
         dtype: signature.outputs[0].dtype,
-        tile: request.config.int("tile").unwrap_or(512) as usize,
+        tile,
+        row,
+        streamed: request.config.name("stores") == Some("streamed"),
         parts: row_split::parts(request.config, request.limits),
         isa: request.limits.isa,
     }))
@@ -56,6 +82,10 @@ struct Tiles {
     types: Vec<DType>,
     dtype: DType,
     tile: usize,
+    /// Elements of an output in rows behind which a new tile begins.
+    row: usize,
+    /// Results go past the caches.
+    streamed: bool,
     parts: usize,
     isa: Isa,
 }
@@ -123,7 +153,7 @@ impl Tiles {
         }
         let (out, scratch) = operands.output_and_scratch::<T, u64>(0);
         let row = match &self.walk {
-            Walk::Rows { .. } => self.tile,
+            Walk::Rows { .. } => self.row,
             Walk::Blocked(blocked) => blocked.plane.len(),
         };
         row_split::rows_with(out, row, scratch, self.parts, &|first, out, scratch| {
@@ -210,10 +240,13 @@ impl<T: Sink> Routine for Part<'_, T> {
         spread_once(tiles, columns, &mut slots);
         match &tiles.walk {
             Walk::Rows { dims } => {
-                for (i, out) in out.chunks_mut(tiles.tile).enumerate() {
-                    let start = (first + i) * tiles.tile;
-                    lend_rows(tiles, columns, dims, start, out.len(), &mut slots);
-                    execute(s, &tiles.program, &mut slots, out);
+                for (i, row) in out.chunks_mut(tiles.row).enumerate() {
+                    let mut start = (first + i) * tiles.row;
+                    for out in row.chunks_mut(tiles.tile) {
+                        lend_rows(tiles, columns, dims, start, out.len(), &mut slots);
+                        execute(s, tiles, &mut slots, out);
+                        start += out.len();
+                    }
                 }
             }
             Walk::Blocked(walk) => {
@@ -222,6 +255,9 @@ impl<T: Sink> Routine for Part<'_, T> {
                     one_plane(s, tiles, walk, columns, first + i, &mut slots, out);
                 }
             }
+        }
+        if tiles.streamed {
+            simd::drain();
         }
     }
 }
@@ -303,14 +339,15 @@ fn lend_rows<'a>(tiles: &Tiles, columns: &[Column<'a>], dims: &[usize], start: u
 
 /// Runs the program on the tile the slots hold.
 #[inline(always)]
-fn execute<S: Simd, T: Sink>(s: S, program: &Program, slots: &mut Slots<'_>, out: &mut [T]) {
-    let len = out.len();
+fn execute<S: Simd, T: Sink>(s: S, tiles: &Tiles, slots: &mut Slots<'_>, out: &mut [T]) {
+    let (program, len) = (&tiles.program, out.len());
     let last = program.steps.len();
     for (n, step) in program.steps.iter().enumerate() {
         let [a, b, c] = step.from;
         match step.op {
             Op::Float(_) | Op::MulAdd | Op::ChooseFloat | Op::ToFloat => {
                 if n + 1 == last
+                    && !tiles.streamed
                     && let Some(out) = T::floats(out)
                 {
                     float_step(s, step.op, slots, [a, b, c], out);
@@ -318,6 +355,13 @@ fn execute<S: Simd, T: Sink>(s: S, program: &Program, slots: &mut Slots<'_>, out
                 }
                 let to = std::mem::take(&mut slots.floats[step.to]);
                 float_step(s, step.op, slots, [a, b, c], &mut to[..len]);
+                if n + 1 == last
+                    && let Some(out) = T::floats(out)
+                {
+                    lanes::stream(s, &to[..len], out);
+                    slots.floats[step.to] = to;
+                    return;
+                }
                 slots.floats[step.to] = to;
             }
             Op::CompareFloat(_) | Op::ToWhole | Op::FloatToTruth => {
@@ -365,7 +409,6 @@ fn one_plane<'a, S: Simd>(
     let (outer, block) = (index / plane::blocks(walk.channels), index % plane::blocks(walk.channels));
     let lanes = plane::lanes(walk.channels, block);
     spread_lanes(tiles, walk, columns, outer, block, slots);
-    let program = &tiles.program;
     let flat = walk.plane.halo == 0
         && tiles.access.iter().all(|access| !matches!(access, Access::Plane { halo: 1.. } | Access::Strided(_)));
     let (height, row) =
@@ -376,7 +419,7 @@ fn one_plane<'a, S: Simd>(
             let count = tiles.tile.min(row - start);
             lend_blocked(tiles, walk, columns, (outer, block, index), (y, start, count), slots);
             let at = walk.plane.row(y) + start;
-            execute(s, program, slots, &mut out[at..at + count]);
+            execute(s, tiles, slots, &mut out[at..at + count]);
             start += count;
         }
     }

@@ -13,6 +13,7 @@
 
 pub mod expression;
 mod geometry;
+mod host_rows;
 mod host_tiles;
 mod program;
 mod reference;
@@ -39,7 +40,7 @@ pub static ELEMENTWISE: Operator = Operator {
     row_wise: |facts, varies| (0..varies.len()).all(|input| crate::rows::along(facts, varies, input)),
 };
 
-static VARIANTS: &[&Variant] = &[&host_tiles::TILES];
+static VARIANTS: &[&Variant] = &[&host_tiles::TILES, &host_rows::ROWS];
 
 /// The names of the inputs.
 static NAMES: [&str; INPUTS_MAX] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];

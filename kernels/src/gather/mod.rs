@@ -6,10 +6,13 @@
 //!
 //! Indices are treated as in [`embedding`](crate::embedding): negative ones count from the end, others are moved inside.
 
+mod host_lines;
+mod host_prefetch;
 mod host_runs;
 mod reference;
 
 use crate::rows;
+use crate::embedding::{Indices, row_of};
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
 use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
@@ -27,7 +30,7 @@ pub static GATHER: Operator = Operator {
     row_wise,
 };
 
-static VARIANTS: &[&Variant] = &[&host_runs::RUNS];
+static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_prefetch::PREFETCH, &host_lines::LINES];
 
 /// Rows of indices into what is the same for all, or the same indices into every row.
 fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
@@ -64,5 +67,37 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
             Ok(Signature { inputs: vec![x, OperandSpec { fill: Fill::Index(extent), ..indices }], outputs: vec![y] })
         }
         _ => Err(task.refused("the axis lies outside or is empty")),
+    }
+}
+
+/// A task as numbers: slices of `inner` elements, `count` of them of the `extent` there are, for every place in front of the axis.
+#[derive(Copy, Clone, Debug)]
+struct Extents {
+    extent: usize,
+    inner: usize,
+    count: usize,
+    dtype: DType,
+    /// Indices are i64.
+    wide: bool,
+}
+
+impl Extents {
+    fn of(task: &Task) -> Result<Self, BuildError> {
+        let signature = signature(task)?;
+        let (x, indices, axis) = (&signature.inputs[0], &signature.inputs[1], task.int("axis"));
+        Ok(Extents {
+            extent: x.shape[axis],
+            inner: x.shape[axis + 1..].iter().product(),
+            count: indices.shape.iter().product(),
+            dtype: x.dtype,
+            wide: indices.dtype == DType::I64,
+        })
+    }
+
+    /// Where in `x` the slice begins that becomes the output's `place`-th.
+    #[inline(always)]
+    fn start(&self, place: usize, indices: Indices<'_>) -> usize {
+        let (outer, place) = (place / self.count, place % self.count);
+        (outer * self.extent + row_of(indices.at(place), self.extent)) * self.inner
     }
 }

@@ -22,7 +22,7 @@ const ROWS_MAX: usize = 4;
 /// See the module.
 pub static GEMV: Variant = Variant {
     id: "gemm.host_gemv",
-    revision: 1,
+    revision: 2,
     knobs: &[Knob::ints("vectors", &[1, 2, 4]), Knob::names("partition", &["one", "columns"])],
     rules: &[
         Rule { reason: "A has more than 4 rows", holds: |t, _, _| folded(t).is_some_and(|s| s.m <= ROWS_MAX) },
@@ -174,10 +174,11 @@ impl<const N: usize> Routine for Wide<'_, N> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let line = &self.0;
-        let mut sums = [0f32; 64];
+        let mut sums = [0f32; LINE_COLUMNS];
         let mut column = line.columns.start;
         while column < line.columns.end {
-            let width = (N * BLOCK).min(line.columns.end - column);
+            let long = matches!(line.b, Columns::Rows(_)) && line.columns.len() > 2 * N * BLOCK;
+            let width = (if long { LINE_COLUMNS } else { N * BLOCK }).min(line.columns.end - column);
             match line.b {
                 Columns::Transposed(b) => {
                     for (j, sum) in sums.iter_mut().enumerate().take(width) {
@@ -195,6 +196,14 @@ impl<const N: usize> Routine for Wide<'_, N> {
                             let sums = &mut sums[block * BLOCK..];
                             stream::<S, 1>(s, line.a, &from[block * BLOCK * k..], k * BLOCK, BLOCK, sums);
                         }
+                    }
+                }
+                Columns::Rows(b) if long => {
+                    let b = &b[column..];
+                    match N {
+                        1 => add_lines::<S, 2>(s, line.a, b, line.n, &mut sums[..width]),
+                        2 => add_lines::<S, 4>(s, line.a, b, line.n, &mut sums[..width]),
+                        _ => add_lines::<S, 8>(s, line.a, b, line.n, &mut sums[..width]),
                     }
                 }
                 Columns::Rows(b) if width == N * BLOCK => stream::<S, N>(s, line.a, &b[column..], BLOCK, line.n, &mut sums),
@@ -236,6 +245,52 @@ fn stream<S: Simd, const N: usize>(s: S, a: &[f32], b: &[f32], block: usize, str
             // SAFETY: asserted above.
             unsafe { s.store(sums.as_mut_ptr().add(n * BLOCK + v * S::LANES), acc) };
         }
+    }
+}
+
+/// Columns of a B in rows whose sums stay in L1 while its rows pass: strips of few columns would touch a page for every k.
+const LINE_COLUMNS: usize = 1024;
+
+/// `sums = Σ a[k] · b[k · stride..]`, `U` rows at a time: as many streams that the prefetcher follows.
+#[inline(always)]
+fn add_lines<S: Simd, const U: usize>(s: S, a: &[f32], b: &[f32], stride: usize, sums: &mut [f32]) {
+    sums.fill(0.0);
+    let mut rows = a.chunks_exact(U);
+    let mut at = 0;
+    for x in &mut rows {
+        let mut lines = [&b[..0]; U];
+        let mut factors = [s.zero(); U];
+        for u in 0..U {
+            lines[u] = &b[at + u * stride..][..sums.len()];
+            factors[u] = s.splat(x[u]);
+        }
+        let mut j = 0;
+        while j < sums.len() {
+            let count = (sums.len() - j).min(S::LANES);
+            // SAFETY: `count` columns are left in the sums and in every line.
+            unsafe {
+                if count == S::LANES {
+                    let mut sum = s.load(sums.as_ptr().add(j));
+                    for u in 0..U {
+                        sum = s.mul_add(factors[u], s.load(lines[u].as_ptr().add(j)), sum);
+                    }
+                    s.store(sums.as_mut_ptr().add(j), sum);
+                } else {
+                    let mut sum = s.load_first(sums.as_ptr().add(j), count);
+                    for u in 0..U {
+                        sum = s.mul_add(factors[u], s.load_first(lines[u].as_ptr().add(j), count), sum);
+                    }
+                    s.store_first(sums.as_mut_ptr().add(j), sum, count);
+                }
+            }
+            j += S::LANES;
+        }
+        at += U * stride;
+    }
+    for &x in rows.remainder() {
+        let factor = s.splat(x);
+        crate::simd::lanewise::zip_in_place(s, &b[at..][..sums.len()], sums, |sum, y| s.mul_add(factor, y, sum));
+        at += stride;
     }
 }
 

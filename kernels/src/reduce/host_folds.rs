@@ -2,7 +2,7 @@
 //! and whole lines are folded onto a piece of the output that stays in L1.
 
 use super::Kind;
-use super::host_planes::Planes;
+use super::planes::Planes;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
 use crate::strides::offset_of;
@@ -35,17 +35,17 @@ fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
 /// Axes with the strides of the input.
 type Axes = (Vec<usize>, Vec<isize>);
 
-struct Folds {
+pub struct Folds {
     kept: Axes,
     /// Without the innermost run, if that is folded.
     folded: Axes,
     /// Elements that lie together and are folded; 1 when the innermost axis is kept.
     run: usize,
     /// Elements that lie together and are kept; 1 when the innermost axis is folded.
-    line: usize,
+    pub line: usize,
     /// Elements folded into one.
-    count: usize,
-    kind: Kind,
+    pub count: usize,
+    pub kind: Kind,
     dtype: DType,
     piece: usize,
     parts: usize,
@@ -53,7 +53,8 @@ struct Folds {
 }
 
 impl Folds {
-    fn new(shape: &[usize], axes: &[usize], kind: Kind, dtype: DType, isa: Isa) -> Self {
+    /// Joins the axes of a shape.
+    pub fn new(shape: &[usize], axes: &[usize], kind: Kind, dtype: DType, isa: Isa) -> Self {
         let own = strides::row_major(shape);
         let count = axes.iter().map(|&axis| shape[axis]).product();
         // Neighbours of one kind are joined: kept ones through the output's strides, folded ones through strides of 0 there.
@@ -82,16 +83,17 @@ impl Folds {
     }
 
     /// Where the runs that are folded lie, beside each other.
-    fn folds(&self) -> usize {
+    pub fn folds(&self) -> usize {
         self.folded.0.iter().product()
     }
 
     /// Where the kept element `flat` begins in the input.
-    fn base(&self, flat: usize) -> usize {
+    pub fn base(&self, flat: usize) -> usize {
         offset_of(flat, &self.kept.0, &self.kept.1) as usize
     }
 
-    fn fold(&self, index: usize) -> usize {
+    /// Where the `index`-th of the folded runs lies behind the base.
+    pub fn fold(&self, index: usize) -> usize {
         offset_of(index, &self.folded.0, &self.folded.1) as usize
     }
 

@@ -8,7 +8,8 @@
 //! `y`, `axes` (sorted, from the front).
 
 mod host_folds;
-mod host_planes;
+mod host_lines;
+mod planes;
 mod reference;
 
 use crate::{BuildError, Facts, Layout, OperandSpec, Operator, Signature, Task, Variant, from_front};
@@ -26,7 +27,7 @@ pub static REDUCE: Operator = Operator {
     row_wise: |facts, _| task(facts).is_ok_and(|task| !task.ints("axes").contains(&0)),
 };
 
-static VARIANTS: &[&Variant] = &[&host_folds::FOLDS, &host_planes::PLANES];
+static VARIANTS: &[&Variant] = &[&host_folds::FOLDS, &host_lines::LINES];
 
 /// What is computed of the elements folded together.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -1,32 +1,11 @@
-//! Height and width of planes folded, 16 channels at a time: global pooling.
+//! Height and width of planes folded, 16 channels at a time: global pooling. What the general variant does where `x` is in planes.
 
 use super::Kind;
-use crate::layout::{BLOCK, Layout};
+use crate::layout::BLOCK;
 use crate::plane::{self, Plane};
-use crate::row_split::{self, PARTITION, PARTITION_RULE};
+use crate::row_split;
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
-use crate::{BuildError, Isa, Kernel, Operands, Request, Rule, Signature, Task, Variant};
-
-/// Planes.
-pub static PLANES: Variant = Variant {
-    id: "reduce.host_planes",
-    revision: 1,
-    knobs: &[PARTITION],
-    rules: &[
-        Rule {
-            reason: "the input is not in planes",
-            holds: |task, _, _| super::signature(task).is_ok_and(|s| s.inputs[0].layout != Layout::Rows),
-        },
-        PARTITION_RULE,
-    ],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::REDUCE.bytes)(task), limits)],
-    build: |request: &Request<'_>| {
-        let task = request.task;
-        let kind = Kind::parse(task.word("kind")).ok_or_else(|| task.refused("there is no such kind"))?;
-        let parts = row_split::parts(request.config, request.limits);
-        Ok(Box::new(Planes::new(task, &super::signature(task)?, kind, parts, request.limits.isa)?))
-    },
-};
+use crate::{BuildError, Isa, Kernel, Operands, Signature, Task};
 
 /// Planes folded.
 pub struct Planes {

@@ -8,6 +8,7 @@
 //! **Layouts**: rows to rows, or with four axes `Channels` to `Channels` with any halos. **Task**: `x`, `y`, the modes, `scale_h`,
 //! `scale_w`.
 
+mod host_separable;
 mod host_taps;
 mod reference;
 
@@ -30,7 +31,7 @@ pub static RESIZE: Operator = Operator {
     row_wise: |_, varies| crate::rows::only(varies, 0, &[]),
 };
 
-static VARIANTS: &[&Variant] = &[&host_taps::TAPS];
+static VARIANTS: &[&Variant] = &[&host_taps::TAPS, &host_separable::SEPARABLE];
 
 static TRANSFORMS: &[&str] = &["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"];
 static ROUNDINGS: &[&str] = &["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"];

@@ -120,6 +120,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, at: *mut f32, a: __m256) {
+        // SAFETY: writable and aligned by this function's contract.
+        unsafe { _mm256_stream_ps(at, a) }
+    }
+
+    #[inline(always)]
     unsafe fn load_first(self, at: *const f32, count: usize) -> __m256 {
         // SAFETY: the mask keeps the access to the first `count` f32, readable by this function's contract.
         unsafe { _mm256_maskload_ps(at, mask(count)) }

@@ -108,6 +108,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, at: *mut f32, a: __m512) {
+        // SAFETY: writable and aligned by this function's contract.
+        unsafe { _mm512_stream_ps(at, a) }
+    }
+
+    #[inline(always)]
     unsafe fn load_first(self, at: *const f32, count: usize) -> __m512 {
         // SAFETY: the mask keeps the access to the first `count` f32, readable by this function's contract.
         unsafe { _mm512_maskz_loadu_ps(mask(count), at) }

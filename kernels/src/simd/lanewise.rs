@@ -25,6 +25,26 @@ pub fn fill<S: Simd>(s: S, out: &mut [f32], value: f32) {
     }
 }
 
+/// Copies a slice past the caches, over the shorter; [`drain`](super::drain) must follow.
+#[inline(always)]
+pub fn stream<S: Simd>(s: S, a: &[f32], out: &mut [f32]) {
+    let count = out.len().min(a.len());
+    let (from, to) = (a.as_ptr(), out.as_mut_ptr());
+    let head = to.align_offset(64).min(count);
+    out[..head].copy_from_slice(&a[..head]);
+    let mut i = head;
+    while i + S::LANES <= count {
+        // SAFETY: i + LANES ≤ count elements are in both slices. From the head on places are aligned to 64 bytes, or to as many as
+        // a vector has.
+        unsafe { s.stream(to.add(i), s.load(from.add(i))) };
+        i += S::LANES;
+    }
+    if i < count {
+        // SAFETY: count − i elements are in both slices.
+        unsafe { s.store_first(to.add(i), s.load_first(from.add(i), count - i), count - i) };
+    }
+}
+
 /// `out[i] = f(a[i])` over the shorter of both.
 #[inline(always)]
 pub fn map<S: Simd>(s: S, a: &[f32], out: &mut [f32], f: impl Fn(S::V) -> S::V) {
@@ -285,6 +305,10 @@ mod tests {
             fill(s, &mut out, 3.0);
             map_in_place(s, &mut out, |x| s.add(x, x));
             assert!(out.iter().all(|&x| x == 6.0));
+            let shift = 3.min(a.len());
+            stream(s, a, &mut out[shift..]);
+            crate::simd::drain();
+            assert_eq!(out[shift..], a[..a.len() - shift]);
             assert_eq!(sum(s, a), a.iter().sum::<f32>());
             assert_eq!(dot(s, a, a), a.iter().map(|x| x * x).sum::<f32>());
             assert_eq!(greatest(s, a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));

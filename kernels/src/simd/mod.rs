@@ -112,6 +112,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(count, LANES)` f32 are writable at `at`.
     unsafe fn store_first(self, at: *mut f32, a: Self::V, count: usize);
 
+    /// Writes a vector past the caches where the set can. [`drain`] must follow before another thread may see it.
+    ///
+    /// # Safety
+    /// `LANES` f32 are writable at `at`, which is aligned to a vector.
+    #[inline(always)]
+    unsafe fn stream(self, at: *mut f32, a: Self::V) {
+        // SAFETY: by this function's contract.
+        unsafe { self.store(at, a) };
+    }
+
     /// Fetches the line at an address into L1. Any address will do.
     fn prefetch(self, at: *const f32);
 
@@ -128,6 +138,16 @@ pub trait Routine {
     type Output;
     /// Computes it. Mark the implementation `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Makes what was [streamed](Simd::stream) on this thread visible to others, before anything that is written behind it.
+#[inline]
+pub fn drain() {
+    // SAFETY: every x86-64 has SSE, and a fence touches no memory.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// The best set that is both asked for and there. An `isa` this processor lacks is answered by the next lesser one.

@@ -77,7 +77,7 @@ impl Routine for Part<'_> {
 
 /// `y = scale · x + mask`
 #[inline(always)]
-fn logits<S: Simd>(s: S, e: &Extents, outer: usize, x: &[f32], mask: Option<&[f32]>, y: &mut [f32]) {
+pub fn logits<S: Simd>(s: S, e: &Extents, outer: usize, x: &[f32], mask: Option<&[f32]>, y: &mut [f32]) {
     let scale = s.splat(e.scale);
     lanes::map(s, x, y, |x| s.mul(x, scale));
     let (Some(place), Some(mask)) = (&e.mask, mask) else { return };

@@ -4,6 +4,7 @@
 //! **Attributes**: `axis` (default −1), `log` (1: log-softmax; default 0), `scale` (float, default 1). **Task**: `x`, `mask`, `axis`,
 //! `log`, `scale`. A row that is −∞ throughout gives NaN, as in ONNX.
 
+mod host_columns;
 mod host_rows;
 mod host_sweeps;
 mod reference;
@@ -28,7 +29,7 @@ pub static SOFTMAX: Operator = Operator {
     },
 };
 
-static VARIANTS: &[&Variant] = &[&host_sweeps::SWEEPS, &host_rows::ROWS];
+static VARIANTS: &[&Variant] = &[&host_sweeps::SWEEPS, &host_rows::ROWS, &host_columns::COLUMNS];
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let x = facts.input("softmax", 0)?;

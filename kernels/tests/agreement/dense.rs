@@ -8,6 +8,8 @@ pub static OPERATORS: &[&str] = &["gemm", "conv2d", "conv_transpose2d", "depthwi
 fn gemm_of_awkward_sizes() {
     check(&[
         "gemm k=1 m=1 n=1",
+        "gemm k=37 m=1 n=1500",
+        "gemm epilogue=bias k=9 m=3 n=203",
         "gemm b=const k=1 m=1 n=1",
         "gemm b=const epilogue=bias+relu k=37 m=7 n=17",
         "gemm b=const epilogue=bias+residual+gelu k=131 m=13 n=31",

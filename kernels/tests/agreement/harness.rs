@@ -6,8 +6,11 @@ use kernels::{
 };
 use schema::{Config, DType};
 
-/// Configs tried of each variant, beside the default.
-const CONFIGS_PER_VARIANT: usize = 6;
+/// Configs tried of each variant, beside the default: a sample, or in the campaign profile as good as all.
+fn configs_per_variant() -> usize {
+    if std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "campaign") { 200 } else { 6 }
+}
+
 /// Bytes before and behind each output and the scratch space that must not change.
 const GUARD_BYTES: usize = 256;
 /// What the guards hold: a NaN, so that reading them shows too.
@@ -44,10 +47,10 @@ pub fn check_one(task: &str, config: &str, isa: Isa, units: u32) {
     case.run(&config, &limits).unwrap();
 }
 
-/// The instruction sets to try: none, and the best.
-fn sets() -> Vec<Isa> {
-    let best = Isa::detect();
-    if best == Isa::Avx512 { vec![Isa::Scalar, Isa::Avx2, best] } else { vec![Isa::Scalar, best] }
+/// The instruction sets this processor has, the plain one (SSE2 on x86-64) first.
+pub fn sets() -> Vec<Isa> {
+    let all = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    all.into_iter().filter(|&isa| kernels::simd::available(isa) == isa).collect()
 }
 
 fn limits(isa: Isa, units: u32) -> Limits {
@@ -81,12 +84,13 @@ fn sample(variant: &'static Variant, task: &Task, limits: &Limits) -> Vec<Config
     }
     let count: usize = variant.knobs.iter().map(|knob| knob.values.len()).product();
     let mut random = Random::new(&format!("{task} {}", variant.id));
-    for _ in 0..40 * CONFIGS_PER_VARIANT {
+    let most = configs_per_variant();
+    for _ in 0..40 * most {
         let config = nth(variant, random.next() as usize % count);
         if variant.check(task, &config, limits).is_ok() && !configs.contains(&config) {
             configs.push(config);
         }
-        if configs.len() > CONFIGS_PER_VARIANT {
+        if configs.len() > most {
             break;
         }
     }

@@ -15,3 +15,13 @@ fn every_operator_is_covered() {
         assert!(covered.contains(&operator.id), "operator '{}' has no agreement test", operator.id);
     }
 }
+
+/// What the processor has is tried: a set that the harness left out would be tested nowhere.
+#[test]
+fn every_instruction_set_of_this_processor_is_tried() {
+    let sets = harness::sets();
+    assert!(sets.contains(&kernels::Isa::Scalar), "{sets:?}");
+    assert!(sets.contains(&kernels::simd::available(kernels::Isa::detect())), "{sets:?}");
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(sets.contains(&kernels::Isa::Avx512), kernels::simd::Avx512::detect().is_some(), "{sets:?}");
+}

@@ -28,6 +28,9 @@ fn elementwise_of_rows_and_blocks() {
         "elementwise expr=add(mul(a,b),c) a=[4,7,9] b=[7,1] c=[4,1,9] y=[4,7,9]",
         "elementwise expr=where(less(a,0.0),mul(a,b),a) a=[2,3,5,7] b=[3,1,1] y=[2,3,5,7]",
         "elementwise expr=exp(a) a=[1] y=[1]",
+        "elementwise expr=relu(add(mul(a,b),c)) a=[5,3,700] b=[700] c=[5,1,700] y=[5,3,700]",
+        "elementwise expr=add(mul(a,b),c) a=[7,65] b=[7,1] c=[65] y=[7,65]",
+        "elementwise expr=add(mul(a,0.5),b) a=[4200,1003] b=[1003] y=[4200,1003]",
         "elementwise expr=add(a,1.5) a=[] y=[]",
         "elementwise expr=a a=[3,1] y=[3,1]",
         "elementwise expr=gelu(sub(a,b)) a=[1025] b=[1] y=[1025]",
@@ -103,6 +106,9 @@ fn copies_of_every_kind() {
         "copy kind=join axis=1 groups=2 x0=[2,58,3,5] x0_layout=channels16h0 x1=[2,58,3,5] x1_layout=channels16h1 y0=[2,58,3,5] y0_layout=channels16h0 y1=[2,58,3,5] y1_layout=channels16h1",
         "copy kind=slice x0=[9,10] starts=[2,9] steps=[3,-2] y0=[3,5]",
         "copy kind=slice x0=[4,6,5] starts=[0,1,0] steps=[1,1,1] y0=[4,3,5]",
+        "copy kind=slice x0=[3,20] starts=[0,1] steps=[1,2] y0=[3,10]",
+        "copy kind=join axis=0 x0=[9000] x1=[5000] y0=[14000]",
+        "copy kind=slice x0=[30001] starts=[2] steps=[2] y0=[15000]",
         "copy kind=slice x0=[9] starts=[8] steps=[-1] y0=[9] x0_type=i32 y0_type=i32",
         "copy kind=pad x0=[3,4] pads=[1,2,0,3] value=0.5 y0=[4,9]",
         "copy kind=pad x0=[5,4] pads=[-1,2,-2,0] value=0.5 y0=[2,6]",
@@ -131,6 +137,9 @@ fn softmaxes_along_any_axis() {
         "softmax x=[2,3,5,33] axis=3 mask=[5,33]",
         "softmax x=[2,3,5,33] axis=3 mask=[3,5,1] log=1",
         "softmax x=[2,3,5,7] axis=1 mask=[3,1,7]",
+        "softmax x=[3,41,6] axis=1 scale=0.5",
+        "softmax x=[2,9,16] axis=1",
+        "softmax x=[5,7,2] axis=0 mask=[7,2]",
     ]);
 }
 
@@ -161,6 +170,9 @@ fn reductions_of_every_kind() {
         "reduce kind=prod x=[3,20] y=[3] axes=[1]",
         "reduce kind=l1 x=[3,20] y=[3] axes=[1]",
         "reduce kind=l2 x=[20,300] y=[300] axes=[0]",
+        "reduce kind=max x=[3,19,77] y=[3,77] axes=[1]",
+        "reduce kind=min x=[9,3,5,19] y=[3,19] axes=[0,2]",
+        "reduce kind=mean x=[2,11,1500] y=[1,1,1500] axes=[0,1]",
         "reduce kind=sum_square x=[3,21] y=[1,1] axes=[0,1]",
         "reduce kind=log_sum x=[3,21] y=[3] axes=[1]",
         "reduce kind=sum x=[3,21] y=[3] axes=[1] x_type=i64 y_type=i64",
@@ -181,6 +193,9 @@ fn embeddings_and_gathers() {
         "embedding table=[1,64] indices=[] indices_type=i64",
         "gather x=[5,7,3] indices=[2,4] axis=1 indices_type=i64",
         "gather x=[5,7] indices=[] axis=1 indices_type=i64 x_type=i64",
+        "gather x=[5,7] indices=[2,4] axis=1 indices_type=i64",
+        "gather x=[3,5,130] indices=[40] axis=2 indices_type=i32 x_type=i64",
+        "gather x=[3000,130] indices=[50] axis=0 indices_type=i64",
         "gather x=[5,7] indices=[3] axis=0 indices_type=i32 x_type=bool",
     ]);
 }
