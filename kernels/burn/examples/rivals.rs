@@ -89,7 +89,7 @@ static TASKS: &[(&str, &str)] = &[
 ];
 
 /// How long configs of one task are searched.
-const SEARCH: Duration = Duration::from_millis(400);
+const SEARCH: Duration = Duration::from_millis(200);
 /// Rounds of a paired comparison.
 const ROUNDS: usize = 11;
 /// The shortest slot that is timed.

@@ -1,8 +1,8 @@
 //! The general variant: boxes of elements, by the longest runs; in planes, lane by lane.
 
 use super::Kind;
-use super::planes::Shuffle;
 use super::pieces::{self, Pieces};
+use super::planes::Shuffle;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::strided_copy::by_width;
 use crate::{BuildError, Element, Kernel, Layout, Operands, Request, Variant};

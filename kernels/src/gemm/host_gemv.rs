@@ -258,11 +258,10 @@ fn add_lines<S: Simd, const U: usize>(s: S, a: &[f32], b: &[f32], stride: usize,
     let mut rows = a.chunks_exact(U);
     let mut at = 0;
     for x in &mut rows {
-        let mut lines = [&b[..0]; U];
+        let lines: [&[f32]; U] = std::array::from_fn(|u| &b[at + u * stride..][..sums.len()]);
         let mut factors = [s.zero(); U];
-        for u in 0..U {
-            lines[u] = &b[at + u * stride..][..sums.len()];
-            factors[u] = s.splat(x[u]);
+        for (factor, &x) in factors.iter_mut().zip(x) {
+            *factor = s.splat(x);
         }
         let mut j = 0;
         while j < sums.len() {
@@ -271,14 +270,14 @@ fn add_lines<S: Simd, const U: usize>(s: S, a: &[f32], b: &[f32], stride: usize,
             unsafe {
                 if count == S::LANES {
                     let mut sum = s.load(sums.as_ptr().add(j));
-                    for u in 0..U {
-                        sum = s.mul_add(factors[u], s.load(lines[u].as_ptr().add(j)), sum);
+                    for (line, &factor) in lines.iter().zip(&factors) {
+                        sum = s.mul_add(factor, s.load(line.as_ptr().add(j)), sum);
                     }
                     s.store(sums.as_mut_ptr().add(j), sum);
                 } else {
                     let mut sum = s.load_first(sums.as_ptr().add(j), count);
-                    for u in 0..U {
-                        sum = s.mul_add(factors[u], s.load_first(lines[u].as_ptr().add(j), count), sum);
+                    for (line, &factor) in lines.iter().zip(&factors) {
+                        sum = s.mul_add(factor, s.load_first(line.as_ptr().add(j), count), sum);
                     }
                     s.store_first(sums.as_mut_ptr().add(j), sum, count);
                 }

@@ -466,7 +466,8 @@ impl<T> Part<'_, T> {
             let Some(row) = row else { return after.copy_from_slice(before) };
             match shape.cell {
                 Cell::Lstm => {
-                    let gates = [self.gate(n, row, 0, 4), self.gate(n, row, 1, 4), self.gate(n, row, 2, 4), self.gate(n, row, 3, 4)];
+                    let gates =
+                        [self.gate(n, row, 0, 4), self.gate(n, row, 1, 4), self.gate(n, row, 2, 4), self.gate(n, row, 3, 4)];
                     cell::Lstm { gates, c: slice(space.cell, at, len), h: after }.run(s);
                 }
                 Cell::GruAfter => {

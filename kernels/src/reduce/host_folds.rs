@@ -94,7 +94,11 @@ impl Folds {
 
     /// Where the `index`-th of the folded runs lies behind the base.
     pub fn fold(&self, index: usize) -> usize {
-        offset_of(index, &self.folded.0, &self.folded.1) as usize
+        // One axis is the rule, and divisions would cost as much as a short line.
+        match self.folded.1[..] {
+            [stride] => index * stride as usize,
+            _ => offset_of(index, &self.folded.0, &self.folded.1) as usize,
+        }
     }
 
     fn whole<T: Element + num_traits::PrimInt + num_traits::WrappingAdd + num_traits::WrappingMul>(

@@ -13,10 +13,7 @@ pub static SEPARABLE: Variant = Variant {
     id: "resize.host_separable",
     revision: 1,
     knobs: &[PARTITION],
-    rules: &[
-        Rule { reason: "the height does not grow: no line is used twice", holds: |task, _, _| grows(task) },
-        PARTITION_RULE,
-    ],
+    rules: &[Rule { reason: "the height does not grow: no line is used twice", holds: |task, _, _| grows(task) }, PARTITION_RULE],
     default: |task, limits| {
         let ns = (super::RESIZE.bytes)(task) / 10 + (super::RESIZE.flops)(task) / 32;
         vec![row_split::partition_for(ns, limits)]
