@@ -84,15 +84,6 @@ fn line<T: Copy>(dim: usize, (from, f, fs): (&[T], isize, isize), (to, t, ts): (
     match (fs, ts) {
         (1, 1) => to[t as usize..][..dim].copy_from_slice(&from[f as usize..][..dim]),
         (0, 1) => to[t as usize..][..dim].fill(from[f as usize]),
-        // Eight at a time, so that there is one check for eight.
-        (2, 1) if dim > 0 => {
-            let (to, from) = (&mut to[t as usize..][..dim], &from[f as usize..][..2 * dim - 1]);
-            let whole = from.len() / 16 * 8;
-            for (to, from) in to[..whole].chunks_exact_mut(8).zip(from.chunks_exact(16)) {
-                to.iter_mut().enumerate().for_each(|(i, to)| *to = from[2 * i]);
-            }
-            to[whole..].iter_mut().zip(from[2 * whole..].iter().step_by(2)).for_each(|(to, &from)| *to = from);
-        }
         (_, 1) => {
             for (i, to) in to[t as usize..][..dim].iter_mut().enumerate() {
                 *to = from[(f + i as isize * fs) as usize];
