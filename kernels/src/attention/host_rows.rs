@@ -1,4 +1,4 @@
-//! The general variant: query by query, scores as dot products, values added up row by row.
+//! Query by query, scores as dot products, values added up row by row.
 
 use super::Shape;
 use crate::partition::{Shared, for_each_part, share};
@@ -8,7 +8,7 @@ use crate::softmax::row;
 use crate::{BuildError, Isa, Kernel, Limits, Operands, Request, Task, Variant};
 use schema::KnobValue;
 
-/// Any attention.
+/// For few queries: nothing is packed.
 pub static ROWS: Variant = Variant {
     id: "attention.host_rows",
     revision: 1,
@@ -43,7 +43,7 @@ impl Kernel for Rows {
         let mask = operands.input::<f32>(3).filter(|_| s.mask.is_some());
         let (y, scratch) = operands.output_and_scratch::<f32, f32>(0);
         let heads = s.images * s.heads;
-        assert!(y.len() >= heads * s.queries * s.width, "the output is as the signature says");
+        assert!(y.len() == s.y.len, "the output is as the signature says");
         assert!(size_of_val(scratch) >= self.scratch_bytes(), "the scratch space is as asked for");
         let (y, scratch, room) = (Shared(y.as_mut_ptr()), Shared(scratch.as_mut_ptr()), s.keys.next_multiple_of(16));
         for_each_part(self.parts, &|part| {
@@ -95,7 +95,7 @@ impl Routine for Query<'_> {
 
 /// Adds the mask of a query to its scores.
 #[inline(always)]
-pub fn add_mask(s: &Shape, mask: &[f32], place: [usize; 3], scores: &mut [f32]) {
+fn add_mask(s: &Shape, mask: &[f32], place: [usize; 3], scores: &mut [f32]) {
     let (at, stride) = (s.mask_at(place), s.mask.map_or(0, |strides| strides[3]));
     if stride == 0 {
         let added = mask[at];

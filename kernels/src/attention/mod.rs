@@ -3,8 +3,9 @@
 //! **Inputs**: `q` `[b, h, s, d]`, `k` `[b, g, t, d]`, `v` `[b, g, t, e]`, all f32 rows, `g` dividing `h` (grouped queries); `mask` f32
 //! rows, optional, added, any shape that broadcasts to `[b, h, s, t]`. **Output** `y` `[b, h, s, e]`. **Attributes**: `scale` (float,
 //! default 1); `causal` (1: query `i` sees keys up to `i + t − s`; default 0); `q_order`, `k_order`, `v_order`, `y_order`: `bhsd`
-//! (default) or `bshd`, which means that the operand's shape is `[b, s, h, d]`, so that transposes of heads need no pass of their
-//! own. **Task**: the operands and the attributes.
+//! (default), `bshd`, which means that the operand's shape is `[b, s, h, d]`, so that transposes of heads need no pass of their own,
+//! or `sbhd`, `[s, b, h, d]`; `q_heads`, `k_heads`, `v_heads`: two numbers, the first head that is read and how many (default: all), so
+//! that one product may make Q, K and V side by side and be read three times. **Task**: the operands and the attributes.
 
 mod host_blocks;
 mod host_rows;
@@ -27,7 +28,7 @@ pub static ATTENTION: Operator = Operator {
     row_wise: |facts, varies| varies.iter().take(3).all(|varies| *varies) && crate::rows::along(facts, varies, 3),
 };
 
-static VARIANTS: &[&Variant] = &[&host_rows::ROWS, &host_blocks::BLOCKS];
+static VARIANTS: &[&Variant] = &[&host_blocks::BLOCKS, &host_rows::ROWS];
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let mut task = Task::new("attention");
@@ -40,8 +41,15 @@ fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     for name in ["q_order", "k_order", "v_order", "y_order"] {
         match facts.attributes.string(name) {
             None | Some("bhsd") => {}
-            Some("bshd") => task = task.with_word(name, "bshd"),
+            Some(order @ ("bshd" | "sbhd")) => task = task.with_word(name, order),
             Some(other) => return Err(task.refused(format!("'{name}' is '{other}'"))),
+        }
+    }
+    for name in ["q_heads", "k_heads", "v_heads"] {
+        match facts.attributes.ints(name) {
+            None => {}
+            Some(&[first, count]) if first >= 0 && count > 0 => task = task.with_ints(name, &[first as usize, count as usize]),
+            Some(other) => return Err(task.refused(format!("'{name}' is {other:?}"))),
         }
     }
     task = task.with_float("scale", facts.attributes.float("scale").unwrap_or(1.0));
@@ -55,28 +63,59 @@ fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
 /// The matrices of one operand: rows of `columns` contiguous f32.
 #[derive(Copy, Clone, Debug)]
 struct Matrices {
+    /// Heads that are used.
     heads: usize,
     rows: usize,
     columns: usize,
-    /// Heads stand behind rows in memory.
-    swapped: bool,
+    /// Where the first of them begins.
+    first: usize,
+    /// From one image, head and row to the next.
+    strides: [usize; 3],
+    /// f32 of the whole operand.
+    len: usize,
 }
 
 impl Matrices {
+    /// The matrices of an operand of that shape in that order, and their number of images. `heads` is the first head and their number;
+    /// all of them when empty.
+    fn of(shape: &[usize], order: &str, heads: &[usize]) -> Option<(usize, Self)> {
+        let &[a, b, c, columns] = shape else { return None };
+        let (images, all, rows) = match order {
+            "bshd" => (a, c, b),
+            "sbhd" => (b, c, a),
+            _ => (a, b, c),
+        };
+        let strides = match order {
+            "bshd" => [rows * all * columns, columns, all * columns],
+            "sbhd" => [all * columns, columns, images * all * columns],
+            _ => [all * rows * columns, rows * columns, columns],
+        };
+        let (first, heads) = match *heads {
+            [first, count] if first + count <= all => (first, count),
+            [] => (0, all),
+            _ => return None,
+        };
+        let len = images * all * rows * columns;
+        (len > 0).then_some((images, Matrices { heads, rows, columns, first: first * strides[1], strides, len }))
+    }
+
     /// Where the matrix of a head begins.
     fn at(&self, image: usize, head: usize) -> usize {
-        let image = image * self.heads * self.rows * self.columns;
-        image + head * self.columns * if self.swapped { 1 } else { self.rows }
+        self.first + image * self.strides[0] + head * self.strides[1]
     }
 
     /// From one row to the next.
     fn stride(&self) -> usize {
-        self.columns * if self.swapped { self.heads } else { 1 }
+        self.strides[2]
     }
+}
 
-    fn shape(&self, images: usize) -> Vec<usize> {
-        let (first, second) = if self.swapped { (self.rows, self.heads) } else { (self.heads, self.rows) };
-        vec![images, first, second, self.columns]
+/// The shape of an operand with all its heads, in that order.
+fn ordered(order: &str, [images, heads, rows, columns]: [usize; 4]) -> Vec<usize> {
+    match order {
+        "bshd" => vec![images, rows, heads, columns],
+        "sbhd" => vec![rows, images, heads, columns],
+        _ => vec![images, heads, rows, columns],
     }
 }
 
@@ -101,21 +140,16 @@ struct Shape {
 
 impl Shape {
     fn of(task: &Task) -> Result<Self, BuildError> {
-        let matrices = |name: &'static str, order: &str| -> Result<(usize, Matrices), BuildError> {
+        let matrices = |name: &'static str, order: &str, heads: &str| -> Result<(usize, Matrices), BuildError> {
             let spec = task.required(name)?;
-            let swapped = task.word(order) == "bshd";
-            match spec.shape[..] {
-                [images, first, second, columns]
-                    if spec.layout == Layout::Rows && spec.dtype == DType::F32 && spec.shape.iter().product::<usize>() > 0 =>
-                {
-                    let (heads, rows) = if swapped { (second, first) } else { (first, second) };
-                    Ok((images, Matrices { heads, rows, columns, swapped }))
-                }
-                _ => Err(task.refused(format!("'{name}' is no f32 of four axes in rows"))),
-            }
+            Some(&spec)
+                .filter(|spec| spec.layout == Layout::Rows && spec.dtype == DType::F32)
+                .and_then(|spec| Matrices::of(&spec.shape, task.word(order), &task.ints(heads)))
+                .ok_or_else(|| task.refused(format!("'{name}' is no f32 of four axes in rows with these heads")))
         };
-        let ((images, q), (images_k, k), (images_v, v)) =
-            (matrices("q", "q_order")?, matrices("k", "k_order")?, matrices("v", "v_order")?);
+        let (images, q) = matrices("q", "q_order", "q_heads")?;
+        let (images_k, k) = matrices("k", "k_order", "k_heads")?;
+        let (images_v, v) = matrices("v", "v_order", "v_heads")?;
         let fits = images == images_k
             && images == images_v
             && q.columns == k.columns
@@ -125,7 +159,9 @@ impl Shape {
         let scale = task.float("scale").filter(|scale| scale.is_finite());
         let (true, Some(scale)) = (fits, scale) else { return Err(task.refused("the operands do not fit")) };
         let all = [images, q.heads, q.rows, k.rows];
-        let largest = images.max(1) * q.heads * q.rows.max(k.rows) * q.columns.max(v.columns);
+        let y_shape = ordered(task.word("y_order"), [images, q.heads, q.rows, v.columns]);
+        let (_, y) = Matrices::of(&y_shape, task.word("y_order"), &[]).ok_or_else(|| task.refused("the output is empty"))?;
+        let largest = [q, k, v, y].iter().map(|matrices| matrices.len).max().unwrap_or(0);
         if largest >= 1 << 31 || q.rows * k.rows >= 1 << 40 {
             return Err(task.refused("the operands are too large for 32-bit offsets"));
         }
@@ -138,7 +174,6 @@ impl Shape {
                 Some([strides[0], strides[1], strides[2], strides[3]])
             }
         };
-        let y = Matrices { columns: v.columns, swapped: task.word("y_order") == "bshd", ..q };
         Ok(Shape {
             images,
             heads: q.heads,
@@ -176,5 +211,6 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
     let shape = Shape::of(task)?;
     let mut inputs = vec![task.required("q")?, task.required("k")?, task.required("v")?];
     inputs.extend(task.operand("mask")?);
-    Ok(Signature { inputs, outputs: vec![OperandSpec::f32("y", shape.y.shape(shape.images))] })
+    let y = ordered(task.word("y_order"), [shape.images, shape.heads, shape.queries, shape.width]);
+    Ok(Signature { inputs, outputs: vec![OperandSpec::f32("y", y)] })
 }

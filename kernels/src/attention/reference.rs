@@ -1,6 +1,6 @@
 //! Query by query in f64.
 
-use super::Shape;
+use super::{Shape, ordered};
 use crate::{BuildError, Task, Tensor};
 
 /// Computes the attention; see [`super`] for the operands.
@@ -36,5 +36,6 @@ pub fn compute(task: &Task, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, B
             }
         }
     }
-    Ok(vec![Tensor::new(s.y.shape(s.images), out)])
+    let shape = ordered(task.word("y_order"), [s.images, s.heads, s.queries, s.width]);
+    Ok(vec![Tensor::new(shape, out)])
 }

@@ -255,5 +255,9 @@ fn attentions_of_any_order() {
         "attention q=[2,29,4,20] k=[2,33,4,20] v=[2,33,4,32] q_order=bshd k_order=bshd v_order=bshd y_order=bshd scale=0.25 mask=[2,1,1,33]",
         "attention q=[1,4,13,8] k=[1,2,13,8] v=[1,2,13,8] scale=0.3 mask=[13,13] causal=1",
         "attention q=[1,6,17,64] k=[1,40,6,64] v=[1,6,40,64] k_order=bshd y_order=bshd scale=0.125 mask=[1,6,17,1]",
+        "attention q=[19,2,9,16] k=[19,2,9,16] v=[19,2,9,16] q_order=sbhd k_order=sbhd v_order=sbhd y_order=sbhd q_heads=[0,3] k_heads=[3,3] v_heads=[6,3] scale=0.25",
+        "attention q=[2,23,7,16] k=[2,9,40,16] v=[2,7,40,24] q_order=bshd q_heads=[2,4] k_heads=[5,2] v_heads=[0,2] y_order=bshd scale=-0.5 mask=[4,1,40]",
+        "attention q=[1,2,130,64] k=[1,2,150,64] v=[1,2,150,64] scale=0.125 mask=[1,1,130,150]",
+        "attention q=[1,2,9,16] k=[1,2,5,16] v=[1,2,5,16] scale=0.25 causal=1",
     ]);
 }
