@@ -21,15 +21,15 @@ pub(super) fn run(graph: &mut Graph, _: &Options) -> Result<usize, PassError> {
 }
 
 /// What a softmax reads: `scale · x + mask`.
-struct Scores {
-    x: ValueId,
-    mask: Option<ValueId>,
-    scale: f32,
+pub(super) struct Scores {
+    pub x: ValueId,
+    pub mask: Option<ValueId>,
+    pub scale: f32,
 }
 
 impl Scores {
     /// What makes the scores, where nobody else reads the parts.
-    fn of(sweep: &Sweep<'_>, id: ValueId) -> Scores {
+    pub fn of(sweep: &Sweep<'_>, id: ValueId) -> Scores {
         let shape = sweep.shape(id);
         let alone = |id: ValueId| sweep.uses(id) == 1 && shape.is_some();
         let mut scores = Scores { x: id, mask: None, scale: 1.0 };

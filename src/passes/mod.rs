@@ -27,6 +27,7 @@ mod lower_resize;
 mod lowering;
 mod pipeline;
 mod product;
+mod recognise_attention;
 mod recognise_gelu;
 mod recognise_hard_swish;
 mod recognise_layer_norm;
@@ -38,6 +39,7 @@ mod rewrite;
 mod simplify_arithmetic;
 mod simplify_shapes;
 mod sink_reshapes;
+mod view;
 
 pub use pipeline::{PassRun, Pipeline, Report};
 
@@ -76,6 +78,7 @@ pub static PASSES: &[Pass] = &[
     Pass { name: "recognise_hard_swish", about: "finds hard swish in its parts", run: recognise_hard_swish::run },
     Pass { name: "recognise_layer_norm", about: "finds layer normalisation in its parts", run: recognise_layer_norm::run },
     Pass { name: "recognise_softmax", about: "finds softmax in its parts", run: recognise_softmax::run },
+    Pass { name: "recognise_attention", about: "finds attention in its parts", run: recognise_attention::run },
     Pass {
         name: "lower_convolution",
         about: "convolutions become conv2d, depthwise and conv_transpose2d",
