@@ -60,8 +60,7 @@ fn in_order(places: [usize; 3], [images, heads, rows, columns]: Extents) -> Vec<
 }
 
 impl Heads {
-    /// The operand that a view of a value of `len` elements is. `pieces` are those of the view, for each of the axes images, heads,
-    /// rows and columns at most one, with their strides.
+    /// The operand that a view of a value of `len` elements is, if it has at most one piece for each axis.
     fn of(value: ValueId, len: usize, view: &View, extents: Extents) -> Option<Heads> {
         let [images, heads, rows, columns] = extents;
         let lines = images * rows * columns;

@@ -1,4 +1,5 @@
-//! The general variant: blocks of queries, keys and values of a head packed into panels, two products with the exponentials of the block between them.
+//! The general variant: blocks of queries. Keys and values of a head are packed into panels; two products with the exponentials of the
+//! block between them.
 //!
 //! The scores of a block stay in a cache. They are divided by their sum only in the output, which is usually narrower.
 

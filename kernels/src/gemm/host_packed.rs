@@ -8,19 +8,19 @@ use super::product::{Addresses, Parts, Product, Steps, Tail, offset};
 use crate::knob::{Knob, Rule};
 use crate::layout::BLOCK;
 use crate::partition::{Shared, for_each_part, share};
-use crate::simd::tile::{BLOCKS_MAX, Tiles};
+use crate::simd::tile::{Ahead, BLOCKS_MAX, Tiles};
 use crate::{BuildError, Isa, Kernel, Layout, Limits, Operands, Packed, Request, Task, Variant};
 use schema::{Config, KnobValue};
 
 /// See the module.
 pub static PACKED: Variant = Variant {
     id: "gemm.host_packed",
-    revision: 1,
+    revision: 2,
     knobs: &[
         Knob::pairs("tile", TILES),
         Knob::ints("kc", &[128, 192, 256, 384, 512, 1 << 20]),
         Knob::ints("mc", &[48, 96, 192, 384, 1 << 20]),
-        Knob::names("prefetch", &["none", "near"]),
+        Knob::names("prefetch", &["none", "near", "next"]),
         Knob::names("partition", &["one", "rows", "columns", "batch"]),
     ],
     rules: &[
@@ -119,15 +119,30 @@ fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
     } else {
         "rows"
     };
-    let near = shape.b_constant && weights_bytes as u64 > limits.l2_bytes / 2;
+    // Weights from beyond L2: while several tiles pass over a panel they can bring the next; a single tile streams all of B.
+    let cold = shape.b_constant && weights_bytes as u64 > limits.l2_bytes / 2;
+    let prefetch = match (cold, shape.m > tile.0 as usize) {
+        (true, true) => "next",
+        (true, false) => "near",
+        (false, _) => "none",
+    };
     let kc = if shape.m <= tile.0 as usize { 1 << 20 } else { 256 };
     vec![
         KnobValue::Pair(tile.0, tile.1),
         KnobValue::Int(at_most(&[128, 192, 256, 384, 512, 1 << 20], shape.k, kc)),
         KnobValue::Int(at_most(&[48, 96, 192, 384, 1 << 20], shape.m, 192)),
-        KnobValue::Name(if near { "near" } else { "none" }.to_owned()),
+        KnobValue::Name(prefetch.to_owned()),
         KnobValue::Name(partition.to_owned()),
     ]
+}
+
+/// The value of a config's knob `prefetch`.
+pub fn ahead(config: &Config) -> Ahead {
+    match config.name("prefetch") {
+        Some("near") => Ahead::Near,
+        Some("next") => Ahead::Next,
+        _ => Ahead::Nothing,
+    }
 }
 
 /// How the work is split over threads.
@@ -172,7 +187,7 @@ impl HostPacked {
         let a_at = (0..shape.m).map(|row| offset(row * if a_blocked { BLOCK } else { shape.k })).collect();
         let c_blocked = shape.c == Layout::Columns;
         let product = Product::new(Parts {
-            tiles: Tiles::of(limits.isa, config.name("prefetch") == Some("near")),
+            tiles: Tiles::fetching(limits.isa, ahead(config)),
             tile,
             positions: shape.m,
             a_at,

@@ -10,6 +10,7 @@ use crate::epilogue::{Activation, Epilogue};
 use crate::layout::BLOCK;
 use crate::simd::tile::{Finish, Job, Tiles};
 use std::ops::Range;
+use std::ptr::null;
 
 /// A product of gathered positions with packed panels, without addresses.
 pub struct Product {
@@ -255,6 +256,8 @@ impl Product {
             part_k: slice.part_k,
             b: addresses.b,
             b_panel: self.panel_len(),
+            next: null(),
+            next_lines: 0,
             c: addresses.c,
             c_at: from_block(&self.c_at, self.c_packed),
             c_block: self.c_block,
@@ -284,10 +287,18 @@ impl Product {
                         activation: self.activation,
                     });
                 }
+                job.next = self.after(panel + blocks, &panels, index).map_or(null(), |place| addresses.b.add(place));
                 self.tiles.run(&job, blocks, positions.start, positions.len(), self.tile_positions);
             }
             panel += blocks;
         }
+    }
+
+    /// Where in B the tiles read on when those before `panel` are through with a slice: its next panels, or the first of the next slice.
+    fn after(&self, panel: usize, panels: &Range<usize>, index: usize) -> Option<usize> {
+        let (panel, slice) =
+            if panel < panels.end { (panel, &self.slices[index]) } else { (panels.start, self.slices.get(index + 1)?) };
+        Some(panel * self.panel_len() + slice.from_k * BLOCK)
     }
 }
 
@@ -332,5 +343,29 @@ mod tests {
         assert_eq!(cut[2].from_k, 64);
         assert_eq!(slices(&steps, 1).len(), 7);
         assert_eq!(slices(&Steps::even(0, 16), 32).len(), 1);
+    }
+
+    #[test]
+    fn what_comes_next_is_the_next_panels_and_then_the_next_slice() {
+        let product = Product::new(Parts {
+            tiles: Tiles::of(crate::Isa::Scalar, false),
+            tile: (4, 16),
+            positions: 4,
+            a_at: vec![0; 4],
+            c_at: vec![0; 4],
+            a_packed: false,
+            c_packed: false,
+            steps: Steps::even(64, BLOCK),
+            slice_k: 32,
+            columns: 48,
+            c_block: BLOCK,
+            tail: Tail::Absent,
+            block_positions: 4,
+            alpha: 1.0,
+            epilogue: Epilogue::default(),
+        });
+        assert_eq!(product.after(1, &(0..3), 0), Some(64 * 16));
+        assert_eq!(product.after(3, &(0..3), 0), Some(32 * 16));
+        assert_eq!(product.after(3, &(0..3), 1), None);
     }
 }

@@ -116,4 +116,9 @@ impl<S: Simd, const N: usize> Simd for Many<S, N> {
     fn prefetch(self, at: *const f32) {
         self.0.prefetch(at);
     }
+
+    #[inline(always)]
+    fn prefetch_far(self, at: *const f32) {
+        self.0.prefetch_far(at);
+    }
 }

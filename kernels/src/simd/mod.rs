@@ -125,6 +125,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Fetches the line at an address into L1. Any address will do.
     fn prefetch(self, at: *const f32);
 
+    /// Fetches the line at an address into L2. Any address will do.
+    fn prefetch_far(self, at: *const f32);
+
     /// All lanes 0.
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -164,6 +164,9 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn prefetch(self, _at: *const f32) {}
+
+    #[inline(always)]
+    fn prefetch_far(self, _at: *const f32) {}
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub const POSITIONS_MAX: usize = 14;
 /// The most blocks of sixteen columns of a tile.
 pub const BLOCKS_MAX: usize = 4;
 /// How many f32 ahead of its use a line of B is fetched: 4 KiB.
-const NEAR: usize = 1024;
+const NEAR_LEN: usize = 1024;
 
 /// What a run of tiles shares: everything but the positions.
 #[derive(Copy, Clone)]
@@ -39,6 +39,10 @@ pub struct Job {
     pub b: *const f32,
     /// f32 from one panel of B to the next.
     pub b_panel: usize,
+    /// What tiles behind these will read of B, in panels as far apart as those of B; null for nothing. Only [`Ahead::Next`] looks.
+    pub next: *const f32,
+    /// Lines of each panel from `next` on that are fetched for every four k.
+    pub next_lines: usize,
     pub c: *mut f32,
     /// Offset from `c` of each position.
     pub c_at: *const u32,
@@ -72,6 +76,21 @@ pub struct Finish {
 /// or writable by this thread alone (C).
 pub type Tile = unsafe fn(job: &Job, at: usize);
 
+/// What a tile fetches before it is needed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    Nothing,
+    /// B a few KiB ahead, into L1: hides L2.
+    Near,
+    /// A share of what the next tiles read of B, into L2: hides memory.
+    Next,
+}
+
+/// [`Ahead`] as const arguments.
+const NOTHING: u8 = 0;
+const NEAR: u8 = 1;
+const NEXT: u8 = 2;
+
 /// The tiles of one instruction set: by blocks of columns, then by positions; 0 positions are never asked for.
 #[derive(Copy, Clone)]
 pub struct Tiles {
@@ -81,15 +100,24 @@ pub struct Tiles {
 impl Tiles {
     /// The tiles of an instruction set this processor has; with `near`, such as fetch B ahead.
     pub fn of(isa: Isa, near: bool) -> Self {
-        let table = match (simd::available(isa), near) {
+        Self::fetching(isa, if near { Ahead::Near } else { Ahead::Nothing })
+    }
+
+    /// The tiles of an instruction set this processor has that fetch so far ahead.
+    pub fn fetching(isa: Isa, ahead: Ahead) -> Self {
+        let table = match (simd::available(isa), ahead) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, false) => &AVX512,
+            (Isa::Avx512, Ahead::Nothing) => &AVX512,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, true) => &AVX512_NEAR,
+            (Isa::Avx512, Ahead::Near) => &AVX512_NEAR,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => &AVX2,
+            (Isa::Avx512, Ahead::Next) => &AVX512_NEXT,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => &AVX2_NEAR,
+            (Isa::Avx2, Ahead::Nothing) => &AVX2,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Ahead::Near) => &AVX2_NEAR,
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, Ahead::Next) => &AVX2_NEXT,
             _ => &PORTABLE,
         };
         Tiles { table }
@@ -115,19 +143,24 @@ impl Tiles {
             return;
         }
         let (size, larger) = (count / tiles, count % tiles);
+        // Each tile fetches its share of what comes next.
+        let mut job = *job;
+        let share = (job.full * job.full_k + job.part * job.part_k).div_ceil(tiles);
+        job.next_lines = if job.next.is_null() { 0 } else { 4usize.div_ceil(tiles) };
         let mut at = from;
         for i in 0..tiles {
             let positions = size + usize::from(i < larger);
             let tile = self.table[blocks][positions].expect("smaller tiles exist wherever a larger one does");
             // SAFETY: by this function's contract.
-            unsafe { tile(job, at) };
+            unsafe { tile(&job, at) };
+            job.next = job.next.wrapping_add(share * BLOCK);
             at += positions;
         }
     }
 }
 
 /// One call of a tile of `R` positions, `N` blocks of columns and `V` vectors to a block.
-struct Call<'a, const R: usize, const N: usize, const V: usize, const AHEAD: bool> {
+struct Call<'a, const R: usize, const N: usize, const V: usize, const AHEAD: u8> {
     job: &'a Job,
     at: usize,
 }
@@ -139,7 +172,7 @@ struct Call<'a, const R: usize, const N: usize, const V: usize, const AHEAD: boo
 /// # Safety
 /// `count` f32 are readable at each `a`, `16 · count` at each `b`.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, const R: usize, const N: usize, const V: usize, const AHEAD: bool, const K: usize>(
+unsafe fn accumulate<S: Simd, const R: usize, const N: usize, const V: usize, const AHEAD: u8, const K: usize>(
     s: S,
     acc: &mut [[[S::V; V]; N]; R],
     a: &[*const f32; R],
@@ -150,9 +183,9 @@ unsafe fn accumulate<S: Simd, const R: usize, const N: usize, const V: usize, co
     // SAFETY: by this function's contract.
     unsafe {
         for i in 0..K {
-            if AHEAD {
+            if AHEAD == NEAR {
                 for b in b {
-                    s.prefetch(b.wrapping_add(b_offset + i * BLOCK + NEAR));
+                    s.prefetch(b.wrapping_add(b_offset + i * BLOCK + NEAR_LEN));
                 }
             }
             if R < N * V {
@@ -188,7 +221,7 @@ unsafe fn accumulate<S: Simd, const R: usize, const N: usize, const V: usize, co
     }
 }
 
-impl<const R: usize, const N: usize, const V: usize, const AHEAD: bool> Routine for Call<'_, R, N, V, AHEAD> {
+impl<const R: usize, const N: usize, const V: usize, const AHEAD: u8> Routine for Call<'_, R, N, V, AHEAD> {
     type Output = ();
 
     #[inline(always)]
@@ -207,17 +240,26 @@ impl<const R: usize, const N: usize, const V: usize, const AHEAD: bool> Routine 
             let mut acc = [[[s.zero(); V]; N]; R];
             let mut b_offset = 0;
             let mut step = job.steps;
+            let mut next = job.next;
             for (count, k) in [(job.full, job.full_k), (job.part, job.part_k)] {
                 for _ in 0..count {
                     let mut offset = *step as usize;
                     step = step.add(1);
                     for _ in 0..k / 4 {
+                        if AHEAD == NEXT {
+                            for _ in 0..job.next_lines {
+                                for n in 0..N {
+                                    s.prefetch_far(next.wrapping_add(n * job.b_panel));
+                                }
+                                next = next.wrapping_add(BLOCK);
+                            }
+                        }
                         accumulate::<S, R, N, V, AHEAD, 4>(s, &mut acc, &a, offset, &b, b_offset);
                         offset += 4;
                         b_offset += 4 * BLOCK;
                     }
                     for _ in 0..k % 4 {
-                        accumulate::<S, R, N, V, false, 1>(s, &mut acc, &a, offset, &b, b_offset);
+                        accumulate::<S, R, N, V, NOTHING, 1>(s, &mut acc, &a, offset, &b, b_offset);
                         offset += 1;
                         b_offset += BLOCK;
                     }
@@ -389,7 +431,7 @@ impl Routine for FinishRow<'_> {
 ///
 /// # Safety
 /// As for [`Tile`].
-unsafe fn enter<S: Simd, const R: usize, const N: usize, const V: usize, const AHEAD: bool>(job: &Job, at: usize) {
+unsafe fn enter<S: Simd, const R: usize, const N: usize, const V: usize, const AHEAD: u8>(job: &Job, at: usize) {
     // SAFETY: the instruction set is there by the contract of `Tile`.
     let s = unsafe { S::assume() };
     s.run(Call::<R, N, V, AHEAD> { job, at });
@@ -397,23 +439,28 @@ unsafe fn enter<S: Simd, const R: usize, const N: usize, const V: usize, const A
 
 /// A table of tiles: for every number of blocks, the numbers of positions that fit the registers.
 macro_rules! table {
-    ($name:ident, $set:ty, $near:literal, $vectors:literal, $( $blocks:literal: [$($positions:literal)*] ),*) => {
+    ($name:ident, $set:ty, $ahead:ident, $vectors:literal, $( $blocks:literal: [$($positions:literal)*] ),*) => {
         static $name: [[Option<Tile>; POSITIONS_MAX + 1]; BLOCKS_MAX + 1] = {
             let mut table: [[Option<Tile>; POSITIONS_MAX + 1]; BLOCKS_MAX + 1] = [[None; POSITIONS_MAX + 1]; BLOCKS_MAX + 1];
-            $( $( table[$blocks][$positions] = Some(enter::<$set, $positions, $blocks, $vectors, $near>); )* )*
+            $( $( table[$blocks][$positions] = Some(enter::<$set, $positions, $blocks, $vectors, $ahead>); )* )*
             table
         };
     };
 }
 
-table!(PORTABLE, Portable, false, 4, 1: [1 2 3 4], 2: [1 2], 3: [1], 4: [1]);
+table!(PORTABLE, Portable, NOTHING, 4, 1: [1 2 3 4], 2: [1 2], 3: [1], 4: [1]);
 #[cfg(target_arch = "x86_64")]
-table!(AVX2, simd::Avx2, false, 2, 1: [1 2 3 4 5 6], 2: [1 2 3], 3: [1 2], 4: [1]);
+table!(AVX2, simd::Avx2, NOTHING, 2, 1: [1 2 3 4 5 6], 2: [1 2 3], 3: [1 2], 4: [1]);
 #[cfg(target_arch = "x86_64")]
-table!(AVX2_NEAR, simd::Avx2, true, 2, 1: [1 2 3 4 5 6], 2: [1 2 3], 3: [1 2], 4: [1]);
+table!(AVX2_NEAR, simd::Avx2, NEAR, 2, 1: [1 2 3 4 5 6], 2: [1 2 3], 3: [1 2], 4: [1]);
 #[cfg(target_arch = "x86_64")]
-table!(AVX512, simd::Avx512, false, 1,
+table!(AVX2_NEXT, simd::Avx2, NEXT, 2, 1: [1 2 3 4 5 6], 2: [1 2 3], 3: [1 2], 4: [1]);
+#[cfg(target_arch = "x86_64")]
+table!(AVX512, simd::Avx512, NOTHING, 1,
     1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 3: [1 2 3 4 5 6 7 8 9], 4: [1 2 3 4 5 6 7]);
 #[cfg(target_arch = "x86_64")]
-table!(AVX512_NEAR, simd::Avx512, true, 1,
+table!(AVX512_NEAR, simd::Avx512, NEAR, 1,
+    1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 3: [1 2 3 4 5 6 7 8 9], 4: [1 2 3 4 5 6 7]);
+#[cfg(target_arch = "x86_64")]
+table!(AVX512_NEXT, simd::Avx512, NEXT, 1,
     1: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 2: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], 3: [1 2 3 4 5 6 7 8 9], 4: [1 2 3 4 5 6 7]);
