@@ -32,7 +32,7 @@ const TILES_PER_BLOCK: &[i64] = &[12, 24, 48];
 /// See the module.
 pub static WINOGRAD: Variant = Variant {
     id: "conv2d.host_winograd",
-    revision: 1,
+    revision: 2,
     knobs: &[
         Knob::ints("f", &[2, 4]),
         Knob::ints("tb", TILES_PER_BLOCK),
@@ -182,9 +182,11 @@ impl HostWinograd {
         (self.f + 2) * (self.f + 2)
     }
 
-    /// f32 of V for one e, and of M.
+    /// f32 from one e of V to the next, and of M: an odd number of lines. A transform touches one line of every e, and at a power of
+    /// two apart all of them would fall into a few sets of L1.
     fn lens(&self) -> (usize, usize) {
-        (self.x.blocks * self.block * BLOCK, self.y.blocks * self.block * BLOCK)
+        let len = |blocks: usize| ((blocks * self.block) | 1) * BLOCK;
+        (len(self.x.blocks), len(self.y.blocks))
     }
 
     /// Some tiles, in blocks.
