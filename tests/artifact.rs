@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tunewright::artifact::{self, Artifact, ArtifactError, Bound, Contents, Entry, Provenance};
+use tunewright::artifact::{self, Artifact, ArtifactError, Bound, Contents, Entry, Opening, Provenance};
 use tunewright::execute::{Configs, Plan};
 use tunewright::graph::text;
 
@@ -30,7 +30,7 @@ const GRAPH: &str = "
     }
     output %z as \"scores\"";
 
-fn contents() -> Contents {
+pub(crate) fn contents() -> Contents {
     let graph = text::parse(GRAPH).expect("the graph parses");
     let wide = text::parse(&GRAPH.replace("f32[2,", "f32[4,")).expect("the graph parses");
     let config = Config { variant: "gemm.host_packed".into(), revision: 1, knobs: vec![("kc".into(), KnobValue::Int(256))] };
@@ -174,6 +174,69 @@ fn a_file_cut_while_it_is_open_is_told() {
     let open = Artifact::open(&path).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
     assert!(matches!(open.graph(0).unwrap_err().cause(), ArtifactError::ChangedUnderneath));
+}
+
+/// Changes a byte among the weights of a file that holds [`contents`].
+fn hurt_weights(path: &Path) {
+    let contents = contents();
+    let constants = contents.graphs[0].graph.values.iter().filter_map(|value| value.constant.as_ref());
+    let weights = constants.max_by_key(|tensor| tensor.bytes().len()).expect("the graph has weights").bytes();
+    let whole = fs::read(path).unwrap();
+    let at = whole.windows(64).position(|window| window == &weights[..64]).expect("the file has them") + 17;
+    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(&[!whole[at]], at as u64).unwrap();
+}
+
+#[test]
+fn damaged_weights_are_found_at_once_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.tune");
+    artifact::write(&path, &contents()).unwrap();
+    hurt_weights(&path);
+    let lazy = Artifact::open(&path).expect("weights are not read at open");
+    assert_eq!(lazy.graph(0).unwrap_err().class(), "damaged");
+    for opening in
+        [Opening { eager: true, copy: false }, Opening { eager: false, copy: true }, Opening { eager: true, copy: true }]
+    {
+        let error = Artifact::open_as(&path, opening).unwrap_err();
+        assert!(error.to_string().contains("the checksum of \"weights\" is wrong"), "{opening:?}: {error}");
+    }
+}
+
+#[test]
+fn a_copy_in_memory_outlives_whatever_happens_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.tune");
+    let contents = contents();
+    artifact::write(&path, &contents).unwrap();
+    let open = Artifact::open_as(&path, Opening { eager: false, copy: true }).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(open.contents().unwrap(), contents);
+}
+
+/// The test's own binary plays the process that is hurt: it maps an artifact, checks it, and touches the weights after they were cut.
+#[test]
+fn a_map_that_is_cut_ends_the_program_with_file_and_offset() {
+    const ROLE: &str = "TUNEWRIGHT_TEST_CUT";
+    if let Some(path) = std::env::var_os(ROLE) {
+        let path = Path::new(&path);
+        let graph = Artifact::open(path).unwrap().graph(0).unwrap();
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4096).unwrap();
+        let constants = graph.values.iter().filter_map(|value| value.constant.as_ref());
+        let sum: u64 = constants.flat_map(|tensor| tensor.bytes()).map(|&byte| u64::from(byte)).sum();
+        panic!("pages that are gone were read: {sum}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.tune");
+    artifact::write(&path, &contents()).unwrap();
+    let mut hurt = std::process::Command::new(std::env::current_exe().unwrap());
+    hurt.args(["--exact", "artifact::a_map_that_is_cut_ends_the_program_with_file_and_offset", "--nocapture"]).env(ROLE, &path);
+    let output = hurt.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    let said = format!("error[artifact.damaged]: {}: was cut while it was in use, at byte ", path.display());
+    let rest = text.split_once(said.as_str()).unwrap_or_else(|| panic!("{text}")).1;
+    let at: u64 = rest.split(';').next().unwrap().parse().unwrap();
+    assert!(at >= 4096 && at % 4096 == 0, "the first page of the weights: {at}");
 }
 
 #[test]

@@ -2,10 +2,13 @@
 //! batch), the records they were chosen by, and where all of it comes from.
 //!
 //! [`Contents`] goes in and comes out. Opening reads header, table and metadata, and is O(1) in the weights: these are mapped, and
-//! each 4 MiB of them is checked against its sum when a graph that uses it is first asked for. The same contents make the same bytes.
+//! each 4 MiB of them is checked against its sum when a graph that uses it is first asked for. [`Opening`] asks for more: every byte
+//! checked at once, or the weights copied where nobody can change them. The same contents make the same bytes.
 //!
 //! This room does not know how anything is executed. Format: `docs/formats/artifact.md`; the constants live in `layout` only.
 
+#[allow(unsafe_code)]
+mod fault;
 mod layout;
 #[allow(unsafe_code)]
 mod map;
@@ -14,7 +17,7 @@ mod wire;
 mod write;
 
 pub use read::Artifact;
-pub use write::{Written, write};
+pub use write::{Written, write, write_to};
 
 use crate::graph::Graph;
 use kernels::Task;
@@ -107,6 +110,15 @@ pub struct Contents {
     pub notes: Vec<String>,
 }
 
+/// How much of an artifact is read and checked when it is opened.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Read and check every byte at once, instead of the weights when they are first used.
+    pub eager: bool,
+    /// Copy the weights into sealed memory: whatever happens to the file afterwards cannot be seen.
+    pub copy: bool,
+}
+
 /// Why there is no artifact.
 #[derive(Debug, Error)]
 pub enum ArtifactError {
@@ -140,6 +152,11 @@ impl ArtifactError {
             ArtifactError::At { .. } => self,
             source => ArtifactError::At { path: path.to_owned(), source: Box::new(source) },
         }
+    }
+
+    /// The file it is about.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        if let ArtifactError::At { path, .. } = self { Some(path) } else { None }
     }
 
     /// What happened, without the file.

@@ -2,9 +2,8 @@
 
 use super::layout::{self, CHUNK_BYTES, HEADER_BYTES, Kind, Section, Table};
 use super::wire::{Decoder, WireBound, WireEntry};
-use super::{ArtifactError, Bound, ContentId, Contents, Entry, Provenance, map};
+use super::{ArtifactError, Bound, ContentId, Contents, Entry, Opening, Provenance, map};
 use crate::graph::{self, Graph};
-use bytes::Bytes;
 use kernels::Task;
 use schema::{Batch, Config, Device, DeviceName, Environment, Grant, Observation, Share, Split};
 use serde::de::DeserializeOwned;
@@ -20,6 +19,8 @@ pub struct Artifact {
     path: PathBuf,
     file: File,
     stamp: Stamp,
+    /// Where the weights are read from: the file, or a sealed copy that begins with them.
+    weights: Weights,
     table: Table,
     provenance: Provenance,
     entries: Vec<Entry>,
@@ -29,6 +30,15 @@ pub struct Artifact {
     chunk_sums: Vec<u64>,
     /// Which chunks were found whole.
     sound: Mutex<Vec<bool>>,
+}
+
+/// Where the bytes of the weights come from.
+#[derive(Debug)]
+enum Weights {
+    /// The artifact itself, which somebody may change.
+    InFile,
+    /// Sealed memory.
+    Copied(File),
 }
 
 /// A graph whose constants lie in the map, and the chunks they lie in.
@@ -81,11 +91,31 @@ impl Artifact {
     /// # Errors
     /// [`ArtifactError`] with the path: unreadable, damaged (with the offset), or of a newer format.
     pub fn open(path: &Path) -> Result<Self, ArtifactError> {
-        Self::open_file(path).map_err(|error| error.at(path))
+        Self::open_as(path, Opening::default())
     }
 
-    fn open_file(path: &Path) -> Result<Self, ArtifactError> {
-        let file = File::open(path).map_err(ArtifactError::Read)?;
+    /// Opens an artifact, with more checked or copied than is usual.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and whatever is wrong with the weights when they are asked for.
+    pub fn open_as(path: &Path, opening: Opening) -> Result<Self, ArtifactError> {
+        let file = File::open(path).map_err(|error| ArtifactError::Read(error).at(path))?;
+        Self::from_file(file, path, opening)
+    }
+
+    /// Opens an artifact that is a file already; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`open_as`](Self::open_as).
+    pub fn from_file(file: File, path: &Path, opening: Opening) -> Result<Self, ArtifactError> {
+        let open = Self::read(file, path, opening).map_err(|error| error.at(path))?;
+        if opening.eager {
+            open.verify()?;
+        }
+        Ok(open)
+    }
+
+    fn read(file: File, path: &Path, opening: Opening) -> Result<Self, ArtifactError> {
         let stamp = Stamp::of(&file).map_err(ArtifactError::Read)?;
         let table = table(&file)?;
         check_padding(&file, &table)?;
@@ -93,8 +123,17 @@ impl Artifact {
         let strings: Vec<String> = reader.decode_one(Kind::Strings)?;
         let configs: Vec<Config> = reader.decode_one(Kind::Configs)?;
         let records: Vec<Observation> = reader.decode_one(Kind::Records)?;
-        let (weights, chunk_sums) = reader.weights()?;
-        let mut decoder = Decoder { texts: &strings, weights: &weights, used: Vec::new() };
+        let (section, chunk_sums) = reader.weights()?;
+        let weights = match opening.copy {
+            true => Weights::Copied(map::copy(&file, section.offset, section.len).map_err(ArtifactError::Read)?),
+            false => Weights::InFile,
+        };
+        let mapped_weights = match &weights {
+            Weights::Copied(copy) => map::map(copy, 0, section.len, path),
+            Weights::InFile => map::map(&file, section.offset, section.len, path),
+        };
+        let mapped_weights = mapped_weights.map_err(ArtifactError::Read)?;
+        let mut decoder = Decoder { texts: &strings, weights: &mapped_weights, used: Vec::new() };
         let mut graphs = Vec::new();
         for section in reader.all(Kind::Graph) {
             let wire = reader.decode(section)?;
@@ -109,7 +148,12 @@ impl Artifact {
         let (provenance, notes) = (reader.decode_one(Kind::Provenance)?, reader.decode_one(Kind::Notes)?);
         let sound = Mutex::new(vec![false; chunk_sums.len()]);
         let path = path.to_owned();
-        Ok(Artifact { path, stamp, provenance, entries, records, notes, graphs, chunk_sums, sound, file, table })
+        let open = Artifact { path, stamp, weights, provenance, entries, records, notes, graphs, chunk_sums, sound, file, table };
+        if opening.copy {
+            // The copy may have been taken while somebody wrote: it counts when its sums do.
+            open.check_chunks(&(0..open.chunk_sums.len() as u64).collect::<Vec<_>>())?;
+        }
+        Ok(open)
     }
 
     /// The file it was opened from.
@@ -217,16 +261,20 @@ impl Artifact {
         for &chunk in chunks {
             let at = chunk as usize;
             let Some((section, false)) = section.map(|section| (section, sound[at])) else { continue };
-            if Stamp::of(&self.file).map_err(ArtifactError::Read)? != self.stamp {
-                return Err(ArtifactError::ChangedUnderneath);
-            }
-            let from = section.offset + chunk * CHUNK_BYTES;
-            let len = CHUNK_BYTES.min(section.offset + section.len - from);
+            let (inside, mut sum) = (chunk * CHUNK_BYTES, Xxh3::new());
+            let len = CHUNK_BYTES.min(section.len - inside);
             // By reading and not through the map: checking leaves no pages resident, and cannot fault.
-            let mut sum = Xxh3::new();
-            read_pieces(&self.file, from, len, |bytes| sum.update(bytes))?;
+            match &self.weights {
+                Weights::Copied(copy) => read_pieces(copy, inside, len, |bytes| sum.update(bytes))?,
+                Weights::InFile => {
+                    if Stamp::of(&self.file).map_err(ArtifactError::Read)? != self.stamp {
+                        return Err(ArtifactError::ChangedUnderneath);
+                    }
+                    read_pieces(&self.file, section.offset + inside, len, |bytes| sum.update(bytes))?;
+                }
+            }
             if sum.digest() != self.chunk_sums[at] {
-                return Err(ArtifactError::damaged(from, "the checksum of \"weights\" is wrong"));
+                return Err(ArtifactError::damaged(section.offset + inside, "the checksum of \"weights\" is wrong"));
             }
             sound[at] = true;
         }
@@ -274,9 +322,9 @@ impl Sections<'_> {
         self.decode(self.one(kind)?)
     }
 
-    /// The mapped weights and the sums of their chunks.
-    fn weights(&self) -> Result<(Bytes, Vec<u64>), ArtifactError> {
-        let (section, sums) = (self.one(Kind::Weights)?, self.one(Kind::ChunkSums)?);
+    /// Where the weights are, and the sums of their chunks.
+    fn weights(&self) -> Result<(Section, Vec<u64>), ArtifactError> {
+        let (section, sums) = (*self.one(Kind::Weights)?, self.one(Kind::ChunkSums)?);
         let sum = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes"));
         let bytes = self.bytes(sums)?;
         let chunk_sums: Vec<u64> = bytes.chunks_exact(8).map(sum).collect();
@@ -286,7 +334,7 @@ impl Sections<'_> {
         if section.align != layout::WEIGHTS_ALIGN {
             return Err(ArtifactError::damaged(section.offset, "the weights are not aligned"));
         }
-        Ok((map::map(self.file, section.offset, section.len).map_err(ArtifactError::Read)?, chunk_sums))
+        Ok((section, chunk_sums))
     }
 }
 

@@ -40,6 +40,14 @@ pub fn write(path: &Path, contents: &Contents) -> Result<Written, ArtifactError>
     Ok(written)
 }
 
+/// Writes an artifact's bytes into something that is open, from where it stands: for handing one to another process.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_to(out: &mut impl Write, contents: &Contents) -> Result<(), ArtifactError> {
+    Image::new(contents)?.write_to(out).map_err(ArtifactError::Write)
+}
+
 /// Everything that will be in the file.
 struct Image {
     table: Table,

@@ -43,7 +43,7 @@ mod place;
 
 pub use place::{Decision, Rival, Rung};
 
-use crate::artifact::{Artifact, ArtifactError};
+use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::device::{self, DeviceError, GrantError, Machine};
 use crate::execute::{PlanError, Port, RunError};
 use instances::{Instances, Key};
@@ -72,6 +72,7 @@ pub struct Builder {
     paths: Vec<PathBuf>,
     device: String,
     require_tuned: bool,
+    opening: Opening,
 }
 
 /// One inference that is asked for.
@@ -160,13 +161,19 @@ impl Builder {
         Builder { require_tuned, ..self }
     }
 
+    /// How much of the artifacts is read and checked at once; by default their metadata.
+    #[must_use]
+    pub fn opening(self, opening: Opening) -> Self {
+        Builder { opening, ..self }
+    }
+
     /// Opens the artifacts and the device.
     ///
     /// # Errors
     /// [`RuntimeError`]: an artifact that cannot be used, a device that is not here, two models of one name.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
         let machine = device::open(&self.device)?;
-        let artifacts = self.paths.iter().map(|path| Artifact::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let artifacts = self.paths.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<Vec<_>, _>>()?;
         for (i, second) in artifacts.iter().enumerate() {
             let name = &second.provenance().model_name;
             if let Some(first) = artifacts[..i].iter().find(|first| first.provenance().model_name == *name) {
@@ -184,7 +191,7 @@ impl Builder {
 impl Runtime {
     /// A builder without artifacts, on the whole processor.
     pub fn builder() -> Builder {
-        Builder { paths: Vec::new(), device: "cpu".to_owned(), require_tuned: false }
+        Builder { paths: Vec::new(), device: "cpu".to_owned(), require_tuned: false, opening: Opening::default() }
     }
 
     /// The names of its models.
