@@ -14,6 +14,7 @@ pub mod npz;
 pub mod passes;
 pub mod report;
 pub mod runtime;
+pub mod sandbox;
 pub mod search;
 pub mod space;
 pub mod split;

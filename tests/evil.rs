@@ -23,7 +23,7 @@ fn import(path: &Path) -> (String, String, i64) {
         let mut limits = Limits::default();
         limits.set("plan-bytes", 64 << 30).unwrap();
         let mut outcome = None;
-        let peak = peak_bytes(|| outcome = Some(load(&path, &Options { limits, external_root: None })));
+        let peak = peak_bytes(|| outcome = Some(load(&path, &Options { limits, ..Options::default() })));
         match outcome.expect("it ran") {
             Ok(model) => ("ok".to_owned(), model.graph.nodes.len().to_string(), peak),
             Err(error) => (error.class().name().to_owned(), error.to_string(), peak),

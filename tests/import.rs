@@ -3,7 +3,7 @@
 use crate::onnx_writer::{Value, Writer, graph, model};
 use bytes::Bytes;
 use tunewright::graph::Graph;
-use tunewright::import::{Class, ImportError, Limits, Options, load, load_bytes};
+use tunewright::import::{Class, ImportError, Options, load, load_bytes};
 
 fn import(bytes: Vec<u8>) -> Result<Graph, ImportError> {
     load_bytes(Bytes::from(bytes), &Options::default()).map(|model| model.graph)
@@ -207,7 +207,7 @@ fn external_data_are_part_of_the_key_and_links_need_a_root() {
     assert_eq!(key().unwrap_err().class(), Class::ExternalMissing);
     std::os::unix::fs::symlink("../blobs/1", at("model/w.bin")).unwrap();
     assert_eq!(key().unwrap_err().class(), Class::PathEscape);
-    let rooted = Options { external_root: Some(folder.path().to_owned()), limits: Limits::default() };
+    let rooted = Options { external_root: Some(folder.path().to_owned()), ..Options::default() };
     let linked = load(&at("model/m.onnx"), &rooted).unwrap().key();
     std::fs::remove_file(at("model/w.bin")).unwrap();
     std::fs::write(at("model/w.bin"), [0u8; 16]).unwrap();

@@ -21,6 +21,7 @@ mod onnx_nodes;
 mod onnx_writer;
 mod passes;
 mod runtime;
+mod sandbox;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

@@ -44,7 +44,7 @@ impl ImportFlags {
         for (name, value) in &self.limit {
             limits.set(name, *value).expect("the flag's parser knows the limits' names");
         }
-        import::Options { limits, external_root: self.external_root.clone() }
+        import::Options { limits, external_root: self.external_root.clone(), elsewhere: None }
     }
 
     /// The axes that are fixed by name.

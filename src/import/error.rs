@@ -21,6 +21,11 @@ macro_rules! classes {
             pub fn code(self) -> &'static str {
                 match self { $(Class::$class => $code,)* }
             }
+
+            /// The class of that code.
+            pub fn parse(code: &str) -> Option<Self> {
+                match code { $($code => Some(Class::$class),)* _ => None }
+            }
         }
     };
 }
@@ -224,7 +229,8 @@ pub fn quote(name: &str) -> String {
     format!("\"{}\"", escape(name))
 }
 
-fn escape(text: &str) -> String {
+/// Text out of a file, made as harmless, without the quotes.
+pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == 80 {

@@ -24,7 +24,7 @@ mod tensor;
 mod types;
 mod wire;
 
-pub use error::{Class, Excess, ImportError, quote};
+pub use error::{Class, Excess, ImportError, escape, quote};
 pub use limits::{LIMIT_NAMES, Limits, UnknownLimit};
 
 use crate::graph::{Graph, infer};
@@ -35,6 +35,7 @@ use limits::Clock;
 use lower::Lowering;
 use proto::{Decoder, ModelProto, OpsetProto};
 use schema::ModelKey;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,25 @@ pub struct Options {
     pub limits: Limits,
     /// A folder within which links of external data may resolve; without it they are refused.
     pub external_root: Option<PathBuf>,
+    /// Who imports files in our place, such as a process of its own; ourselves when there is nobody.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// An importer of files that works somewhere else.
+pub type Elsewhere = fn(&Path, &Options) -> Result<Model, ImportError>;
+
+/// What a model says of itself besides its graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The version of the default operator set that the file was written for; the graph is in the newest form.
+    pub opset: i64,
+    pub ir_version: i64,
+    /// Who wrote the file, with the version.
+    pub producer: String,
+    /// What was ignored, a line each.
+    pub warnings: Vec<String>,
+    /// Of the file and of its external data.
+    pub bytes: u64,
 }
 
 /// An imported model.
@@ -65,10 +85,23 @@ pub struct Model {
     pub warnings: Vec<String>,
     /// The file and, by name, its external data.
     sources: Vec<(String, Bytes)>,
+    bytes: u64,
     key: OnceLock<ModelKey>,
 }
 
 impl Model {
+    /// A model that another process has imported, with its key.
+    pub fn imported_elsewhere(graph: Graph, facts: Facts, key: ModelKey) -> Self {
+        let Facts { opset, ir_version, producer, warnings, bytes } = facts;
+        Model { graph, opset, ir_version, producer, warnings, sources: Vec::new(), bytes, key: OnceLock::from(key) }
+    }
+
+    /// All but the graph and the key.
+    pub fn facts(&self) -> Facts {
+        let Model { opset, ir_version, bytes, .. } = *self;
+        Facts { opset, ir_version, producer: self.producer.clone(), warnings: self.warnings.clone(), bytes }
+    }
+
     /// What the model's records are stored under: BLAKE3 of the file and of its external data. The first call hashes all bytes
     /// (about a second per GiB on one core), later ones know.
     pub fn key(&self) -> ModelKey {
@@ -86,16 +119,19 @@ impl Model {
 
     /// Bytes of the file and of its external data.
     pub fn bytes(&self) -> u64 {
-        self.sources.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+        self.bytes
     }
 }
 
-/// Imports the model at `path`, with the external data beside it.
+/// Imports the model at `path`, with the external data beside it; [`Options::elsewhere`] does when it is set.
 ///
 /// # Errors
 /// Any [`Class`]; the error names the file.
 pub fn load(path: &Path, options: &Options) -> Result<Model, ImportError> {
     let load = || {
+        if let Some(elsewhere) = options.elsewhere {
+            return elsewhere(path, options);
+        }
         let file = source::read_model(path, options.limits.model_bytes)?;
         let external = External::beside(path, options.external_root.as_deref(), options.limits.external_bytes)?;
         import(file, external, options)
@@ -151,7 +187,8 @@ fn import(file: Bytes, external: External, options: &Options) -> Result<Model, I
     let producer = [proto.producer, proto.producer_version].join(" ").trim().to_owned();
     let mut sources = vec![(String::new(), file.clone())];
     sources.extend(external);
-    Ok(Model { graph, opset, ir_version, producer, warnings, sources, key: OnceLock::new() })
+    let bytes = sources.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    Ok(Model { graph, opset, ir_version, producer, warnings, sources, bytes, key: OnceLock::new() })
 }
 
 fn ir_version(found: Option<i64>) -> Result<i64, ImportError> {
