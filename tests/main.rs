@@ -22,6 +22,7 @@ mod onnx_writer;
 mod passes;
 mod runtime;
 mod sandbox;
+mod schemas;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

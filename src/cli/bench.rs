@@ -5,7 +5,11 @@ use super::explain::{from_runtime, open};
 use super::failure::escape;
 use super::quantity::{self, show_count, show_time};
 use super::table::{Align, lay_out};
-use super::{Exit, Failure, Screen, model, screen::Paint};
+use super::{
+    Exit, Failure, Screen,
+    model::{self, OpenFlags},
+    screen::Paint,
+};
 use crate::execute::Port;
 use crate::runtime::{Decision, Request, Runtime};
 use kernels::Tensor;
@@ -40,6 +44,8 @@ pub struct Arguments {
     /// Exit with 1 unless it holds, such as 'p99<5ms' or 'throughput>100'; repeatable
     #[arg(long = "assert", value_name = "TEST", value_parser = assertion)]
     assertions: Vec<Assertion>,
+    #[command(flatten)]
+    open: OpenFlags,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -107,8 +113,9 @@ impl Assertion {
 
 pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
     let path = &arguments.file;
-    let artifact = model::open_artifact(path)?;
-    let runtime = open(path, &arguments.device)?;
+    let opening = arguments.open.opening();
+    let artifact = model::open_artifact(path, opening)?;
+    let runtime = open(path, &arguments.device, opening)?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);

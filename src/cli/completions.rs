@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, Screen};
 use clap_complete::Shell;
+use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -25,7 +26,13 @@ pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> 
         let hint = "#compdef tunewright\n# Put this into a folder of $fpath, as _tunewright\n";
         script = text.replacen("#compdef tunewright\n", hint, 1).into_bytes();
     }
-    screen.raw(place.as_bytes());
-    screen.raw(&script);
+    let script = format!("{place}{}", String::from_utf8_lossy(&script));
+    if screen.json.is_some() {
+        let shell = arguments.shell.to_string();
+        let object = || json!({"schema": "completions.result", "version": 1, "shell": shell, "script": script});
+        screen.result(object, |_| Vec::new());
+    } else {
+        screen.raw(script.as_bytes());
+    }
     Ok(Exit::Done)
 }

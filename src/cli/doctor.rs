@@ -3,9 +3,11 @@
 use super::table::{Align, lay_out};
 use super::{Exit, Failure, Global, Screen, screen::Paint, settings};
 use crate::device::{self, Found};
+use crate::worker;
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tuning_db::{Reader, Source, StoreError};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tunewright doctor\n  tunewright doctor --settings")]
@@ -54,8 +56,9 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     }
     let database = settings::database_path(global, &screen.settings);
     screen.note(&format!("watching the machine for {:.0} s", arguments.probe.as_secs_f64()));
-    let mut checks = vec![governor(), turbo(), hyperthreads(), load(), timer(), noise(arguments.probe)];
+    let mut checks = vec![governor(), turbo(), hyperthreads(), cgroup(), load(), timer(), noise(arguments.probe)];
     checks.extend(devices());
+    checks.push(sandbox());
     checks.push(disk(&database));
     checks.push(database_check(&database));
     let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
@@ -95,10 +98,21 @@ fn word(verdict: Verdict) -> &'static str {
 
 fn show_settings(global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
     let database = settings::database_path(global, &screen.settings).display().to_string();
-    let mut rows: Vec<(String, String, String)> =
-        screen.settings.origins().map(|(key, value, from)| (key.to_owned(), value.to_owned(), from.to_owned())).collect();
-    if !rows.iter().any(|(key, ..)| key == "db") {
-        rows.insert(0, ("db".to_owned(), database, if global.db.is_some() { "flag" } else { "default" }.to_owned()));
+    let given = [
+        ("db", global.db.as_ref().map(|path| path.display().to_string()), database),
+        ("log", global.log.as_ref().map(|path| path.display().to_string()), String::new()),
+        ("color", global.color.map(|when| format!("{when:?}").to_lowercase()), "auto".to_owned()),
+    ];
+    let mut rows: Vec<(String, Option<String>, String)> = Vec::new();
+    for (key, value, from) in screen.settings.origins() {
+        let row = match given.iter().find(|(name, ..)| *name == key) {
+            Some((_, Some(flag), _)) => (key.to_owned(), Some(flag.clone()), "flag".to_owned()),
+            Some((_, None, default)) if value.is_none() && !default.is_empty() => {
+                (key.to_owned(), Some(default.clone()), from.to_owned())
+            }
+            _ => (key.to_owned(), value.map(str::to_owned), from.to_owned()),
+        };
+        rows.push(row);
     }
     screen.result(
         || {
@@ -106,8 +120,11 @@ fn show_settings(global: &Global, screen: &mut Screen) -> Result<Exit, Failure> 
                 rows.iter().map(|(key, value, from)| json!({"key": key, "value": value, "origin": from})).collect();
             json!({"schema": "doctor.settings", "version": 1, "settings": settings})
         },
-        |_| {
-            let row = |(key, value, from): &(String, String, String)| vec![key.clone(), value.clone(), format!("from {from}")];
+        |screen| {
+            let row = |(key, value, from): &(String, Option<String>, String)| {
+                let value = value.clone().unwrap_or_else(|| screen.sign("–", "-").to_owned());
+                vec![key.clone(), value, format!("from {from}")]
+            };
             lay_out(&rows.iter().map(row).collect::<Vec<_>>(), &[Align::Left; 3])
         },
     );
@@ -148,6 +165,41 @@ fn hyperthreads() -> Check {
         Some(_) => Check::ok("hyperthreads", "off"),
         None => Check::ok("hyperthreads", "not visible here"),
     }
+}
+
+/// What the group of processes that we are in may use at most.
+fn cgroup() -> Check {
+    let own = read("/proc/self/cgroup").unwrap_or_default();
+    let folder = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+    // Inside a container the group's own folder is the root of what is mounted.
+    let find = |file: &str| read(&format!("/sys/fs/cgroup{folder}/{file}")).or_else(|| read(&format!("/sys/fs/cgroup/{file}")));
+    let memory = find("memory.max").filter(|most| most != "max").and_then(|most| most.parse().ok());
+    let memory = memory.map(|most| format!("memory {}", super::quantity::show_bytes(most)));
+    let quota = find("cpu.max").and_then(|text| {
+        let (quota, period) = text.split_once(' ')?;
+        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    });
+    match (quota, memory) {
+        (None, None) => Check::ok("cgroup", "no limit on processors or memory"),
+        (None, Some(memory)) => Check::ok("cgroup", memory),
+        (Some(quota), memory) => {
+            let found =
+                format!("{quota:.1} processors by quota{}", memory.map_or_else(String::new, |memory| format!(", {memory}")));
+            Check::warn(
+                "cgroup",
+                found,
+                "a quota stops threads in the middle of a measurement; give whole processors (cpuset) instead",
+            )
+        }
+    }
+}
+
+/// What keeps candidates and unknown models in their place.
+fn sandbox() -> Check {
+    Check::ok(
+        "sandbox",
+        "workers and sandboxed imports: own process, limits on memory and time, no new rights; no filter of system calls",
+    )
 }
 
 fn load() -> Check {
@@ -230,9 +282,12 @@ fn devices() -> Vec<Check> {
     device::found().iter().map(check).collect()
 }
 
+/// Lets a worker take the share, as tuning and serving would.
 fn probe_share(machine: &device::Machine, percent: f64) -> Result<(), String> {
     let share = schema::Share::percent(percent).map_err(|error| error.to_string())?;
-    machine.grant(share).map(|_| ()).map_err(|error| error.to_string())
+    let grant = machine.grant(share).map_err(|error| error.to_string())?;
+    let program = worker::program().map_err(|error| error.to_string())?;
+    worker::Worker::spawn(&grant, &program).map(drop).map_err(|error| format!("share {share}: {error}"))
 }
 
 fn disk(database: &Path) -> Check {
@@ -254,9 +309,9 @@ fn disk(database: &Path) -> Check {
 }
 
 fn database_check(database: &Path) -> Check {
-    if database.exists() {
-        Check::ok("database", format!("{}; `tunewright db check` verifies it", database.display()))
-    } else {
-        Check::ok("database", format!("none yet at {}", database.display()))
+    match Reader::open(database, Source::default()) {
+        Ok(_) => Check::ok("database", format!("{}; `tunewright db check` verifies it", database.display())),
+        Err(StoreError::Missing { .. }) => Check::ok("database", format!("none yet at {}", database.display())),
+        Err(error) => Check::fail("database", error.to_string(), "run tunewright db check"),
     }
 }

@@ -3,17 +3,22 @@
 use super::failure::escape;
 use super::quantity::{self, show_time};
 use super::table::{Align, lay_out};
-use super::{Exit, Failure, Screen, model, screen::Paint};
-use crate::artifact::{Artifact, Entry};
+use super::{
+    Exit, Failure, Screen,
+    model::{self, OpenFlags},
+    screen::Paint,
+};
+use crate::artifact::{Artifact, Entry, Opening};
+use crate::device::Machine;
 use crate::runtime::{Decision, Runtime, RuntimeError};
-use schema::{Batch, Outcome, Picos, Subject};
+use schema::{Batch, Outcome, Picos, Share, Subject};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tunewright explain resnet50.tune --deadline 15ms\n  tunewright explain resnet50.tune --task conv2d"
+    after_help = "Examples:\n  tunewright explain resnet50.tune --deadline 15ms\n  tunewright explain resnet50.tune --qps 200\n  tunewright explain resnet50.tune --task conv2d"
 )]
 pub struct Arguments {
     /// An artifact
@@ -24,18 +29,25 @@ pub struct Arguments {
     /// When the answer is wanted
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     deadline: Option<Duration>,
+    /// Requests a second: which placements keep up with them
+    #[arg(long, value_name = "N", value_parser = quantity::positive)]
+    qps: Option<f64>,
     /// Rows of the request [default: the smallest batch tuned]
     #[arg(long, value_name = "N", value_parser = quantity::batch)]
     batch: Option<Batch>,
     /// Show the tasks whose text contains this, with config and evidence
     #[arg(long, value_name = "TEXT")]
     task: Option<String>,
+    #[command(flatten)]
+    open: OpenFlags,
 }
 
 pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
     let path = &arguments.file;
-    let artifact = model::open_artifact(path)?;
-    let runtime = open(path, &arguments.device)?;
+    let opening = arguments.open.opening();
+    let artifact = model::open_artifact(path, opening)?;
+    let machine = super::devices::open(&arguments.device)?;
+    let runtime = open(path, &arguments.device, opening)?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);
@@ -50,9 +62,10 @@ pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> 
             .collect(),
     };
     screen.result(
-        || object(arguments, &artifact, &decision, &tasks),
+        || object(arguments, &artifact, &decision, &machine, &tasks),
         |screen| {
             let mut lines = head(arguments, &decision, screen);
+            lines.extend(rates(arguments, &decision, &machine));
             lines.extend(ladder(&artifact));
             for (entry, task, config) in &tasks {
                 lines.push(format!("  {} share {}, batch {}: {}", entry.device.name, entry.share, entry.batch, escape(task)));
@@ -65,9 +78,9 @@ pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> 
 }
 
 /// Opens the runtime over one artifact.
-pub fn open(path: &Path, device: &str) -> Result<Runtime, Failure> {
+pub fn open(path: &Path, device: &str, opening: Opening) -> Result<Runtime, Failure> {
     super::devices::open(device)?;
-    Runtime::builder().artifact(path).device(device).open().map_err(|error| from_runtime(path, &error))
+    Runtime::builder().artifact(path).device(device).opening(opening).open().map_err(|error| from_runtime(path, &error))
 }
 
 /// Why the runtime refuses.
@@ -124,6 +137,30 @@ fn head(arguments: &Arguments, decision: &Decision, screen: &Screen) -> Vec<Stri
     lines
 }
 
+/// Requests a second that a placement serves when all parts of the device of its size are busy; `None` without a record.
+fn capacity(machine: &Machine, share: Share, predicted: Option<Picos>) -> Option<f64> {
+    let seconds = predicted.map(Picos::as_secs_f64).filter(|&seconds| seconds > 0.0)?;
+    Some(machine.slots(share) as f64 / seconds)
+}
+
+/// Which placements keep up with `--qps`.
+fn rates(arguments: &Arguments, decision: &Decision, machine: &Machine) -> Vec<String> {
+    let Some(wanted) = arguments.qps else { return Vec::new() };
+    let placements = std::iter::once((decision.share, decision.predicted));
+    let placements = placements.chain(decision.rivals.iter().map(|rival| (rival.share, rival.predicted)));
+    let row = |(share, predicted)| {
+        let most = capacity(machine, share, predicted)?;
+        let verdict = if most >= wanted { "keeps up" } else { "falls behind" };
+        Some(vec![
+            format!("  at {wanted} /s"),
+            format!("share {share}"),
+            verdict.to_owned(),
+            format!("{} at once serve {most:.1} /s", machine.slots(share)),
+        ])
+    };
+    lay_out(&placements.filter_map(row).collect::<Vec<_>>(), &[Align::Left; 4])
+}
+
 /// What each batch costs at each share, from the artifact's records.
 fn ladder(artifact: &Artifact) -> Vec<String> {
     let mut rows = vec![["  ladder", "share", "batch", "default", "tuned", "evidence"].map(str::to_owned).to_vec()];
@@ -140,8 +177,11 @@ fn ladder(artifact: &Artifact) -> Vec<String> {
             show_time(model.default.median),
             show_time(timing.median),
             format!(
-                "{} samples, noise {:?}, {} units by {}{interval}",
-                timing.n, timing.grade, entry.grant.units, entry.grant.mechanism
+                "{} samples, noise {:?}, units {} by {}{interval}",
+                timing.n,
+                timing.grade,
+                entry.grant.units,
+                entry.grant.mechanism.replace('_', " ")
             ),
         ]);
     }
@@ -149,12 +189,18 @@ fn ladder(artifact: &Artifact) -> Vec<String> {
     lay_out(&rows, &[Align::Left, right, right, right, right, Align::Left])
 }
 
-fn object(arguments: &Arguments, artifact: &Artifact, decision: &Decision, tasks: &[(&Entry, String, String)]) -> Value {
+fn object(
+    arguments: &Arguments,
+    artifact: &Artifact,
+    decision: &Decision,
+    machine: &Machine,
+    tasks: &[(&Entry, String, String)],
+) -> Value {
     let nanos = |time: Option<Picos>| time.map(|time| time.as_nanos());
     let rival = |rival: &crate::runtime::Rival| {
         json!({
             "device": rival.device.0, "share_pct": rival.share.as_percent(), "batch": rival.batch.rows(), "rung": rival.rung.to_string(),
-            "predicted_ns": nanos(rival.predicted), "why": rival.why,
+            "predicted_ns": nanos(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted), "why": rival.why,
         })
     };
     json!({
@@ -162,9 +208,9 @@ fn object(arguments: &Arguments, artifact: &Artifact, decision: &Decision, tasks
         "deadline_ns": arguments.deadline.map(|deadline| u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)),
         "chosen": {
             "device": decision.device.0, "share_pct": decision.share.as_percent(), "batch": decision.batch.rows(), "rung": decision.rung.to_string(),
-            "predicted_ns": nanos(decision.predicted), "keeps_deadline": decision.keeps_deadline, "tuned_tasks": decision.tuned,
+            "predicted_ns": nanos(decision.predicted), "capacity_per_s": capacity(machine, decision.share, decision.predicted), "keeps_deadline": decision.keeps_deadline, "tuned_tasks": decision.tuned,
         },
-        "rivals": decision.rivals.iter().map(rival).collect::<Vec<_>>(), "entries": artifact.entries().len(),
+        "qps": arguments.qps, "rivals": decision.rivals.iter().map(rival).collect::<Vec<_>>(), "entries": artifact.entries().len(),
         "tasks": tasks.iter().map(|(entry, task, config)| json!({"device": entry.device.name.0, "share_pct": entry.share.as_percent(), "batch": entry.batch.rows(), "task": task, "config": config})).collect::<Vec<_>>(),
     })
 }

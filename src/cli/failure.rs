@@ -1,5 +1,6 @@
 //! The one line an error becomes, and the one place that picks an exit code.
 
+use super::quantity::show_bytes;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fmt;
@@ -70,20 +71,33 @@ impl Failure {
         Failure { remedy: remedy.to_string(), ..self }
     }
 
+    /// With the chain of causes behind it, itself first.
+    #[must_use]
+    pub fn because(self, error: &dyn std::error::Error) -> Self {
+        let chain = std::iter::successors(Some(error), |error| error.source());
+        Failure { causes: chain.map(ToString::to_string).collect(), ..self }
+    }
+
     /// An operating-system error on a path: not found, permission, disk full, or whatever it says.
     pub fn io(verb: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind::*;
         let what = format!("cannot {verb} {}", path.display());
-        match error.kind() {
-            NotFound => Failure::new("input.not_found", what, "no such file").remedy(near_name(path).unwrap_or_default()),
-            PermissionDenied => Failure::new("machine.permission", what, "permission denied"),
-            StorageFull | QuotaExceeded => {
-                Failure::new("machine.disk", what, "disk full").remedy("free some room and call again")
+        let failure = match error.kind() {
+            NotFound if verb == "write" => {
+                Failure::new("input.not_found", what, "there is no such folder").remedy("make it first")
             }
+            NotFound => Failure::new("input.not_found", what, "no such file").remedy(near_name(path).unwrap_or_default()),
+            PermissionDenied | ReadOnlyFilesystem => Failure::new("machine.permission", what, error_text(error)),
+            StorageFull | QuotaExceeded => {
+                let free = free_bytes(path).map_or_else(String::new, |free| format!(" ({} free)", show_bytes(free)));
+                Failure::new("machine.disk", what, format!("disk full{free}")).remedy("free some room and call again")
+            }
+            NotADirectory => Failure::new("input.not_found", what, "a part of the path is a file, not a folder"),
             IsADirectory => Failure::new("input.not_found", what, "it is a folder, not a file"),
             OutOfMemory => Failure::new("machine.memory", what, "out of memory"),
             _ => Failure::new("machine.io", what, error),
-        }
+        };
+        failure.because(error)
     }
 
     /// The exit code of the class.
@@ -129,6 +143,19 @@ pub fn escape(text: &str) -> String {
     text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
 }
 
+/// What the system says, in small letters and without its number.
+fn error_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// The room left where a file should be.
+fn free_bytes(path: &std::path::Path) -> Option<u64> {
+    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(std::path::Path::new("."));
+    let stat = rustix::fs::statvfs(folder).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// "did you mean …?" for a file in the same folder whose name is near.
 fn near_name(path: &std::path::Path) -> Option<String> {
     let wanted = path.file_name()?.to_str()?;
@@ -167,15 +194,24 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// Prints what clap says of the arguments in our form; help and version go to stdout and are no error.
 pub fn report_usage(error: clap::Error, arguments: &[OsString]) -> u8 {
-    use clap::error::{ContextKind, ContextValue, ErrorKind};
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    ) {
-        // A closed pipe is no error.
-        let _ = error.print();
-        return if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand { 2 } else { 0 };
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe is no error.
+            let _ = error.print();
+            0
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            2
+        }
+        _ => super::Screen::from_raw(arguments).report(&usage(&error)),
     }
+}
+
+/// What clap refuses, in our form.
+pub fn usage(error: &clap::Error) -> Failure {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
@@ -192,22 +228,23 @@ pub fn report_usage(error: clap::Error, arguments: &[OsString]) -> u8 {
         ErrorKind::InvalidSubcommand => Failure::new("usage.command", context(ContextKind::InvalidSubcommand), "no such command"),
         ErrorKind::UnknownArgument => Failure::new("usage.flag", argument, "unknown flag"),
         ErrorKind::MissingRequiredArgument => Failure::new("usage.missing", argument, "is required"),
+        ErrorKind::ArgumentConflict => {
+            let other = context(ContextKind::PriorArg);
+            Failure::new("usage.flag", argument, format!("cannot be used together with {other}"))
+        }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             use std::error::Error as _;
             let flag = argument.split(' ').next().unwrap_or_default();
+            let flag = flag.split("[=").next().unwrap_or_default();
             let valid = context(ContextKind::ValidValue);
             let why = match error.source() {
                 Some(source) => source.to_string(),
                 None if valid.is_empty() => "a value is missing".to_owned(),
                 None => format!("it is one of {valid}"),
             };
-            match why.split_once("; ") {
-                Some((why, remedy)) => {
-                    let failure = Failure::new("usage.value", format!("{flag} {value}"), why).remedy(remedy);
-                    return super::Screen::from_raw(arguments).report(&failure);
-                }
-                None => Failure::new("usage.value", format!("{flag} {value}"), why),
-            }
+            let (why, remedy) = why.split_once("; ").map_or((why.as_str(), None), |(why, remedy)| (why, Some(remedy)));
+            let failure = Failure::new("usage.value", format!("{flag} {value}").trim(), why);
+            return failure.remedy(remedy.unwrap_or(&suggestion));
         }
         _ => {
             let text = error.to_string();
@@ -215,7 +252,7 @@ pub fn report_usage(error: clap::Error, arguments: &[OsString]) -> u8 {
             Failure::new("usage.arguments", first, "")
         }
     };
-    super::Screen::from_raw(arguments).report(&failure.remedy(suggestion))
+    failure.remedy(suggestion)
 }
 
 #[cfg(test)]

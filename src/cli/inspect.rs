@@ -1,11 +1,11 @@
 //! `tunewright inspect`: a model, a graph's text or an artifact: what goes in and out, what it is made of, what would be refused.
 
 use super::failure::escape;
-use super::model::{self, ImportFlags, Kind};
+use super::model::{self, ImportFlags, Kind, Verify};
 use super::quantity::{show_bytes, show_count};
 use super::table::{Align, lay_out};
 use super::{Exit, Failure, Screen};
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, Opening};
 use crate::device;
 use crate::graph::text::parse;
 use crate::graph::{Dim, Graph, Type, ValueId};
@@ -37,9 +37,9 @@ pub struct Arguments {
     /// Choose the batch, as tuning would
     #[arg(long, value_name = "N", value_parser = super::quantity::batch)]
     batch: Option<Batch>,
-    /// Read every byte of an artifact and check it
-    #[arg(long)]
-    verify: bool,
+    /// Read every byte of an artifact and check it; lazy: headers and metadata only
+    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_value = "lazy", default_missing_value = "eager")]
+    verify: Verify,
     #[command(flatten)]
     import: ImportFlags,
 }
@@ -227,10 +227,8 @@ fn by_count(counts: &BTreeMap<String, usize>) -> Vec<(&String, usize)> {
 
 fn artifact(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
     let path: &Path = &arguments.file;
-    let artifact = model::open_artifact(path)?;
-    if arguments.verify {
-        artifact.verify().map_err(|error| model::from_artifact(path, &error))?;
-    }
+    let eager = arguments.verify == Verify::Eager;
+    let artifact = model::open_artifact(path, Opening { eager, copy: false })?;
     if arguments.graph && screen.json.is_none() {
         for (i, (batch, _)) in artifact.shapes().enumerate() {
             screen.line(&format!("# batch {batch}"));
@@ -254,7 +252,7 @@ fn artifact(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure>
                     ],
                     vec![
                         "checked".to_owned(),
-                        if arguments.verify { "every byte" } else { "all but the weights; --verify reads every byte" }.to_owned(),
+                        if eager { "every byte" } else { "all but the weights; --verify reads every byte" }.to_owned(),
                     ],
                 ],
                 &[Align::Left; 2],
@@ -304,7 +302,7 @@ fn artifact_object(artifact: &Artifact, arguments: &Arguments, valid: &dyn Fn(&c
     json!({
         "schema": "inspect.artifact", "version": 1, "file": arguments.file.display().to_string(), "id": artifact.id().to_string(),
         "size_bytes": artifact.bytes(), "model": from.model_name, "model_key": from.model.to_string(), "tool_version": from.tool_version,
-        "seed": from.seed.to_string(), "budget": from.budget, "verified": arguments.verify,
+        "seed": from.seed.to_string(), "budget": from.budget, "verified": arguments.verify == Verify::Eager,
         "entries": artifact.entries().iter().map(entry).collect::<Vec<_>>(), "notes": artifact.notes(),
     })
 }

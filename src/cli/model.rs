@@ -2,13 +2,15 @@
 
 use super::failure::Failure;
 use super::quantity;
-use crate::artifact::{Artifact, ArtifactError};
+use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::graph::{Graph, infer};
 use crate::import::{self, ImportError, Model};
 use crate::passes::{self, PassError, Pipeline, Report};
+use crate::sandbox;
 use schema::Batch;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -25,6 +27,37 @@ pub struct ImportFlags {
     /// A folder within which links of external data may resolve
     #[arg(long, value_name = "DIR")]
     pub external_root: Option<PathBuf>,
+    /// Import in a process of its own, with limits; the default for files of another user
+    #[arg(long, overrides_with = "no_sandbox")]
+    pub sandbox: bool,
+    /// Import in this process, whoever owns the file
+    #[arg(long, overrides_with = "sandbox")]
+    pub no_sandbox: bool,
+}
+
+/// Flags of every command that opens an artifact.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OpenFlags {
+    /// When the weights are checked: at once, or when they are first used
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "lazy")]
+    verify: Verify,
+    /// Copy the weights into sealed memory: the file may change afterwards
+    #[arg(long)]
+    copy: bool,
+}
+
+/// When the bytes of an artifact are checked.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Verify {
+    Eager,
+    Lazy,
+}
+
+impl OpenFlags {
+    /// How to open.
+    pub fn opening(&self) -> Opening {
+        Opening { eager: self.verify == Verify::Eager, copy: self.copy }
+    }
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {
@@ -38,13 +71,15 @@ fn limit(text: &str) -> Result<(String, u64), String> {
 }
 
 impl ImportFlags {
-    /// The options of the importer.
-    pub fn options(&self) -> import::Options {
+    /// The options of the importer for these files.
+    pub fn options(&self, files: &[PathBuf]) -> import::Options {
         let mut limits = import::Limits::default();
         for (name, value) in &self.limit {
             limits.set(name, *value).expect("the flag's parser knows the limits' names");
         }
-        import::Options { limits, external_root: self.external_root.clone(), elsewhere: None }
+        let apart = !self.no_sandbox && (self.sandbox || files.iter().any(|file| is_foreign(file)));
+        let elsewhere = apart.then_some(sandbox::load as import::Elsewhere);
+        import::Options { limits, external_root: self.external_root.clone(), elsewhere }
     }
 
     /// The axes that are fixed by name.
@@ -57,8 +92,14 @@ impl ImportFlags {
     /// # Errors
     /// What the importer refuses, in the form of the command line.
     pub fn load(&self, path: &Path) -> Result<Model, Failure> {
-        import::load(path, &self.options()).map_err(|error| from_import(path, &error))
+        import::load(path, &self.options(&[path.to_owned()])).map_err(|error| from_import(path, &error))
     }
+}
+
+/// Whether a file belongs to somebody else than us and the system's owner.
+fn is_foreign(path: &Path) -> bool {
+    let owner = std::fs::metadata(path).map(|data| data.uid());
+    owner.is_ok_and(|owner| owner != 0 && owner != rustix::process::geteuid().as_raw())
 }
 
 /// What a file is, by its first bytes.
@@ -89,9 +130,13 @@ pub fn kind(path: &Path) -> Result<Kind, Failure> {
 /// Opens an artifact.
 ///
 /// # Errors
-/// Unreadable, damaged or newer, in the form of the command line.
-pub fn open_artifact(path: &Path) -> Result<Artifact, Failure> {
-    Artifact::open(path).map_err(|error| from_artifact(path, &error))
+/// Something else than an artifact, unreadable, damaged or newer, in the form of the command line.
+pub fn open_artifact(path: &Path, opening: Opening) -> Result<Artifact, Failure> {
+    if kind(path)? != Kind::Artifact {
+        let remedy = format!("make one with tunewright tune {}", path.display());
+        return Err(Failure::new("input.not_artifact", path.display(), "it does not begin as an artifact does").remedy(remedy));
+    }
+    Artifact::open_as(path, opening).map_err(|error| from_artifact(path, &error))
 }
 
 /// Chooses batch and axes and runs the passes.
@@ -145,12 +190,21 @@ pub fn from_pass(path: &Path, error: &PassError) -> Failure {
     }
 }
 
+/// What to do when an artifact cannot be written.
+pub const WRITE_REMEDY: &str = "all trials are safe in the database; make room or name another place with -o, and call again";
+
 /// What is wrong with an artifact.
 pub fn from_artifact(path: &Path, error: &ArtifactError) -> Failure {
-    if let ArtifactError::Read(io) = error.cause() {
-        return Failure::io("open", path, io);
+    let path = error.path().unwrap_or(path);
+    match error.cause() {
+        ArtifactError::Read(io) => return Failure::io("read", path, io),
+        ArtifactError::Write(io) => {
+            return Failure::io("write", path, io).remedy(WRITE_REMEDY);
+        }
+        ArtifactError::Contents(what) => return Failure::new("bug.artifact", path.display(), what),
+        _ => {}
     }
     let text = error.cause().to_string();
     let (why, remedy) = text.split_once("; ").unwrap_or((&text, "tune again, it takes seconds from the database"));
-    Failure::new(error.class(), path.display(), why).remedy(remedy)
+    Failure::new(&format!("artifact.{}", error.class()), path.display(), why).remedy(remedy).because(error)
 }

@@ -1,8 +1,9 @@
 //! `tunewright run`: one inference from an artifact, or untuned from a model, with its outputs compared to what was expected.
 
 use super::failure::escape;
-use super::model::{self, ImportFlags, Kind};
+use super::model::{self, ImportFlags, Kind, OpenFlags};
 use super::quantity::{self, show_time};
+use super::save::save_bytes;
 use super::table::{Align, lay_out};
 use super::{Exit, Failure, Screen, screen::Paint};
 use crate::agreement::{self, Distance, Tolerance};
@@ -61,6 +62,8 @@ pub struct Arguments {
     require_tuned: bool,
     #[command(flatten)]
     import: ImportFlags,
+    #[command(flatten)]
+    open: OpenFlags,
 }
 
 /// Something that runs: a plan and where it came from.
@@ -73,6 +76,10 @@ struct Ready {
 }
 
 pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
+    if arguments.output.as_deref() == Some(Path::new("-")) && screen.json.is_some() {
+        let failure = Failure::new("usage.flag", "--output -", "stdout is taken by --json");
+        return Err(failure.remedy("name a file"));
+    }
     let kind = model::kind(&arguments.file)?;
     let inputs = read_npz(&arguments.input)?;
     let expected = arguments.expect.as_deref().map(read_npz).transpose()?;
@@ -129,7 +136,7 @@ fn untuned(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<Ready, 
 /// The entry of an artifact that fits: the device, the share if one was asked for, and the inputs' shapes; the largest share first.
 fn from_artifact(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<Ready, Failure> {
     let path = &arguments.file;
-    let artifact = model::open_artifact(path)?;
+    let artifact = model::open_artifact(path, arguments.open.opening())?;
     let machine = super::devices::open(&arguments.device)?;
     let fits = |entry: &&crate::artifact::Entry| {
         arguments.batch.is_none_or(|batch| batch == entry.batch) && shapes_fit(artifact.outline(entry.graph), inputs)
@@ -165,7 +172,7 @@ fn from_artifact(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<R
 
 fn compile(path: &Path, graph: Graph, configs: &Configs, grant: &device::Grant, arguments: &Arguments) -> Result<Plan, Failure> {
     let threads = pool(grant.limits.units).map_err(|error| Failure::new("machine.threads", "cannot start threads", error))?;
-    let bytes = arguments.import.options().limits.plan_bytes;
+    let bytes = arguments.import.options(&[]).limits.plan_bytes;
     let plan = Plan::compile_owned(graph, configs, &grant.limits, bytes).map_err(|error| from_plan(path, &error))?;
     Ok(plan.in_pool(threads))
 }
@@ -192,8 +199,12 @@ fn no_entry(path: &Path, artifact: &crate::artifact::Artifact, inputs: &[(String
             None => return missing_input(path, graph, &value.name, inputs),
             Some((name, tensor)) if value.ty.fixed_shape().is_some_and(|shape| shape != tensor.shape()) => {
                 let found = Type::tensor(tensor.dtype(), tensor.shape());
-                let why =
-                    format!("\"{}\" is {found}, the artifact wants {} (batches {})", escape(name), value.ty, batches.join(", "));
+                let why = format!(
+                    "\"{}\" is {found}, the artifact wants {} (batches tuned: {})",
+                    escape(name),
+                    value.ty,
+                    batches.join(", ")
+                );
                 return Failure::new("input.shape_mismatch", path.display(), why).remedy("reshape it, or tune for its shape");
             }
             Some(_) => {}
@@ -389,7 +400,7 @@ fn write_npz(path: &Path, ports: &[String], outputs: &[Datum], screen: &mut Scre
         screen.raw(bytes.get_ref());
         return Ok(());
     }
-    std::fs::write(path, bytes.get_ref()).map_err(|error| Failure::io("write", path, &error))
+    save_bytes(path, bytes.get_ref())
 }
 
 fn from_npz(path: &Path, error: &NpzError) -> Failure {

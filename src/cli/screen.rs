@@ -1,9 +1,13 @@
 //! Where things go: data to stdout, progress, hints and errors to stderr, colours only where somebody sees them.
 
 use super::failure::Failure;
-use super::{Global, settings::Settings};
+use super::reasons::explain_nulls;
+use super::{Global, log, settings::Settings};
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// The form of `--json`.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -48,16 +52,26 @@ pub struct Screen {
     colour_err: bool,
     unicode: bool,
     status_shown: bool,
+    start: Instant,
 }
 
 impl Screen {
     /// The screen the global flags and settings ask for.
     ///
     /// # Errors
-    /// A settings file that was named and cannot be read, or does not parse.
+    /// A settings file that was named and cannot be read, or does not parse; a log that cannot be written.
     pub fn new(global: &Global) -> Result<Self, Failure> {
         let settings = Settings::load(global)?;
-        let when = global.color.or_else(|| settings.text("color").and_then(|text| clap::ValueEnum::from_str(text, true).ok()));
+        let file = global.log.clone().or_else(|| settings.text("log").map(PathBuf::from));
+        log::start(file.as_deref(), global.verbose)?;
+        let set = match settings.text("color") {
+            Some(text) => Some(<When as clap::ValueEnum>::from_str(text, true).map_err(|_| {
+                let failure = Failure::new("usage.value", format!("--color {text}"), "it is one of auto, always, never");
+                settings.blame(failure)
+            })?),
+            None => None,
+        };
+        let when = global.color.or(set);
         let mut screen = Screen {
             json: global.json,
             quiet: global.quiet,
@@ -67,6 +81,7 @@ impl Screen {
             colour_err: colours(when, io::stderr().is_terminal()),
             unicode: unicode_locale(),
             status_shown: false,
+            start: Instant::now(),
         };
         for warning in std::mem::take(&mut screen.settings.warnings) {
             screen.warn("settings", &warning);
@@ -85,6 +100,7 @@ impl Screen {
             colour_err: false,
             unicode: unicode_locale(),
             status_shown: false,
+            start: Instant::now(),
         }
     }
 
@@ -106,22 +122,60 @@ impl Screen {
         end_on_closed_pipe(&result);
     }
 
+    /// Prints a line for people: signs that the locale does not have are spelled.
+    pub fn text(&mut self, text: &str) {
+        if self.unicode { self.line(text) } else { self.line(&spelled(text)) }
+    }
+
     /// Prints data without a line end.
     pub fn raw(&mut self, bytes: &[u8]) {
         end_on_closed_pipe(&io::stdout().lock().write_all(bytes));
     }
 
+    /// Stdout for data of any length. A closed pipe ends the program quietly.
+    pub fn writer(&mut self) -> impl Write {
+        self.clear_status();
+        Data(io::stdout().lock())
+    }
+
+    /// Prints one object as a line, each null with its reason.
+    pub fn object(&mut self, mut object: Value) {
+        let schema = object["schema"].as_str().unwrap_or_default().to_owned();
+        explain_nulls(&schema, &mut object);
+        self.line(&object.to_string());
+    }
+
+    /// Prints an event of `--json=lines`; nothing in other forms. `fields` is an object.
+    pub fn event(&mut self, name: &str, fields: Value) {
+        if self.json == Some(JsonForm::Lines) {
+            let mut event = self.stamped(name, fields);
+            explain_nulls("tune.events", &mut event);
+            self.line(&event.to_string());
+        }
+    }
+
+    /// `event` and `t_ns`, then the fields.
+    fn stamped(&self, name: &str, fields: Value) -> Value {
+        let mut event = json!({"event": name, "t_ns": u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)});
+        if let (Some(event), Value::Object(fields)) = (event.as_object_mut(), fields) {
+            event.extend(fields);
+        }
+        event
+    }
+
     /// Prints the result: the object with `--json`, the lines of `text` otherwise.
-    pub fn result(&mut self, object: impl FnOnce() -> serde_json::Value, text: impl FnOnce(&Screen) -> Vec<String>) {
+    pub fn result(&mut self, object: impl FnOnce() -> Value, text: impl FnOnce(&Screen) -> Vec<String>) {
         if self.json.is_some() {
             let mut object = object();
             if self.json == Some(JsonForm::Lines) {
-                object["event"] = "result".into();
+                let schema = object["schema"].as_str().unwrap_or_default().to_owned();
+                explain_nulls(&schema, &mut object);
+                object = self.stamped("result", object);
             }
-            self.line(&object.to_string());
+            self.object(object);
         } else {
             for line in text(self) {
-                self.line(&line);
+                self.text(&line);
             }
         }
     }
@@ -137,6 +191,8 @@ impl Screen {
     /// A warning: `warning[class]: …` on stderr.
     pub fn warn(&mut self, class: &str, text: &str) {
         self.clear_status();
+        tracing::warn!(class, "{text}");
+        self.event("warn", json!({"class": class, "what": text}));
         if !self.quiet {
             let mark = self.paint_err(Paint::Yellow, &format!("warning[{class}]"));
             let _ = writeln!(io::stderr(), "{mark}: {text}");
@@ -149,7 +205,7 @@ impl Screen {
         if self.json.is_some() {
             let mut object = failure.to_json();
             if self.json == Some(JsonForm::Lines) {
-                object["event"] = "error".into();
+                object = self.stamped("error", object);
             }
             self.line(&object.to_string());
         }
@@ -200,6 +256,40 @@ impl Screen {
     }
 }
 
+/// Stdout, without a word when nobody listens any more.
+struct Data<W>(W);
+
+impl<W: Write> Write for Data<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes);
+        end_on_closed_pipe(&written);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.0.flush();
+        end_on_closed_pipe(&flushed);
+        flushed
+    }
+}
+
+/// Our own signs in ASCII; whatever else a text has stays.
+fn spelled(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '×' => out.push('x'),
+            'µ' => out.push('u'),
+            '–' | '−' => out.push('-'),
+            '…' => out.push_str("..."),
+            '±' => out.push_str("+-"),
+            '≤' => out.push_str("<="),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
 fn painted(on: bool, paint: Paint, text: &str) -> String {
     let code = match paint {
         Paint::Red => "31",
@@ -241,8 +331,25 @@ pub fn terminal_width() -> usize {
         .unwrap_or(80)
 }
 
-fn end_on_closed_pipe(result: &io::Result<()>) {
-    if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-        std::process::exit(0);
+/// A closed pipe is where the reader had enough. Another failure of stdout (a full disk behind `>`) loses data, which is told.
+fn end_on_closed_pipe<T>(result: &io::Result<T>) {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            let failure = Failure::io("write", std::path::Path::new("stdout"), error);
+            let _ = writeln!(io::stderr(), "error[{}]: {failure}", failure.class);
+            std::process::exit(failure.code().into());
+        }
+        Ok(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_are_spelled_where_the_locale_has_none() {
+        assert_eq!(spelled("4.20 µs  1.66×  1.61 … 1.70 – ü"), "4.20 us  1.66x  1.61 ... 1.70 - ü");
     }
 }

@@ -19,8 +19,7 @@ pub struct RepairArguments {
 
 pub fn check(_: &CheckArguments, database: &Database, screen: &mut Screen) -> Result<Exit, Failure> {
     if !database.path.exists() {
-        screen.note(&format!("no database at {}", database.path.display()));
-        return Ok(Exit::No);
+        return Ok(database.none(&database.path, screen));
     }
     let report = tuning_db::check(&database.path).map_err(|error| database.failure(&error))?;
     screen.result(
@@ -36,8 +35,7 @@ pub fn check(_: &CheckArguments, database: &Database, screen: &mut Screen) -> Re
 
 pub fn repair(arguments: &RepairArguments, database: &Database, screen: &mut Screen) -> Result<Exit, Failure> {
     if !database.path.exists() {
-        screen.note(&format!("no database at {}", database.path.display()));
-        return Ok(Exit::No);
+        return Ok(database.none(&database.path, screen));
     }
     let report =
         tuning_db::repair(&database.path, database.options(), arguments.dry_run).map_err(|error| database.failure(&error))?;

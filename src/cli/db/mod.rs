@@ -12,6 +12,7 @@ mod transfer;
 
 use super::failure::Failure;
 use super::{Exit, Global, Screen, settings};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tuning_db::{OpenOptions, Probe, Reader, Source, Store, StoreError};
@@ -102,11 +103,20 @@ impl Database {
         match Reader::open(&self.path, self.flags.source.unwrap_or_default()) {
             Ok(reader) => Ok(Some(reader)),
             Err(StoreError::Missing { path }) => {
-                screen.note(&format!("no database at {}: it is made by the first tunewright tune", path.display()));
+                self.none(&path, screen);
                 Ok(None)
             }
             Err(error) => Err(from_store(&self.path, &error)),
         }
+    }
+
+    /// Says that there is no database yet, which is an answer.
+    pub fn none(&self, path: &Path, screen: &mut Screen) -> Exit {
+        let why = format!("no database at {}: it is made by the first tunewright tune", path.display());
+        screen.note(&why);
+        let object = || json!({"schema": "db.none", "version": 1, "path": path.display().to_string(), "why": why});
+        screen.result(object, |_| Vec::new());
+        Exit::No
     }
 
     /// How to open it for writing.
@@ -156,8 +166,9 @@ pub fn from_store(path: &Path, error: &StoreError) -> Failure {
     let place = path.display().to_string();
     let text = text.strip_prefix(&format!("{place}: ")).unwrap_or(&text);
     let (why, remedy) = text.split_once("; ").unwrap_or((text, ""));
-    match error {
-        StoreError::Input { .. } => Failure::new(error.class(), why, "").remedy(remedy),
-        _ => Failure::new(error.class(), format!("database {place}"), why).remedy(remedy),
-    }
+    let failure = match error {
+        StoreError::Input { .. } => Failure::new(error.class(), why, ""),
+        _ => Failure::new(error.class(), format!("database {place}"), why),
+    };
+    failure.remedy(remedy).because(error)
 }

@@ -53,16 +53,18 @@ pub fn run(arguments: &Arguments, database: &Database, screen: &mut Screen) -> R
     })?;
     let query = query.of(arguments.of).at(super::now_s());
     let shown = shown(arguments)?;
-    let rows = match database.reader(screen)? {
-        Some(reader) => reader.query(&query).map_err(|error| database.failure(&error))?,
-        None => Rows::empty(&query),
-    };
+    let Some(reader) = database.reader(screen)? else { return Ok(Exit::No) };
+    let rows = reader.query(&query).map_err(|error| database.failure(&error))?;
     if screen.json.is_some() || arguments.format == Format::Json {
         let mut object = json!({"schema": "db.query.result", "version": 1, "query": text});
         if let (Some(object), serde_json::Value::Object(answer)) = (object.as_object_mut(), rows.to_json()) {
             object.extend(answer);
         }
-        screen.line(&object.to_string());
+        if screen.json.is_some() {
+            screen.result(|| object, |_| Vec::new());
+        } else {
+            screen.object(object);
+        }
     } else {
         print(arguments, screen, &rows, &shown);
     }
@@ -111,19 +113,19 @@ fn print(arguments: &Arguments, screen: &mut Screen, rows: &Rows, shown: &[Field
             if !arguments.no_header && !rows.rows.is_empty() {
                 lines.push(shown.iter().map(|field| screen.paint(Paint::Dim, field.name())).collect());
             }
-            lines.extend(rows.rows.iter().map(|row| line(row, &places)));
+            lines.extend(rows.rows.iter().map(|row| line(screen, row, &places)));
             let right = |at: &usize| rows.rows.iter().all(|row| !matches!(row.cells[*at], Cell::Text(_)));
             let align: Vec<Align> = places.iter().map(|at| if right(at) { Align::Right } else { Align::Left }).collect();
             for line in lay_out(&lines, &align) {
-                screen.line(&line);
+                screen.text(&line);
             }
             footer(screen, rows);
         }
     }
 }
 
-fn line(row: &Row, places: &[usize]) -> Vec<String> {
-    let mut cells: Vec<String> = places.iter().map(|&at| cell(&row.cells[at])).collect();
+fn line(screen: &Screen, row: &Row, places: &[usize]) -> Vec<String> {
+    let mut cells: Vec<String> = places.iter().map(|&at| cell(screen, &row.cells[at])).collect();
     if row.stale {
         let why = row
             .notes
@@ -138,14 +140,14 @@ fn line(row: &Row, places: &[usize]) -> Vec<String> {
 }
 
 /// A cell for people.
-fn cell(cell: &Cell) -> String {
+fn cell(screen: &Screen, cell: &Cell) -> String {
     match cell {
-        Cell::Null(_) => "–".to_owned(),
+        Cell::Null(_) => screen.sign("–", "-").to_owned(),
         Cell::Text(text) => crate::cli::failure::escape(text),
         Cell::Number(number) => number.to_string(),
         Cell::Bytes(bytes) => show_bytes(*bytes),
         Cell::Energy(energy) => format!("{energy} mJ"),
-        Cell::Ratio(ppm) => format!("{:.2}×", *ppm as f64 * 1e-6),
+        Cell::Ratio(ppm) => format!("{:.2}{}", *ppm as f64 * 1e-6, screen.sign("×", "x")),
         Cell::Share(mille) => format!("{} %", f64::from(*mille) / 10.0),
         Cell::Time(time) => show_time(*time),
         Cell::Rate(milli) => format!("{:.1} /s", *milli as f64 * 1e-3),

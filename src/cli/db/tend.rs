@@ -57,8 +57,7 @@ pub fn merge(arguments: &MergeArguments, database: &Database, screen: &mut Scree
 
 pub fn gc(arguments: &GcArguments, database: &Database, screen: &mut Screen) -> Result<Exit, Failure> {
     if !database.path.exists() {
-        screen.note(&format!("no database at {}", database.path.display()));
-        return Ok(Exit::No);
+        return Ok(database.none(&database.path, screen));
     }
     let options = GcOptions {
         older_s: arguments.older.as_secs(),

@@ -2,12 +2,13 @@
 
 use super::Database;
 use crate::cli::failure::Failure;
+use crate::cli::save::save;
 use crate::cli::{Exit, Screen};
 use serde_json::json;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use tuning_db::{ImportOptions, Query};
+use tuning_db::{ImportOptions, Query, StoreError};
 
 #[derive(Debug, clap::Args)]
 pub struct ExportArguments {
@@ -29,17 +30,27 @@ pub struct ImportArguments {
 
 pub fn export(arguments: &ExportArguments, database: &Database, screen: &mut Screen) -> Result<Exit, Failure> {
     let query = Query::parse(&arguments.expression.join(" ")).map_err(|error| Failure::new("usage.query", error, ""))?;
+    if arguments.output.is_none() && screen.json.is_some() {
+        return Err(Failure::new("usage.flag", "db export", "stdout is taken by --json").remedy("name a file with -o"));
+    }
     let Some(reader) = database.reader(screen)? else { return Ok(Exit::No) };
     let report = match &arguments.output {
-        Some(path) => {
-            let file = File::create(path).map_err(|error| Failure::io("write", path, &error))?;
-            let mut out = BufWriter::new(file);
-            let report = tuning_db::export(&reader, &query, &mut out).map_err(|error| database.failure(&error))?;
-            out.flush().map_err(|error| Failure::io("write", path, &error))?;
-            report
+        Some(path) => save(path, |mut out| {
+            tuning_db::export(&reader, &query, &mut out).map_err(|error| match error {
+                StoreError::Full { .. } => Failure::io("write", path, &std::io::ErrorKind::StorageFull.into()),
+                error => database.failure(&error),
+            })
+        })?,
+        None => {
+            let mut out = screen.writer();
+            tuning_db::export(&reader, &query, &mut out).map_err(|error| database.failure(&error))?
         }
-        None => tuning_db::export(&reader, &query, &mut std::io::stdout().lock()).map_err(|error| database.failure(&error))?,
     };
+    if let Some(path) = &arguments.output {
+        let output = path.display().to_string();
+        let object = || json!({"schema": "db.export.result", "version": 1, "output": output, "observations": report.observations, "others": report.others});
+        screen.result(object, |_| Vec::new());
+    }
     screen.note(&format!("{} observations, {} other records", report.observations, report.others));
     Ok(if report.observations == 0 { Exit::No } else { Exit::Done })
 }
@@ -54,7 +65,10 @@ pub fn import(arguments: &ImportArguments, database: &Database, screen: &mut Scr
     let store = database.store(screen)?;
     let options = ImportOptions { keep_going: arguments.keep_going };
     let report = tuning_db::import(&store, &mut lines, options).map_err(|error| match error {
-        tuning_db::StoreError::Input { .. } => database.failure(&error).at(path.display()),
+        StoreError::Input { .. } => {
+            let failure = database.failure(&error);
+            Failure { what: path.display().to_string(), why: failure.what.clone(), ..failure }
+        }
         _ => database.failure(&error),
     })?;
     store.close().map_err(|error| database.failure(&error))?;

@@ -3,6 +3,7 @@
 use crate::cli::failure::Failure;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -25,6 +26,14 @@ pub fn watch() -> Result<Interrupt, Failure> {
         let first = flag::register(signal, Arc::clone(&interrupt.asked));
         second.and(number).and(first).map_err(|error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error))?;
     }
+    // A handler may not print: a thread that sleeps until then does, and ends with the program.
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error))?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            eprintln!("finishing this trial, then saving; Ctrl-C again stops now");
+        }
+    });
     Ok(interrupt)
 }
 

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::model::{self, ImportFlags};
 use super::quantity;
 use super::{Exit, Global, Screen, settings};
+use crate::artifact::ArtifactError;
 use crate::device::{self, Found, Machine};
 use crate::passes::FoldLimits;
 use crate::tune::{
@@ -162,12 +163,24 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     let stop = interrupt::watch()?;
     let mut records = StoreRecords::new(&store);
     let mut progress = progress::Progress::new(screen, &asked.models);
-    let tuned = tune::tune(&asked.models, &options, &mut records, stop.flag(), &mut |event| progress.event(&event));
+    let tuned = tune::tune(&asked.models, &options, &mut records, stop.flag(), &mut |event| {
+        tracing::debug!(?event);
+        progress.event(&event);
+    });
     let steadiness = progress.finish();
     drop(records);
     let generation = store.publish_snapshot();
     let closed = store.close();
-    let outcome = tuned.map_err(|error| from_tune(&asked, &error))?;
+    let outcome = tuned.map_err(|error| {
+        if !goes_on(&error) {
+            // Nothing was begun that could be continued: the note is again what it was. That it stays is no second failure.
+            let _ = match &unfinished {
+                Some(earlier) => resume::begin(&database, earlier),
+                None => resume::finish(&database, &asked.models),
+            };
+        }
+        from_tune(&asked, &error)
+    })?;
     let generation = generation.map_err(|error| db::from_store(&database, &error))?;
     closed.map_err(|error| db::from_store(&database, &error))?;
     let interrupted = outcome.stop == Stop::Interrupted;
@@ -177,7 +190,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     result::report(screen, &outcome, &options.devices, generation);
     if let Some(path) = &arguments.report {
         let page = page::page(&outcome, &options, &asked.budget_text, generation, steadiness);
-        std::fs::write(path, crate::report::html(&page)).map_err(|error| Failure::io("write", path, &error))?;
+        super::save::save_bytes(path, crate::report::html(&page).as_bytes())?;
         screen.note(&format!("report    {}", path.display()));
     }
     Ok(exit(&outcome, interrupted, stop.signal(), &asked, screen))
@@ -287,7 +300,12 @@ fn asked(arguments: &Arguments, database: &Path, screen: &Screen) -> Result<Aske
         parallel: arguments.parallel.and_then(|parallel| parallel.0),
         numerics: if relaxed { Numerics::Relaxed } else { Numerics::Strict },
         max_error,
-        seed: arguments.seed.or(before.map(|before| before.seed)).unwrap_or(0),
+        seed: match (arguments.seed, before, setting("seed")) {
+            (Some(seed), ..) => seed,
+            (None, Some(before), _) => before.seed,
+            (None, None, Some(text)) => text.parse().map_err(|_| usage("seed", format!("'{text}' is no whole number")))?,
+            (None, None, None) => 0,
+        },
     })
 }
 
@@ -311,7 +329,7 @@ fn words(arguments: &Arguments, asked: &Asked) -> resume::Asked {
 }
 
 fn options(arguments: &Arguments, asked: &Asked) -> Result<Options, Failure> {
-    let import = arguments.import.options();
+    let import = arguments.import.options(&asked.models);
     let fold = FoldLimits {
         bytes: import.limits.fold_bytes,
         one_bytes: import.limits.fold_one,
@@ -387,6 +405,11 @@ fn outputs(models: &[PathBuf], output: Option<&Path>) -> Result<Vec<PathBuf>, Fa
     }
 }
 
+/// Whether `--continue` could do what stopped the tuning: not when the models or the words were refused.
+fn goes_on(error: &TuneError) -> bool {
+    !matches!(error, TuneError::Prepare(_) | TuneError::UnknownAxis(_) | TuneError::Grant(_) | TuneError::Strategy(..))
+}
+
 fn from_tune(asked: &Asked, error: &TuneError) -> Failure {
     let first = asked.models.first().map_or(Path::new(""), PathBuf::as_path);
     match error {
@@ -402,7 +425,11 @@ fn from_tune(asked: &Asked, error: &TuneError) -> Failure {
             db::from_store(Path::new("of the tuning"), error)
         }
         TuneError::Explore(ExploreError::Measure(error)) => Failure::new("device.worker", "cannot measure", error),
-        TuneError::Artifact(error) => model::from_artifact(first, error),
+        TuneError::Artifact(error) => match (error.cause(), outputs(&asked.models, asked.output.as_deref()).as_deref()) {
+            // It may be a draft beside the artifact that could not be written: the user knows the artifact.
+            (ArtifactError::Write(io), Ok([output])) => Failure::io("write", output, io).remedy(model::WRITE_REMEDY),
+            _ => model::from_artifact(first, error),
+        },
         TuneError::Strategy(..) => Failure::new("usage.value", error, ""),
     }
 }

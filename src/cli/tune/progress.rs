@@ -5,7 +5,7 @@ use crate::cli::failure::escape;
 use crate::cli::quantity::show_time;
 use crate::cli::screen::JsonForm;
 use crate::tune::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -90,9 +90,10 @@ impl<'a> Progress<'a> {
             Event::Split { batch, share, split, .. } => self.task = format!("batch {batch} share {share} in {split}"),
             Event::Saved { .. } | Event::End { .. } => {}
         }
-        if self.screen.json == Some(JsonForm::Lines) {
-            let line = self.line(event);
-            self.screen.line(&line);
+        if self.screen.json == Some(JsonForm::Lines)
+            && let Some((name, fields)) = fields(event)
+        {
+            self.screen.event(name, fields);
         }
         self.draw();
     }
@@ -138,41 +139,48 @@ impl<'a> Progress<'a> {
         let (done, left) = (self.screen.sign("█", "#"), self.screen.sign("░", "."));
         format!("{}{}  ", done.repeat(full), left.repeat(12 - full))
     }
+}
 
-    /// The event as an object: `event` and `t_ns` first.
-    fn line(&self, event: &Event) -> String {
-        let t_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let object = match event {
-            Event::Start { models, tasks, distinct, known, budget } => json!({
-                "event": "start", "t_ns": t_ns, "models": models, "tasks": tasks, "distinct": distinct, "known": known,
-                "budget_ns": budget.map(|budget| u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX)),
-            }),
-            Event::Task { number, of, task, device, share } => {
-                json!({"event": "task", "t_ns": t_ns, "number": number, "of": of, "task": task, "device": device, "share_pct": share.as_percent()})
-            }
-            Event::Trial { task, config, device, share, outcome } => json!({
-                "event": "trial", "t_ns": t_ns, "task": task, "config": config.to_string(), "device": device, "share_pct": share.as_percent(),
-                "median_ns": outcome.as_ref().ok().map(|(median, _)| median.as_nanos()), "noise": outcome.as_ref().ok().map(|(_, grade)| format!("{grade:?}")),
-                "failure": outcome.as_ref().err().map(|class| super::result::class_name(*class)),
-            }),
-            Event::Best { task, config, share, gain, model_gain, noise } => json!({
-                "event": "best", "t_ns": t_ns, "task": task, "config": config.to_string(), "share_pct": share.as_percent(), "ratio": gain,
-                "model_ratio": model_gain, "noise": format!("{noise:?}"),
-            }),
-            Event::Split { model, batch, share, split } => json!({
-                "event": "split", "t_ns": t_ns, "model": model, "batch": batch.rows(), "share_pct": share.as_percent(),
-                "parts": split.parts(), "lanes": split.lanes(),
-            }),
-            Event::Saved { observations } => json!({"event": "saved", "t_ns": t_ns, "observations": observations}),
-            Event::Warn { what } => json!({"event": "warn", "t_ns": t_ns, "what": what}),
-            Event::Result { model, device, batch, share, default, tuned, ratio, kept } => json!({
-                "event": "row", "t_ns": t_ns, "model": model, "device": device, "batch": batch.rows(), "share_pct": share.as_percent(),
-                "default_ns": default.as_nanos(), "tuned_ns": tuned.as_nanos(), "ratio": ratio.ppm as f64 * 1e-6, "tuned_kept": kept,
-            }),
-            Event::End { stop, measured, reused } => {
-                json!({"event": "end", "t_ns": t_ns, "stopped": stop.to_string(), "measured": measured, "reused": reused})
-            }
-        };
-        object.to_string()
-    }
+/// The event's name and fields; a warning is the screen's to tell.
+fn fields(event: &Event) -> Option<(&'static str, Value)> {
+    let fields = match event {
+        Event::Start { models, tasks, distinct, known, budget } => json!({
+            "models": models, "tasks": tasks, "distinct": distinct, "known": known,
+            "budget_ns": budget.map(|budget| u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX)),
+        }),
+        Event::Task { number, of, task, device, share } => {
+            json!({"number": number, "of": of, "task": task, "device": device, "share_pct": share.as_percent()})
+        }
+        Event::Trial { task, config, device, share, outcome } => json!({
+            "task": task, "config": config.to_string(), "device": device, "share_pct": share.as_percent(),
+            "median_ns": outcome.as_ref().ok().map(|(median, _)| median.as_nanos()), "noise": outcome.as_ref().ok().map(|(_, grade)| format!("{grade:?}")),
+            "failure": outcome.as_ref().err().map(|class| super::result::class_name(*class)),
+        }),
+        Event::Best { task, config, share, gain, model_gain, noise } => json!({
+            "task": task, "config": config.to_string(), "share_pct": share.as_percent(), "ratio": gain,
+            "model_ratio": model_gain, "noise": format!("{noise:?}"),
+        }),
+        Event::Split { model, batch, share, split } => json!({
+            "model": model, "batch": batch.rows(), "share_pct": share.as_percent(), "parts": split.parts(), "lanes": split.lanes(),
+        }),
+        Event::Saved { observations } => json!({"observations": observations}),
+        Event::Warn { .. } => return None,
+        Event::Result { model, device, batch, share, default, tuned, ratio, kept } => json!({
+            "model": model, "device": device, "batch": batch.rows(), "share_pct": share.as_percent(),
+            "default_ns": default.as_nanos(), "tuned_ns": tuned.as_nanos(), "ratio": ratio.ppm as f64 * 1e-6, "tuned_kept": kept,
+        }),
+        Event::End { stop, measured, reused } => json!({"stopped": stop.to_string(), "measured": measured, "reused": reused}),
+    };
+    let name = match event {
+        Event::Start { .. } => "start",
+        Event::Task { .. } => "task",
+        Event::Trial { .. } => "trial",
+        Event::Best { .. } => "best",
+        Event::Split { .. } => "split",
+        Event::Saved { .. } => "saved",
+        Event::Warn { .. } => "warn",
+        Event::Result { .. } => "row",
+        Event::End { .. } => "end",
+    };
+    Some((name, fields))
 }
