@@ -2,7 +2,7 @@
 //!
 //! An *item* is a task on a *place* (a share of a device); *entries* are what the artifact will hold (a model at a batch on a place) and
 //! use items. The loop owns the budget, the seed, duplicates and the reason to stop; [`super::allocate`] says who is next, a
-//! [`Strategy`] which configs, a [`Bench`] what they take, [`mod@super::choose`] who won. Time comes from a [`Clock`], so all of it runs
+//! strategy which configs, a [`Bench`] what they take, [`mod@super::choose`] who won. Time comes from a [`Clock`], so all of it runs
 //! on a fake bench.
 //!
 //! Invariants: no config of an item is measured twice; a trial is counted after its records were committed, never before; the same
@@ -12,19 +12,17 @@ use super::allocate::{self, Stand};
 use super::budget::{Budget, Stop};
 use super::choose::{Choice, choose};
 use super::event::Event;
+use super::item::{Item, Rivals, Search, Use};
 use super::records::{Records, RecordsError, medians};
 use crate::device::Grant;
 use crate::measure::{Bench, Clock, Effort, MeasureError, Runoff, Trial};
+use crate::search::Make;
 use crate::search::prior::{Learned, Roofline};
-use crate::search::{Make, Score, Strategy};
 use crate::space::{Space, features};
-use kernels::{Operator, Task};
-use schema::{
-    Config, ConfigKey, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, Observation, Outcome, Picos,
-    Seed, Subject,
-};
+use kernels::Task;
+use schema::{Config, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, Outcome, Picos, Seed, Subject};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -35,24 +33,6 @@ pub struct Place {
     pub environment: Environment,
     pub grant: Grant,
     pub roofline: Roofline,
-}
-
-/// An entry that runs an item's task.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Use {
-    pub entry: usize,
-    pub count: u32,
-}
-
-/// A task on a place.
-#[derive(Clone)]
-pub struct Item {
-    pub task: Task,
-    pub operator: &'static Operator,
-    pub place: usize,
-    pub uses: Vec<Use>,
-    /// Its records are enough: nothing is measured.
-    pub known: bool,
 }
 
 /// What the loop is told.
@@ -96,39 +76,12 @@ pub enum ExploreError {
     Measure(#[from] MeasureError),
 }
 
-/// And at least: the default, and two that may beat it.
-const ROOM_MIN: usize = 3;
-/// Rivals in a round at most, beside the best so far.
-const ROOM_MAX: usize = 8;
-/// A round's rivals run for about this long: slow tasks get fewer of them.
-const ROUND: Duration = Duration::from_millis(400);
-/// A gain below this is noise: it earns no trust and no run-off.
-const GAIN_NOISE: f64 = 1.01;
 /// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
 const ALONE_FROM_BYTES: u64 = 96 << 20;
 /// Tasks of an operator whose records a prior reads.
 const SIMILAR_MAX: usize = 64;
 /// An item below this part of every entry that uses it is left at its default without a measurement.
 const NEGLIGIBLE: f64 = 0.002;
-
-/// One item on its way.
-struct Search<'a> {
-    item: &'a Item,
-    space: &'a Space,
-    prior: &'a OnceCell<Learned>,
-    strategy: Option<Box<dyn Strategy + 'a>>,
-    default: Config,
-    /// Every config with an outcome here, of this tuning and of earlier ones.
-    seen: BTreeMap<ConfigKey, (Config, Outcome)>,
-    best: Option<(Config, Picos)>,
-    default_time: Option<Picos>,
-    least: Picos,
-    rounds: u32,
-    misses: u32,
-    exhausted: bool,
-    /// Observations that choices are made from.
-    observations: Vec<Observation>,
-}
 
 /// The loop's state.
 pub struct Loop<'a, 'b, 'e> {
@@ -200,76 +153,6 @@ pub fn explore<'b>(
     let stop = run.search(reserve)?;
     let stop = run.run_offs(reserve, stop)?;
     Ok(run.finish(stop))
-}
-
-impl<'a> Search<'a> {
-    fn new(
-        item: &'a Item,
-        space: &'a Space,
-        prior: &'a OnceCell<Learned>,
-        place: &Place,
-        observations: Vec<Observation>,
-    ) -> Self {
-        let default = space.default_config();
-        let mut seen: BTreeMap<ConfigKey, (Config, Outcome)> = BTreeMap::new();
-        for observation in &observations {
-            if let Subject::Trial { config, .. } | Subject::Final { config, .. } = &observation.subject {
-                // A failure stays: what once crashed here is never tried again.
-                let failed = matches!(seen.get(&config.key()), Some((_, Outcome::Failed { .. })));
-                if !failed {
-                    seen.insert(config.key(), (config.clone(), observation.outcome.clone()));
-                }
-            }
-        }
-        let timed = |(config, outcome): &(Config, Outcome)| match outcome {
-            Outcome::Ok { timing, .. } if space.index_of(config).is_some() => Some((config.clone(), timing.median)),
-            _ => None,
-        };
-        let best = seen.values().filter_map(timed).min_by_key(|(config, time)| (*time, config.clone()));
-        let default_time = seen.get(&default.key()).and_then(timed).map(|(_, time)| time);
-        let least = place.roofline.least((item.operator.flops)(&item.task), (item.operator.bytes)(&item.task));
-        let rounds = u32::from(!seen.is_empty());
-        Search {
-            item,
-            space,
-            prior,
-            strategy: None,
-            default,
-            seen,
-            best,
-            default_time,
-            least,
-            rounds,
-            misses: 0,
-            exhausted: false,
-            observations,
-        }
-    }
-
-    /// The expected time of the default: measured, or a guess from the roofline.
-    fn expected_default(&self) -> Picos {
-        // Defaults reach a third of the roofline on the shared models, as a rule.
-        self.default_time.unwrap_or(Picos(self.least.0.saturating_mul(3).max(500_000)))
-    }
-
-    fn expected_best(&self) -> Picos {
-        self.best.as_ref().map_or_else(|| self.expected_default(), |(_, time)| *time)
-    }
-
-    /// What one run of everything at once costs: operands, building, samples.
-    fn room(&self) -> usize {
-        let per_rival = self.expected_default().as_secs_f64() * 5.0;
-        ((ROUND.as_secs_f64() / per_rival.max(1e-6)) as usize).clamp(ROOM_MIN, ROOM_MAX)
-    }
-
-    fn cost_s(&self) -> f64 {
-        let time = self.expected_default().as_secs_f64();
-        let bytes = (self.item.operator.bytes)(&self.item.task) as f64;
-        // Per rival: verification and a second run, about six samples (some leave early) with emptied caches, packing at 1 GB/s, a
-        // commit's share.
-        let rival = 2.0 * time + 6.0 * (time.max(20e-6) + 100e-6) + bytes / 1e9 + 1e-3;
-        rival * self.room() as f64 + bytes / 5e8 + 5e-3
-    }
 }
 
 impl Loop<'_, '_, '_> {
@@ -575,125 +458,6 @@ impl Loop<'_, '_, '_> {
     }
 }
 
-/// The configs of a round; with `lead`, the first is the best so far, raced again for comparison and not recorded.
-struct Rivals {
-    configs: Vec<Config>,
-    lead: bool,
-}
-
-impl Rivals {
-    /// Configs that will be recorded.
-    fn new_trials(&self) -> u64 {
-        (self.configs.len() - usize::from(self.lead)) as u64
-    }
-}
-
-impl Search<'_> {
-    fn timed(&self) -> Vec<(Config, Picos)> {
-        let time = |(config, outcome): &(Config, Outcome)| match outcome {
-            Outcome::Ok { timing, .. } => Some((config.clone(), timing.median)),
-            Outcome::Failed { .. } => None,
-        };
-        self.seen.values().filter_map(time).collect()
-    }
-
-    /// The next configs: the best so far to compare with, the default if it has no time, and what the strategy proposes.
-    fn propose(&mut self, room: usize, rules: &Rules<'_>, known: &[(features::TaskFeatures, Vec<(Config, Picos)>)]) -> Rivals {
-        let space = self.space;
-        let item = self.item;
-        let prior = self.prior.get_or_init(|| Learned::new(item.operator, &features::of_task(&item.task, item.operator), known));
-        let seen = &self.seen;
-        let strategy = self.strategy.get_or_insert_with(|| {
-            let seed = Seed(rules.seed.0 ^ u64::from_le_bytes(first_8(item.task.key().0)));
-            let mut strategy = (rules.strategy)(space, prior, seed);
-            let score = |(config, outcome): &(Config, Outcome)| {
-                let score = match outcome {
-                    Outcome::Ok { timing, .. } => Score::Time(timing.median),
-                    Outcome::Failed { .. } => Score::Failed,
-                };
-                Some((space.index_of(config)?, score))
-            };
-            strategy.observe(&seen.values().filter_map(score).collect::<Vec<_>>());
-            strategy
-        });
-        let mut configs = Vec::new();
-        let lead = self.best.is_some();
-        configs.extend(self.best.iter().map(|(config, _)| config.clone()));
-        let mut asked: BTreeSet<ConfigKey> = BTreeSet::new();
-        if !self.seen.contains_key(&self.default.key()) && room > 0 {
-            asked.insert(self.default.key());
-            configs.push(self.default.clone());
-        }
-        let wanted = room.saturating_sub(asked.len());
-        let proposed = strategy.propose(wanted);
-        self.exhausted = proposed.is_empty() && wanted > 0;
-        for config in proposed.into_iter().filter_map(|index| space.nth(index)) {
-            if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
-                configs.push(config);
-            }
-        }
-        Rivals { configs, lead }
-    }
-
-    /// Keeps what a round brought; the gain over the best before it, 1 when there is none.
-    fn learn(&mut self, lead: Option<&Trial>, trials: &[Trial]) -> f64 {
-        self.rounds += 1;
-        // Times of this round as they would have been when the best was timed: drift between rounds falls out.
-        let scale = match (&self.best, lead.and_then(Trial::time)) {
-            (Some((_, then)), Some(now)) => then.0.max(1) as f64 / now.0.max(1) as f64,
-            _ => 1.0,
-        };
-        let mut scored = Vec::new();
-        let before = self.best.as_ref().map(|(_, time)| *time);
-        for trial in trials {
-            self.seen.insert(trial.config.key(), (trial.config.clone(), trial.outcome.clone()));
-            let time = trial.time().map(|time| Picos((time.0 as f64 * scale) as u64));
-            if let Some(index) = self.space.index_of(&trial.config) {
-                scored.push((index, time.map_or(Score::Failed, Score::Time)));
-            }
-            let Some(time) = time else { continue };
-            if trial.config == self.default {
-                self.default_time = Some(time);
-            }
-            if self.best.as_ref().is_none_or(|(_, best)| time < *best) {
-                self.best = Some((trial.config.clone(), time));
-            }
-        }
-        if let Some(strategy) = &mut self.strategy {
-            strategy.observe(&scored);
-        }
-        let after = self.best.as_ref().map(|(_, time)| *time);
-        let gain = match (before.or(self.default_time), after) {
-            (Some(before), Some(after)) => before.0 as f64 / after.0.max(1) as f64,
-            _ => 1.0,
-        };
-        self.misses = if gain > GAIN_NOISE { 0 } else { self.misses + 1 };
-        gain
-    }
-
-    /// The config a run-off would judge, with its gain over the default: the best, unless it is the default, was judged already or
-    /// gains nothing beyond the noise.
-    fn finalist(&self) -> Option<(Config, f64)> {
-        if self.item.known {
-            return None;
-        }
-        let (best, time) = self.best.as_ref()?;
-        let gain = self.default_time?.0 as f64 / time.0.max(1) as f64;
-        let judged = self.observations.iter().any(|observation| match &observation.subject {
-            Subject::Final { config, .. } => config == best,
-            _ => false,
-        });
-        (*best != self.default && gain > GAIN_NOISE && !judged).then(|| (best.clone(), gain))
-    }
-
-    fn run_off_cost(&self) -> Duration {
-        let pair = self.expected_default().as_secs_f64() + self.expected_best().as_secs_f64() + 200e-6;
-        let bytes = (self.item.operator.bytes)(&self.item.task) as f64;
-        let timing = (20.0 * pair).min(Effort::RUNOFF.limit.as_secs_f64() + 2.0 * pair);
-        Duration::from_secs_f64(timing + 4.0 * pair + bytes / 2.5e8 + 5e-3)
-    }
-}
-
 /// An observation of this tuning, before the store gives it an id.
 pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rules: &Rules<'_>) -> NewObservation {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -710,12 +474,6 @@ pub(super) fn observation(place: &Place, subject: Subject, outcome: Outcome, rul
         seed: rules.seed,
         wall_clock_s: since_1970.map_or(0, |since| since.as_secs()),
     }
-}
-
-fn first_8(key: [u8; 16]) -> [u8; 8] {
-    let mut first = [0; 8];
-    first.copy_from_slice(&key[..8]);
-    first
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::measure::fake::{self, Fake, FakeClock, Faults};
+use crate::tune::item::ROOM_MAX;
 use crate::tune::records::InMemory;
-use schema::{DeviceName, Share};
+use schema::{ConfigKey, DeviceName, Observation, Share};
+use std::collections::BTreeSet;
 
 /// A tuning of the fake tasks on a share of one core and on the whole of two.
 struct Rig {
