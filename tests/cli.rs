@@ -496,3 +496,16 @@ fn an_interrupted_tuning_says_how_to_go_on() {
     let again = tunewright(home.path(), &["--db", "db", "tune", "m.onnx", "--continue"]);
     assert!(stderr(&again).contains("there is no unfinished tuning"), "{}", stderr(&again));
 }
+#[test]
+fn energy_is_an_objective_only_where_it_is_counted() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/mnist_cnn.onnx");
+    let arguments = ["tune", model.to_str().unwrap(), "--objective", "energy", "--budget", "1s"];
+    match ::tunewright::device::energy_uj() {
+        Ok(_) => {
+            let home = tempfile::tempdir().unwrap();
+            let output = self::tunewright(home.path(), &arguments);
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        }
+        Err(why) => assert!(refused(&arguments, 4, "device.energy").contains(why)),
+    }
+}

@@ -13,6 +13,7 @@ mod files;
 mod import;
 mod inference;
 mod interpret;
+mod interrupt;
 mod models;
 mod mutations;
 mod npz;

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tunewright::artifact::Artifact;
 use tunewright::device;
-use tunewright::tune::{Budget, Event, InMemory, Options, Outcome, Stop, StoreRecords, Tuned, tune};
+use tunewright::measure::Probe;
+use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
 use tuning_db::{OpenOptions, Store};
 
@@ -18,6 +19,7 @@ pub(crate) fn options(folder: &Path, seconds: u64) -> Options {
         batches: vec![Batch::ONE, Batch::new(4).unwrap()],
         dims: BTreeMap::new(),
         budget: Budget { time: Some(Duration::from_secs(seconds)), trials: None },
+        objective: Default::default(),
         strategy: "auto".to_owned(),
         parallel: None,
         numerics: Numerics::Strict,
@@ -96,7 +98,8 @@ fn an_interrupted_tuning_saves_and_goes_on() {
     assert_eq!(cut.stop, Stop::Interrupted);
     assert!(cut.measured > 0 && tuned(&cut).rows.is_empty());
     assert!(Artifact::open(&options.outputs[0]).unwrap().entries().iter().all(|entry| entry.configs.is_empty()));
-    let before = records.observations().len();
+    // All but the machine's own figures.
+    let before = records.observations().len() - Probe::ALL.len();
     options.resume = true;
     let on = tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
     assert!(on.reused as usize >= before && tuned(&on).rows.len() == 2, "{on:?}");
@@ -121,6 +124,37 @@ fn the_database_answers_the_second_tuning() {
     assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
     assert_eq!(tuned(&second).rows, tuned(&first).rows);
     assert!(!tuned(&second).artifact_changed);
+}
+
+#[test]
+fn throughput_is_judged_with_every_part_loaded_and_apart_from_latency() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 4);
+    let machine = &options.devices[0];
+    // The smallest share there is: as many parts as possible are loaded.
+    options.shares = vec![Share::percent(*machine.shares_pct().first().unwrap()).unwrap()];
+    options.batches = vec![Batch::ONE];
+    options.objective = Objective::Throughput;
+    let mut records = InMemory::new();
+    let mut run = |options: &Options| tune(&[model()], options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let (first, second) = (run(&options), run(&options));
+    let row = &tuned(&first).rows[0];
+    let rate = 1e3 / row.tuned.median.as_secs_f64();
+    assert!((row.throughput_milli_per_s as f64 / rate - 1.0).abs() < 0.01, "{row:?}");
+    assert_eq!((second.measured, &tuned(&second).rows), (0, &tuned(&first).rows));
+    options.objective = Objective::Latency;
+    let alone = run(&options);
+    assert_eq!(alone.measured, 1, "tasks are known, the model has not been judged alone");
+    let mechanisms: Vec<String> = records
+        .observations()
+        .iter()
+        .filter(|one| matches!(one.subject, schema::Subject::Model(_)))
+        .map(|one| one.grant.mechanism.clone())
+        .collect();
+    assert!(
+        mechanisms.contains(&"core_sets, all loaded".to_owned()) && mechanisms.contains(&"core_sets".to_owned()),
+        "{mechanisms:?}"
+    );
 }
 
 /// For people: `TUNE_MODELS=a.onnx,b.onnx cargo test --release tunes_by_hand -- --ignored --nocapture`.

@@ -5,7 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use schema::{FailureClass, Outcome, Picos, Seed, Share};
 use std::time::{Duration, Instant};
 use tunewright::device::{self, Grant};
-use tunewright::measure::{Bench, Effort, Runoff, bench::WorkerBench};
+use tunewright::measure::{Bench, Effort, Probe, Runoff, bench::WorkerBench};
 use tunewright::space::Space;
 use tunewright::worker::{self, Answer, Ask, Lane, Worker};
 
@@ -87,6 +87,21 @@ fn what_makes_no_sense_is_answered_and_not_obeyed() {
     assert_eq!(ask(Ask::Open { task: task().to_string(), seed: 0, max_error: 1e-4 }), Answer::Done);
     assert!(wrong(ask(Ask::Lap { lanes: vec![Lane::Sentinel, Lane::Slot(7)] })));
     assert!(matches!(ask(Ask::Lap { lanes: vec![Lane::Sentinel] }), Answer::Times { picos } if picos.len() == 1));
+}
+
+#[test]
+fn a_worker_measures_what_its_share_can_do() {
+    let start = Instant::now();
+    let mut bench = WorkerBench::new(&worker::program().unwrap(), &grant(100.0), Seed(1), 1e-4);
+    let probed = bench.probe().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    let per_s = |probe: Probe| {
+        let (_, timing) = probed.iter().find(|(one, _)| *one == probe).unwrap();
+        1e9 / timing.median.as_secs_f64()
+    };
+    let [flops, l2, l3, memory] = Probe::ALL.map(per_s);
+    assert!((1e9..1e13).contains(&flops) && (1e8..1e13).contains(&memory), "{flops:.1e} {memory:.1e}");
+    assert!(l2 > 0.7 * l3 && l3 > 0.5 * memory, "nearer memory is faster: {l2:.1e} {l3:.1e} {memory:.1e}");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! The real bench: configs are built, verified and timed in a worker process that owns the grant.
 
+use super::noise::timing;
 use super::race::{self, Fall, Finish, Track};
-use super::{Bench, Effort, MeasureError, Runoff, Trial};
+use super::{Bench, Effort, MeasureError, Probe, Runoff, Trial};
 use crate::device::Grant;
 use crate::worker::{Answer, Ask, Death, Lane, Worker, watchdog};
 use kernels::Task;
-use schema::{Config, FailureClass, Outcome, Picos, Seed};
+use schema::{Config, FailureClass, Outcome, Picos, Seed, Timing};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Deaths in a row after which the device counts as lost: no candidate is that unlucky.
@@ -14,8 +17,11 @@ const DEATHS_MAX: u32 = 3;
 /// Prepared constants of one race together: more rivals than fit are raced in several heats.
 const HEAT_BYTES_MAX: u64 = 384 << 20;
 
+/// What a measurement may still take once somebody wants to stop. Saving comes on top: a first Ctrl-C has done within two seconds.
+const FINISHING: Duration = Duration::from_millis(800);
+
 /// Measures on one grant, by a worker that is started when it is needed and again when it dies.
-pub struct WorkerBench {
+pub struct WorkerBench<'a> {
     program: PathBuf,
     grant: Grant,
     seed: Seed,
@@ -26,6 +32,26 @@ pub struct WorkerBench {
     open: Option<Task>,
     /// Workers that died since one last answered.
     deaths: u32,
+    patience: Patience<'a>,
+    /// What the sentinel took since somebody last asked.
+    sentinels: Vec<Picos>,
+}
+
+/// How long the bench goes on: for ever, or for [`FINISHING`] after the flag was first seen set.
+struct Patience<'a> {
+    interrupted: Option<&'a AtomicBool>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Patience<'_> {
+    fn lasts(&self) -> bool {
+        if !self.interrupted.is_some_and(|flag| flag.load(Ordering::SeqCst)) {
+            return true;
+        }
+        let since = self.since.get().unwrap_or_else(Instant::now);
+        self.since.set(Some(since));
+        since.elapsed() < FINISHING
+    }
 }
 
 /// A candidate that stands in a slot.
@@ -41,11 +67,25 @@ type Built = Result<(Picos, u64), (FailureClass, String)>;
 /// What became of an ask.
 type Asked = Result<Result<Answer, Death>, MeasureError>;
 
-impl WorkerBench {
+impl<'a> WorkerBench<'a> {
     /// A bench on this grant. The worker is `program` executed again.
     pub fn new(program: &Path, grant: &Grant, seed: Seed, max_error: f64) -> Self {
         let (program, grant) = (program.to_owned(), grant.clone());
-        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0 }
+        let patience = Patience { interrupted: None, since: Cell::new(None) };
+        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0, patience, sentinels: Vec::new() }
+    }
+
+    /// Gives up soon after the flag is set: what runs then may finish within 0.8 s, or its worker is ended.
+    #[must_use]
+    pub fn interrupted_by(self, flag: &'a AtomicBool) -> Self {
+        WorkerBench { patience: Patience { interrupted: Some(flag), since: Cell::new(None) }, ..self }
+    }
+
+    /// Keeps what the sentinel of a lap took.
+    pub(super) fn saw_sentinel(&mut self, lanes: &[race::Lane], picos: &[u64]) {
+        if let (Some(race::Lane::Sentinel), Some(&time)) = (lanes.first(), picos.first()) {
+            self.sentinels.push(Picos(time));
+        }
     }
 
     /// The grant it measures on.
@@ -72,7 +112,12 @@ impl WorkerBench {
 
     /// Asks the worker; its death is the inner error, and the third in a row the outer one.
     pub(super) fn ask(&mut self, ask: &Ask, deadline: Duration) -> Asked {
-        match self.worker()?.ask(ask, deadline) {
+        if !self.patience.lasts() {
+            return Err(MeasureError::Interrupted);
+        }
+        self.worker()?;
+        let WorkerBench { worker: Some(worker), patience, .. } = self else { return Err(MeasureError::Interrupted) };
+        match worker.ask_while(ask, deadline, &|| patience.lasts()) {
             Ok(Answer::Wrong { reason }) => Err(MeasureError::Refused(reason)),
             Ok(answer) => {
                 self.deaths = 0;
@@ -80,11 +125,19 @@ impl WorkerBench {
             }
             Err(death) => {
                 self.retire();
+                if !self.patience.lasts() {
+                    return Err(MeasureError::Interrupted);
+                }
                 self.deaths += 1;
                 tracing::debug!(class = ?death.class, detail = %death.detail, "a worker died");
                 if self.deaths >= DEATHS_MAX { Err(MeasureError::Lost(death.detail)) } else { Ok(Err(death)) }
             }
         }
+    }
+
+    /// Whether its worker lives, as far as is known.
+    pub(super) fn has_worker(&self) -> bool {
+        self.worker.is_some()
     }
 
     /// The task's operands make room for a model.
@@ -171,14 +224,14 @@ impl WorkerBench {
 }
 
 /// One heat: rivals in slots of the worker.
-struct Heat<'a> {
-    bench: &'a mut WorkerBench,
+struct Heat<'a, 'b> {
+    bench: &'a mut WorkerBench<'b>,
     task: &'a Task,
     standing: Vec<Standing>,
     start: Instant,
 }
 
-impl Track for Heat<'_> {
+impl Track for Heat<'_, '_> {
     type Error = MeasureError;
 
     fn lap(&mut self, lanes: &[race::Lane]) -> Result<Result<Vec<Picos>, Fall>, MeasureError> {
@@ -199,7 +252,10 @@ impl Track for Heat<'_> {
         let expected = lanes.iter().map(time).fold(20_000_000 * lanes.len() as u64, u64::saturating_add);
         let ask = Ask::Lap { lanes: lanes.iter().map(lane).collect() };
         match self.bench.ask(&ask, watchdog::deadline(Some(Picos(expected))))? {
-            Ok(Answer::Times { picos }) => Ok(Ok(picos.into_iter().map(Picos).collect())),
+            Ok(Answer::Times { picos }) => {
+                self.bench.saw_sentinel(lanes, &picos);
+                Ok(Ok(picos.into_iter().map(Picos).collect()))
+            }
             Ok(other) => Err(MeasureError::Refused(format!("it answered a lap with {other:?}"))),
             Err(death) => {
                 let at = death.lane.and_then(|lane| lanes.get(lane as usize));
@@ -225,7 +281,7 @@ impl Track for Heat<'_> {
     }
 }
 
-impl Bench for WorkerBench {
+impl Bench for WorkerBench<'_> {
     fn race(&mut self, task: &Task, configs: &[Config], effort: &Effort) -> Result<Vec<Trial>, MeasureError> {
         let mut trials: Vec<Option<Trial>> = vec![None; configs.len()];
         let rivals: Vec<(usize, Config)> = configs.iter().cloned().enumerate().collect();
@@ -259,12 +315,29 @@ impl Bench for WorkerBench {
             }
         }
         let mut heat = Heat { bench: self, task, standing, start: Instant::now() };
-        let paired = race::pairs(&mut heat, effort)?;
+        let paired = race::pairs(&mut heat, effort, &race::LOOKS)?;
         self.clear(2)?;
         Ok(match paired {
             Ok((default, rival, ratio)) => Runoff::Ok { default, rival, ratio },
             Err(fall) => Runoff::Failed { rival: fall.rival == 1, class: fall.class, detail: fall.detail },
         })
+    }
+
+    fn probe(&mut self) -> Result<Vec<(Probe, Timing)>, MeasureError> {
+        match self.ask(&Ask::Probe, watchdog::HARD)? {
+            Ok(Answer::Probed { figures }) => {
+                let picos = |samples: Vec<u64>| samples.into_iter().map(Picos).collect::<Vec<_>>();
+                let timed = figures.into_iter().filter_map(|(probe, samples)| Some((probe, timing(&picos(samples))?)));
+                Ok(timed.collect())
+            }
+            Ok(other) => Err(MeasureError::Refused(format!("it answered a probe with {other:?}"))),
+            // A machine whose limits cannot be measured can still be tuned.
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn sentinels(&mut self) -> Vec<Picos> {
+        std::mem::take(&mut self.sentinels)
     }
 
     fn rest(&mut self) {

@@ -2,25 +2,30 @@
 //! share. Outputs are compared before anything is timed.
 
 use super::bench::WorkerBench;
-use super::race::{self, Fall, Track};
-use super::{Effort, MeasureError};
+use super::race::{self, Fall, Paired, Track};
+use super::{Effort, MeasureError, noise};
 use crate::worker::{Answer, Ask, Entry, Lane, watchdog};
-use schema::{FailureClass, Picos, Ratio, Timing};
+use schema::{Config, FailureClass, Picos, Ratio, Split, Timing};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What of an end-to-end measurement is asked.
 #[derive(Clone, Debug)]
 pub struct Course<'a> {
-    /// An artifact that holds the entry with the configs to be judged.
+    /// An artifact that holds the entry; its own configs do not matter.
     pub artifact: &'a Path,
     pub entry: u32,
-    /// The entry's configs are all defaults: there is nothing to judge, only to measure.
-    pub default_only: bool,
+    /// How the plan to be judged computes its batch; the default computes it at once.
+    pub split: Split,
+    /// The configs to be judged, by the texts of their tasks. Without any, of the whole batch, there is nothing to judge, only to
+    /// measure.
+    pub configs: &'a [(String, Config)],
     pub seed: u64,
     /// Largest difference of the tuned plan's outputs from the default's, relative as in `run --rtol`.
     pub max_error: f64,
     pub effort: Effort,
+    /// The ratio is that of the energies; an error of the counter is a failure of the default then.
+    pub by_energy: bool,
 }
 
 /// The stages of an inference.
@@ -52,11 +57,13 @@ pub enum EndToEnd {
 /// The slots of the two plans.
 const DEFAULT: u32 = 0;
 const TUNED: u32 = 1;
+/// Pairs of energies: each takes half a second.
+const ENERGY_PAIRS: usize = 8;
 /// Profiled runs that the stages are medians of.
 const STAGE_ROUNDS: u32 = 5;
 
-impl WorkerBench {
-    /// Measures an entry. With `default_only` the default plan meets itself.
+impl WorkerBench<'_> {
+    /// Measures an entry. Without configs the default plan meets itself.
     ///
     /// # Errors
     /// [`MeasureError`] when the bench itself fails.
@@ -70,38 +77,35 @@ impl WorkerBench {
     }
 
     fn measured(&mut self, course: &Course<'_>) -> Result<EndToEnd, MeasureError> {
-        let rival = if course.default_only { DEFAULT } else { TUNED };
+        let rival = if course.configs.is_empty() && course.split.is_whole() { DEFAULT } else { TUNED };
         let mut first = Picos(0);
         for (slot, tuned) in [(DEFAULT, false), (TUNED, true)] {
             if slot > rival {
                 continue;
             }
-            match self.load(course, slot, tuned)? {
+            let (split, configs) = if tuned { (course.split, course.configs) } else { (Split::WHOLE, &[][..]) };
+            match self.load_plan(course.artifact, course.entry, slot, (split, configs), course.seed)? {
                 Ok(time) => first = first.max(time),
                 Err((class, detail)) => return Ok(EndToEnd::Failed { tuned, class, detail }),
             }
         }
-        if rival == TUNED {
-            let ask = Ask::ComparePlans { slots: vec![DEFAULT, TUNED], max_error: course.max_error };
-            match self.ask(&ask, watchdog::HARD)? {
-                Ok(Answer::Errors { worst }) => {
-                    let worst = worst.into_iter().fold(0.0, f64::max);
-                    if worst > course.max_error {
-                        let detail =
-                            format!("outputs differ from the default's by {worst:.1e}, allowed is {:.0e}", course.max_error);
-                        return Ok(EndToEnd::Failed { tuned: true, class: FailureClass::WrongResult, detail });
-                    }
-                }
-                Ok(Answer::Refused { class, detail }) => return Ok(EndToEnd::Failed { tuned: true, class, detail }),
-                Ok(other) => return Err(MeasureError::Refused(format!("it answered a comparison with {other:?}"))),
-                Err(death) => return Ok(EndToEnd::Failed { tuned: true, class: death.class, detail: death.detail }),
-            }
+        if rival == TUNED
+            && let Err((class, detail)) = self.compare_plans([DEFAULT, TUNED], course.max_error)?
+        {
+            return Ok(EndToEnd::Failed { tuned: true, class, detail });
         }
         let (default, tuned, ratio) = match self.meet([DEFAULT, rival], first, &course.effort)? {
             Ok(paired) => paired,
             Err(fall) => return Ok(EndToEnd::Failed { tuned: fall.rival == 1, class: fall.class, detail: fall.detail }),
         };
-        let energy_mj = self.energy(rival, tuned.median)?;
+        let energy_mj = self.energy(rival, tuned.median)?.map(|uj| (uj / 1000.0).round() as u64);
+        let ratio = match course.by_energy {
+            false => ratio,
+            true => match self.energy_ratio(rival, [default.median, tuned.median])? {
+                Ok(ratio) => ratio,
+                Err(detail) => return Ok(EndToEnd::Failed { tuned: false, class: FailureClass::DeviceLost, detail }),
+            },
+        };
         match self.ask(&Ask::PlanStages { slot: rival, rounds: STAGE_ROUNDS }, watchdog::HARD)? {
             Ok(Answer::Stages { upload_ps, compute_ps, download_ps, memory_bytes }) => {
                 let stages = Stages { upload: Picos(upload_ps), compute: Picos(compute_ps), download: Picos(download_ps) };
@@ -113,34 +117,45 @@ impl WorkerBench {
     }
 
     /// Times the plans in two slots in pairs: theirs and the ratio of the first to the second. `first` is what a run may take.
-    ///
-    /// # Errors
-    /// [`MeasureError`] when the bench itself fails; the inner error is a plan's.
-    pub fn meet(
+    pub(super) fn meet(&mut self, slots: [u32; 2], first: Picos, effort: &Effort) -> Result<Result<Paired, Fall>, MeasureError> {
+        race::pairs(&mut PlanTrack { bench: self, slots, first, start: Instant::now() }, effort, &[])
+    }
+
+    /// Whether two plans in slots say the same; the inner error when they do not.
+    pub(super) fn compare_plans(
         &mut self,
         slots: [u32; 2],
-        first: Picos,
-        effort: &Effort,
-    ) -> Result<Result<(Timing, Timing, Ratio), Fall>, MeasureError> {
-        race::pairs(&mut PlanTrack { bench: self, slots, first, start: Instant::now() }, effort)
+        max_error: f64,
+    ) -> Result<Result<(), (FailureClass, String)>, MeasureError> {
+        let ask = Ask::ComparePlans { slots: slots.to_vec(), max_error };
+        Ok(match self.ask(&ask, watchdog::HARD)? {
+            Ok(Answer::Errors { worst }) => {
+                let worst = worst.into_iter().fold(0.0, f64::max);
+                let detail = format!("outputs differ from the default's by {worst:.1e}, allowed is {max_error:.0e}");
+                if worst > max_error { Err((FailureClass::WrongResult, detail)) } else { Ok(()) }
+            }
+            Ok(Answer::Refused { class, detail }) => Err((class, detail)),
+            Ok(other) => return Err(MeasureError::Refused(format!("it answered a comparison with {other:?}"))),
+            Err(death) => Err((death.class, death.detail)),
+        })
     }
 
     /// Makes a plan; the inner error is its failure.
-    ///
-    /// # Errors
-    /// As [`meet`](Self::meet).
-    pub fn load(
+    pub(super) fn load_plan(
         &mut self,
-        course: &Course<'_>,
+        artifact: &Path,
+        entry: u32,
         slot: u32,
-        tuned: bool,
+        (split, configs): (Split, &[(String, Config)]),
+        seed: u64,
     ) -> Result<Result<Picos, (FailureClass, String)>, MeasureError> {
         let ask = Ask::LoadPlan {
             slot,
-            artifact: course.artifact.to_string_lossy().into_owned(),
-            entry: Entry { number: course.entry },
-            tuned,
-            seed: course.seed,
+            artifact: artifact.to_string_lossy().into_owned(),
+            entry: Entry { number: entry },
+            split,
+            configs: configs.to_vec(),
+            seed,
         };
         Ok(match self.ask(&ask, watchdog::HARD)? {
             Ok(Answer::Built { first_ps, .. }) => Ok(Picos(first_ps)),
@@ -150,8 +165,26 @@ impl WorkerBench {
         })
     }
 
-    /// The energy of one inference by the processor's own counter.
-    fn energy(&mut self, slot: u32, time: Picos) -> Result<Result<u64, String>, MeasureError> {
+    /// Energy of the default over energy of the rival, in pairs.
+    fn energy_ratio(&mut self, rival: u32, times: [Picos; 2]) -> Result<Result<Ratio, String>, MeasureError> {
+        let mut pairs = Vec::with_capacity(ENERGY_PAIRS);
+        for turn in 0..ENERGY_PAIRS {
+            let mut pair = [Picos(0); 2];
+            for which in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let slot = if which == 0 { DEFAULT } else { rival };
+                match self.energy(slot, times[which])? {
+                    // A ratio has no unit: the energies may stand where times do.
+                    Ok(uj) => pair[which] = Picos((uj * 1e3) as u64),
+                    Err(why) => return Ok(Err(why)),
+                }
+            }
+            pairs.push((pair[0], pair[1]));
+        }
+        Ok(noise::ratio(&pairs).ok_or_else(|| "no pair of energies was measured".to_owned()))
+    }
+
+    /// The energy of one inference by the processor's own counter, in microjoules.
+    fn energy(&mut self, slot: u32, time: Picos) -> Result<Result<f64, String>, MeasureError> {
         let before = match crate::device::energy_uj() {
             Ok(before) => before,
             Err(why) => return Ok(Err(why.to_owned())),
@@ -164,7 +197,7 @@ impl WorkerBench {
         let spent = start.elapsed().as_secs_f64();
         let inferences = (spent / time.as_secs_f64().max(1e-9)).max(1.0);
         Ok(match (answer, crate::device::energy_uj()) {
-            (Ok(_), Ok(after)) if after > before => Ok(((after - before) as f64 / 1000.0 / inferences).round() as u64),
+            (Ok(_), Ok(after)) if after > before => Ok((after - before) as f64 / inferences),
             (Ok(_), Ok(_)) => Err("the counter wrapped during the measurement".to_owned()),
             (Err(death), _) => Err(death.detail),
             (_, Err(why)) => Err(why.to_owned()),
@@ -173,15 +206,15 @@ impl WorkerBench {
 }
 
 /// The two plans as rivals.
-struct PlanTrack<'a> {
-    bench: &'a mut WorkerBench,
+struct PlanTrack<'a, 'b> {
+    bench: &'a mut WorkerBench<'b>,
     /// Of rivals 0 and 1.
     slots: [u32; 2],
     first: Picos,
     start: Instant,
 }
 
-impl Track for PlanTrack<'_> {
+impl Track for PlanTrack<'_, '_> {
     type Error = MeasureError;
 
     fn lap(&mut self, lanes: &[race::Lane]) -> Result<Result<Vec<Picos>, Fall>, MeasureError> {
@@ -193,7 +226,10 @@ impl Track for PlanTrack<'_> {
         let expected = Picos(self.first.0.saturating_mul(lanes.len() as u64));
         let ask = Ask::LapPlans { lanes: lanes.iter().map(lane).collect() };
         match self.bench.ask(&ask, watchdog::deadline(Some(expected)).max(Duration::from_secs(10)))? {
-            Ok(Answer::Times { picos }) => Ok(Ok(picos.into_iter().map(Picos).collect())),
+            Ok(Answer::Times { picos }) => {
+                self.bench.saw_sentinel(lanes, &picos);
+                Ok(Ok(picos.into_iter().map(Picos).collect()))
+            }
             Ok(other) => Err(MeasureError::Refused(format!("it answered a lap with {other:?}"))),
             Err(death) => {
                 let at = death.lane.and_then(|lane| lanes.get(lane as usize));

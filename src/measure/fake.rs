@@ -2,10 +2,10 @@
 //! tests and rehearses everything that decides, in milliseconds.
 
 use super::race::{self, Fall, Finish, Lane, Track};
-use super::{Bench, Clock, Effort, MeasureError, Runoff, Trial};
+use super::{Bench, Clock, Effort, MeasureError, Probe, Runoff, Trial};
 use crate::space::Stream;
 use kernels::{BuildError, Isa, Knob, Limits, OperandSpec, Operator, Rule, Signature, Task, Variant};
-use schema::{Config, FailureClass, KnobValue, Outcome, Picos, Seed};
+use schema::{Config, FailureClass, KnobValue, NoiseGrade, Outcome, Picos, Seed, Timing};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use std::time::Duration;
 const HANG: Duration = Duration::from_secs(2);
 /// What verifying a candidate takes.
 const VERIFY: Duration = Duration::from_millis(2);
+/// And measuring what the machine can do.
+const PROBE: Duration = Duration::from_millis(200);
 
 static PLAIN: Variant =
     Variant { id: "fake.plain", revision: 1, knobs: &[], rules: &[], default: |_, _| vec![], build: |_| never_built() };
@@ -173,12 +175,14 @@ pub struct Fake {
     clock: FakeClock,
     /// Every config that was verified, in order: what a test asks for duplicates and budgets.
     pub measured: Vec<(Task, Config)>,
+    /// How often its limits were asked for.
+    pub probes: u32,
 }
 
 impl Fake {
     /// A bench with these faults on this clock.
     pub fn new(faults: Faults, seed: Seed, clock: &FakeClock) -> Self {
-        Fake { faults, seed, stream: Stream::new(seed), clock: clock.clone(), measured: Vec::new() }
+        Fake { faults, seed, stream: Stream::new(seed), clock: clock.clone(), measured: Vec::new(), probes: 0 }
     }
 
     /// The fate of a config, fixed by the seed.
@@ -259,12 +263,23 @@ impl Bench for Fake {
         Ok(configs.iter().zip(failures).map(trial).collect())
     }
 
+    fn probe(&mut self) -> Result<Vec<(Probe, Timing)>, MeasureError> {
+        self.probes += 1;
+        self.clock.advance(PROBE);
+        let figure = |(probe, per_s): (Probe, f64)| {
+            let time = Picos::from_secs_f64(1e9 / per_s);
+            (probe, Timing { median: time, mad: Picos(0), p99: time, n: 9, grade: NoiseGrade::A })
+        };
+        let figures = [(Probe::Flops, 100e9), (Probe::L2, 80e9), (Probe::L3, 40e9), (Probe::Memory, 10e9)];
+        Ok(figures.map(figure).into())
+    }
+
     fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError> {
         if let Some((class, _)) = self.fate(task, rival) {
             return Ok(Runoff::Failed { rival: true, class, detail: "made up".to_owned() });
         }
         let configs = vec![default.clone(), rival.clone()];
-        Ok(match race::pairs(&mut self.track(task, configs), effort)? {
+        Ok(match race::pairs(&mut self.track(task, configs), effort, &race::LOOKS)? {
             Ok((default, rival, ratio)) => Runoff::Ok { default, rival, ratio },
             Err(fall) => Runoff::Failed { rival: fall.rival == 1, class: fall.class, detail: fall.detail },
         })

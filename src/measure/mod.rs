@@ -11,9 +11,13 @@
 pub mod bench;
 pub mod end_to_end;
 pub mod fake;
+pub mod meeting;
 pub mod noise;
 pub mod race;
+pub mod rehearsal;
 pub mod replay;
+
+pub use crate::worker::Probe;
 
 use crate::worker::SpawnError;
 use kernels::Task;
@@ -85,6 +89,8 @@ pub enum MeasureError {
     Refused(String),
     #[error("three workers in a row died before they measured anything: {0}")]
     Lost(String),
+    #[error("it was interrupted")]
+    Interrupted,
     #[error("the replay has no trial of '{config}' for '{task}'")]
     NotRecorded { task: String, config: String },
 }
@@ -102,6 +108,19 @@ pub trait Bench {
     /// # Errors
     /// As [`Bench::race`].
     fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError>;
+
+    /// What the grant can do at best: the time of 10⁹ operations and of 10⁹ bytes, by probe. A fraction of a second.
+    ///
+    /// # Errors
+    /// As [`Bench::race`]; benches that measure nothing know no figures.
+    fn probe(&mut self) -> Result<Vec<(Probe, Timing)>, MeasureError> {
+        Ok(Vec::new())
+    }
+
+    /// What the sentinel, work that never changes, took in each round since this was last asked: how steady the machine is.
+    fn sentinels(&mut self) -> Vec<Picos> {
+        Vec::new()
+    }
 
     /// Forgets the task it holds: its memory is wanted elsewhere.
     fn rest(&mut self) {}

@@ -57,14 +57,15 @@ const LEAVE: [(usize, u64); 4] = [(1, 150), (2, 50), (4, 20), (6, 10)];
 const ROUNDS_MIN: usize = 3;
 
 /// Rounds of one race so far.
-struct Rounds {
+#[derive(Default)]
+pub(super) struct Rounds {
     best_sentinel: Option<Picos>,
     thrown: u32,
 }
 
 impl Rounds {
     /// Whether a round with this sentinel counts.
-    fn counts(&mut self, sentinel: Picos, asked: u32) -> bool {
+    pub fn counts(&mut self, sentinel: Picos, asked: u32) -> bool {
         let best = self.best_sentinel.map_or(sentinel, |best| best.min(sentinel));
         self.best_sentinel = Some(best);
         // Speed is 1 / time: sentinel time · 95 % ≤ best time.
@@ -83,7 +84,7 @@ pub fn race<T: Track>(track: &mut T, rivals: usize, effort: &Effort) -> Result<V
     let mut samples: Vec<Vec<Picos>> = vec![Vec::new(); rivals];
     let mut fallen: Vec<Option<Fall>> = vec![None; rivals];
     let mut running: Vec<usize> = (0..rivals).collect();
-    let mut rounds = Rounds { best_sentinel: None, thrown: 0 };
+    let mut rounds = Rounds::default();
     let start = track.elapsed();
     let mut counted = 0;
     while counted < effort.samples as usize && !running.is_empty() {
@@ -135,17 +136,17 @@ fn leave(running: &mut Vec<usize>, samples: &[Vec<Picos>], counted: usize) {
 /// The result of pairs: both timings and the interval of the ratio.
 pub type Paired = (Timing, Timing, Ratio);
 
-/// Pairs at which the interval is looked at: few looks, so that a lucky streak rarely ends a run-off.
-const LOOKS: [usize; 2] = [8, 16];
+/// Pairs at which the interval of a run-off is looked at: few looks, so that a lucky streak rarely ends it.
+pub const LOOKS: [usize; 2] = [8, 16];
 
-/// Times rival 0 (the default) against rival 1 in the order A B B A, until the interval of the ratio leaves 1.00 or the effort is
-/// spent.
+/// Times rival 0 (the default) against rival 1 in the order A B B A, until the effort is spent, or the interval of the ratio has left
+/// 1.00 when so many pairs are there as `looks` names.
 ///
 /// # Errors
 /// What the track calls an error; inside, the rival that fell.
-pub fn pairs<T: Track>(track: &mut T, effort: &Effort) -> Result<Result<Paired, Fall>, T::Error> {
+pub fn pairs<T: Track>(track: &mut T, effort: &Effort, looks: &[usize]) -> Result<Result<Paired, Fall>, T::Error> {
     let mut pairs = Vec::new();
-    let mut rounds = Rounds { best_sentinel: None, thrown: 0 };
+    let mut rounds = Rounds::default();
     let start = track.elapsed();
     while pairs.len() < effort.samples as usize {
         let lanes = [Lane::Sentinel, Lane::Rival(0), Lane::Rival(1), Lane::Rival(1), Lane::Rival(0)];
@@ -160,7 +161,7 @@ pub fn pairs<T: Track>(track: &mut T, effort: &Effort) -> Result<Result<Paired, 
             }
         }
         let decided = || noise::ratio(&pairs).is_some_and(|ratio| ratio.lo_ppm > 1_005_000 || ratio.hi_ppm < 995_000);
-        if LOOKS.contains(&pairs.len()) && decided() {
+        if looks.contains(&pairs.len()) && decided() {
             break;
         }
         if pairs.len() >= noise::PAIRS_MIN && track.elapsed().saturating_sub(start) >= effort.limit {
@@ -271,10 +272,10 @@ mod tests {
     #[test]
     fn a_clear_run_off_ends_early_and_an_even_one_does_not() {
         let mut clear = course(&[2_000_000, 1_000_000]);
-        let Ok(Ok((_, _, ratio))) = pairs(&mut clear, &Effort::RUNOFF) else { panic!("nobody falls") };
+        let Ok(Ok((_, _, ratio))) = pairs(&mut clear, &Effort::RUNOFF, &LOOKS) else { panic!("nobody falls") };
         assert!(ratio.lo_ppm > 1_900_000 && clear.laps.len() == 4);
         let mut even = course(&[1_000_000, 1_000_000]);
-        let Ok(Ok((_, _, ratio))) = pairs(&mut even, &Effort::RUNOFF) else { panic!("nobody falls") };
+        let Ok(Ok((_, _, ratio))) = pairs(&mut even, &Effort::RUNOFF, &LOOKS) else { panic!("nobody falls") };
         assert!(ratio.lo_ppm <= 1_003_000 && ratio.hi_ppm >= 997_000 && even.laps.len() == 12);
     }
 
@@ -283,7 +284,7 @@ mod tests {
         let mut wrong = 0;
         for seed in 0..400 {
             let mut even = Course { noise: 0.03, stream: Stream::new(Seed(seed)), ..course(&[1_000_000, 1_000_000]) };
-            let Ok(Ok((_, _, ratio))) = pairs(&mut even, &Effort::RUNOFF) else { panic!("nobody falls") };
+            let Ok(Ok((_, _, ratio))) = pairs(&mut even, &Effort::RUNOFF, &LOOKS) else { panic!("nobody falls") };
             wrong += u32::from(ratio.lo_ppm > 1_000_000);
         }
         assert!(wrong <= 20, "{wrong} of 400 wrong winners");

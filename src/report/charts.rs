@@ -77,8 +77,13 @@ pub fn sparkline(values: &[f64]) -> String {
     let point =
         |(i, value): (usize, &f64)| format!("{:.1},{:.1}", i as f64 / last * width, height - value.clamp(0.0, 1.0) * height);
     let points: Vec<String> = values.iter().enumerate().map(point).collect();
+    let grid = |at: f64| format!("<line class=\"grid\" x1=\"0\" x2=\"{width}\" y1=\"{at}\" y2=\"{at}\"/>");
     format!(
-        "<svg class=\"spark\" viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\" role=\"img\"><polyline class=\"line c0\" points=\"{}\"/></svg>",
+        "<svg class=\"spark\" viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\" role=\"img\">{}{}{}\
+         <polyline class=\"line c0\" points=\"{}\"/></svg>",
+        grid(0.5),
+        grid(height / 2.0),
+        grid(height - 0.5),
         points.join(" ")
     )
 }

@@ -20,8 +20,8 @@ pub struct Page {
     pub latencies: Vec<Latency>,
     pub tasks: Vec<TaskGain>,
     pub refused: Vec<Refused>,
-    /// The share of the machine's best speed seen in each round of the measurement, 0 to 1, in the order of time.
-    pub steadiness: Vec<f64>,
+    /// What work that never changes took in each round of the measurement, in the order of time.
+    pub sentinels: Vec<Picos>,
 }
 
 /// A model at one batch on one share of a device, before and after.
@@ -61,6 +61,7 @@ pub struct TaskGain {
 pub struct Refused {
     pub task: String,
     pub config: String,
+    pub share: Share,
     pub class: FailureClass,
     pub detail: String,
 }

@@ -8,6 +8,8 @@ use std::fmt::Write;
 
 /// Tasks listed one by one; the rest is summed in a line.
 const TASKS_MAX: usize = 60;
+/// Points of the curve of the machine's speed.
+const CURVE_POINTS: usize = 450;
 /// Refused candidates listed one by one.
 const REFUSED_MAX: usize = 40;
 
@@ -21,11 +23,12 @@ main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;mar
 .lead{color:var(--soft);margin:0}.hero{display:flex;flex-wrap:wrap;gap:14px;margin:22px 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 18px}.hero .card{flex:1 1 170px}
 .big{font-size:30px;font-weight:650;letter-spacing:-.02em}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}.soft{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{font-weight:600;color:var(--soft);font-size:13px}
+tr.head{vertical-align:bottom}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th{font-weight:600;color:var(--soft);font-size:13px}
 th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;white-space:nowrap}
 .wide{overflow-x:auto}code{font:12.5px/1.45 ui-monospace,monospace;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:14px}.charts h3{font-size:14px;margin:0 0 6px}
-svg{width:100%;height:auto;display:block}.spark{height:60px}.grid{stroke:var(--line)}.tick,.axis{fill:var(--soft);font:11px system-ui,sans-serif}
+.wide tr:last-child td{border-bottom:0}.ends{display:flex;justify-content:space-between;font-size:12.5px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(340px,100%),1fr));gap:14px}.charts h3{font-size:14px;margin:0 0 6px}
+svg{width:100%;height:auto;display:block}.spark{height:90px}.spark .line{vector-effect:non-scaling-stroke;stroke-width:1.2}.grid{vector-effect:non-scaling-stroke}.grid{stroke:var(--line)}.tick,.axis{fill:var(--soft);font:11px system-ui,sans-serif}
 .line{fill:none;stroke-width:2}.dashed{stroke-dasharray:5 4}.dot.dashed{stroke-dasharray:none;fill:var(--card)}.dot{stroke-width:2}
 .c0{stroke:var(--s0)}.c1{stroke:var(--s1)}.c2{stroke:var(--s2)}.c3{stroke:var(--s3)}.c4{stroke:var(--s4)}.c5{stroke:var(--s5)}
 circle.c0{fill:var(--s0)}circle.c1{fill:var(--s1)}circle.c2{fill:var(--s2)}circle.c3{fill:var(--s3)}circle.c4{fill:var(--s4)}circle.c5{fill:var(--s5)}
@@ -33,6 +36,11 @@ circle.c0{fill:var(--s0)}circle.c1{fill:var(--s1)}circle.c2{fill:var(--s2)}circl
 .legend{font-size:12.5px;color:var(--soft);display:flex;flex-wrap:wrap;gap:4px 16px;margin-top:6px}
 .k0{color:var(--s0)}.k1{color:var(--s1)}.k2{color:var(--s2)}.k3{color:var(--s3)}.k4{color:var(--s4)}.k5{color:var(--s5)}
 .bar{height:8px;border-radius:4px;background:var(--line);min-width:90px;overflow:hidden}.bar i{display:block;height:100%;background:var(--s0)}
+.bar+.bar{margin-top:3px}.bar.plain{background:none}.bar.plain i{border-radius:4px}.bar .was{background:var(--line)}td.bars{min-width:150px;vertical-align:middle}
+@media(max-width:760px){.wide table,.wide tbody,.wide tr{display:block}.wide tr.head{display:none}.wide tr+tr{padding:10px 0;border-bottom:1px solid var(--line)}
+.wide tr:last-child{border-bottom:0}.wide td,.wide td.n{display:flex;justify-content:space-between;gap:14px;border:0;padding:2px 0;text-align:right}
+.wide td::before{content:attr(data-l);color:var(--soft);flex:none}.wide td.full{display:block;text-align:left}.wide td.full::before{display:none}
+.wide td.bars{display:block}.wide td.bars::before{display:none}main{padding:20px 14px 48px}.card{padding:12px 14px}}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}";
 
 /// The page as one HTML document.
@@ -81,30 +89,40 @@ fn latency_table(out: &mut String, rows: &[Latency]) {
     if rows.is_empty() {
         return;
     }
-    out.push_str(
-        "<h2>Latency</h2><div class=\"wide card\"><table><tr><th>model</th><th>device</th><th class=\"n\">share</th><th class=\"n\">batch</th>\
-         <th class=\"n\">default</th><th class=\"n\">tuned</th><th class=\"n\">p99</th><th class=\"n\">faster</th><th>95 % interval</th><th>noise</th></tr>",
-    );
+    out.push_str("<h2>Latency</h2><div class=\"wide card\"><table><tr class=\"head\"><th>model</th><th>device</th>");
+    for name in ["share", "batch", "default", "tuned", "p99", "faster", "95 % interval", "noise"] {
+        let _ = write!(out, "<th class=\"n\">{name}</th>");
+    }
+    out.push_str("<th>default and tuned</th></tr>");
+    let most = |model: &str| rows.iter().filter(|row| row.model == model).map(|row| row.default.max(row.tuned)).max();
     for row in rows {
         let faster = gain(row.default, row.tuned);
         let class = if faster > 1.005 { "good" } else { "soft" };
-        let _ = write!(
-            out,
-            "<tr><td>{}</td><td>{}</td><td class=\"n\">{} %</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\"><b>{}</b></td>\
-             <td class=\"n\">{}</td><td class=\"n {class}\">{faster:.2}×</td><td>{}</td><td>{}</td></tr>",
-            escape(&row.model),
-            escape(&row.device),
-            row.share,
-            row.batch,
-            time(row.default),
-            time(row.tuned),
-            time(row.p99),
-            row.ratio
-                .map_or_else(|| "–".to_owned(), |r| format!("{:.2} … {:.2}", r.lo_ppm as f64 * 1e-6, r.hi_ppm as f64 * 1e-6)),
-            grade(row.grade)
-        );
+        let interval = |r: schema::Ratio| format!("{:.2} … {:.2}", r.lo_ppm as f64 * 1e-6, r.hi_ppm as f64 * 1e-6);
+        out.push_str("<tr>");
+        cell(out, "model", "", &escape(&row.model));
+        cell(out, "device", "", &escape(&row.device));
+        cell(out, "share", "n", &format!("{} %", row.share));
+        cell(out, "batch", "n", &row.batch.to_string());
+        cell(out, "default", "n", &time(row.default));
+        cell(out, "tuned", "n", &format!("<b>{}</b>", time(row.tuned)));
+        cell(out, "p99", "n", &time(row.p99));
+        cell(out, "faster", "n", &format!("<span class=\"{class}\">{faster:.2}×</span>"));
+        cell(out, "95 % interval", "n", &row.ratio.map_or_else(|| "kept the default".to_owned(), interval));
+        cell(out, "noise", "n", grade(row.grade));
+        let of = most(&row.model).unwrap_or(row.default).0.max(1) as f64;
+        let bar = |class: &str, time: Picos| {
+            format!("<div class=\"bar plain\"><i class=\"{class}\" style=\"width:{:.1}%\"></i></div>", 100.0 * time.0 as f64 / of)
+        };
+        cell(out, "", "bars", &(bar("was", row.default) + &bar("", row.tuned)));
+        out.push_str("</tr>");
     }
     out.push_str("</table></div>");
+}
+
+/// A cell; its label is shown where the screen is too narrow for a table.
+fn cell(out: &mut String, label: &str, class: &str, html: &str) {
+    let _ = write!(out, "<td data-l=\"{label}\" class=\"{class}\">{html}</td>");
 }
 
 /// For each model: latency against batch, a line per share, and against share, a line per batch. Default dashed, tuned solid.
@@ -172,7 +190,7 @@ fn task_table(out: &mut String, tasks: &[TaskGain]) {
         *total = total.saturating_add(weight(task));
     }
     out.push_str(
-        "<h2>Tasks</h2><div class=\"wide card\"><table><tr><th>task and config</th><th class=\"n\">share</th><th class=\"n\">times</th>\
+        "<h2>Tasks</h2><div class=\"wide card\"><table><tr class=\"head\"><th>task and config</th><th class=\"n\">share</th><th class=\"n\">times</th>\
          <th class=\"n\">default</th><th class=\"n\">tuned</th><th class=\"n\">faster</th><th class=\"n\">tried</th><th>of the time</th></tr>",
     );
     for task in sorted.iter().take(TASKS_MAX) {
@@ -183,19 +201,18 @@ fn task_table(out: &mut String, tasks: &[TaskGain]) {
         } else {
             format!("<span class=\"good\">{faster:.2}×</span>")
         };
-        let _ = write!(
-            out,
-            "<tr><td><code>{}</code><br><code class=\"soft\">{}</code></td><td class=\"n\">{} %</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{gained}</td><td class=\"n\">{}</td>\
-             <td><div class=\"bar\"><i style=\"width:{part:.1}%\"></i></div><span class=\"soft\">{part:.1} %</span></td></tr>",
-            escape(&task.task),
-            escape(&task.config),
-            task.share,
-            task.count,
-            time(task.default),
-            time(task.tuned),
-            task.trials
-        );
+        out.push_str("<tr>");
+        let name = format!("<code>{}</code><br><code class=\"soft\">{}</code>", escape(&task.task), escape(&task.config));
+        cell(out, "", "full", &name);
+        cell(out, "share", "n", &format!("{} %", task.share));
+        cell(out, "times", "n", &task.count.to_string());
+        cell(out, "default", "n", &time(task.default));
+        cell(out, "tuned", "n", &time(task.tuned));
+        cell(out, "faster", "n", &gained);
+        cell(out, "tried", "n", &task.trials.to_string());
+        let bar = format!("<div class=\"bar\"><i style=\"width:{part:.1}%\"></i></div><span class=\"soft\">{part:.1} %</span>");
+        cell(out, "of the time", "bars", &bar);
+        out.push_str("</tr>");
     }
     out.push_str("</table>");
     if sorted.len() > TASKS_MAX {
@@ -205,35 +222,44 @@ fn task_table(out: &mut String, tasks: &[TaskGain]) {
 }
 
 fn steadiness(out: &mut String, page: &Page) {
-    if page.steadiness.len() < 2 {
-        return;
-    }
-    let mut sorted = page.steadiness.clone();
+    let Some(best) = page.sentinels.iter().min().filter(|_| page.sentinels.len() > 1) else { return };
+    let speeds: Vec<f64> = page.sentinels.iter().map(|time| best.0 as f64 / time.0.max(1) as f64).collect();
+    let mut sorted = speeds.clone();
     sorted.sort_by(f64::total_cmp);
     let low = 100.0 * sorted[sorted.len() / 20];
     let middle = 100.0 * sorted[sorted.len() / 2];
     let _ = write!(
         out,
-        "<h2>The machine</h2><div class=\"card\"><p class=\"soft\">Its speed during the measurement, as a part of the best seen: {middle:.0} % in the \
-         median, over {low:.0} % in 95 of 100 rounds. Slow rounds were thrown away.</p>{}</div>",
-        sparkline(&page.steadiness)
+        "<h2>How steady the machine was</h2><div class=\"card\"><p class=\"soft\">Work that never changes ran in each of {} rounds. As a part of the \
+         best speed seen it made {middle:.0} % in the median, and over {low:.0} % in 95 of 100 rounds; rounds far below their best were thrown away.</p>{}\
+         <div class=\"ends soft\"><span>start</span><span>end</span></div></div>",
+        speeds.len(),
+        sparkline(&thinned(&speeds))
     );
 }
 
+/// At most as many points as a curve can show: of each stretch the slowest round, which is what a reader looks for.
+fn thinned(speeds: &[f64]) -> Vec<f64> {
+    let stretch = speeds.len().div_ceil(CURVE_POINTS).max(1);
+    speeds.chunks(stretch).map(|chunk| chunk.iter().copied().fold(f64::INFINITY, f64::min)).collect()
+}
+
 fn refused(out: &mut String, page: &Page) {
+    out.push_str("<h2>Refused</h2>");
     if page.refused.is_empty() {
+        out.push_str("<p class=\"lead\">Nothing: every candidate gave the right result in time.</p>");
         return;
     }
-    out.push_str("<h2>Refused</h2><div class=\"wide card\"><table><tr><th>why</th><th>task and config</th><th>detail</th></tr>");
+    out.push_str("<div class=\"wide card\"><table><tr class=\"head\"><th>why</th><th class=\"n\">share</th><th>task and config</th><th>detail</th></tr>");
     for candidate in page.refused.iter().take(REFUSED_MAX) {
-        let _ = write!(
-            out,
-            "<tr><td class=\"bad\">{}</td><td><code>{}</code><br><code class=\"soft\">{}</code></td><td>{}</td></tr>",
-            class_name(candidate.class),
-            escape(&candidate.task),
-            escape(&candidate.config),
-            escape(&candidate.detail)
-        );
+        out.push_str("<tr>");
+        cell(out, "why", "", &format!("<span class=\"bad\">{}</span>", class_name(candidate.class)));
+        cell(out, "share", "n", &format!("{} %", candidate.share));
+        let name =
+            format!("<code>{}</code><br><code class=\"soft\">{}</code>", escape(&candidate.task), escape(&candidate.config));
+        cell(out, "", "full", &name);
+        cell(out, "", "full", &escape(&candidate.detail));
+        out.push_str("</tr>");
     }
     out.push_str("</table>");
     if page.refused.len() > REFUSED_MAX {

@@ -36,14 +36,21 @@ impl Prior for Flat {
 pub struct Roofline {
     /// Floating-point operations per second.
     pub flops_per_s: f64,
-    /// Bytes per second from and to the nearest memory that holds the task.
+    /// Size of each cache, smallest first, and bytes per second from it.
+    pub caches: [(u64, f64); 2],
+    /// Bytes per second from memory.
     pub bytes_per_s: f64,
 }
 
 impl Roofline {
-    /// The least time of that many operations and bytes.
+    /// Nothing is known: nothing is bounded.
+    pub const UNKNOWN: Roofline = Roofline { flops_per_s: f64::INFINITY, caches: [(0, 0.0); 2], bytes_per_s: f64::INFINITY };
+
+    /// The least time of that many operations and bytes: the bytes come from the smallest cache that holds them all.
     pub fn least(&self, flops: u64, bytes: u64) -> Picos {
-        Picos::from_secs_f64((flops as f64 / self.flops_per_s).max(bytes as f64 / self.bytes_per_s))
+        let cache = self.caches.iter().find(|(size, _)| bytes <= *size);
+        let bytes_per_s = cache.map_or(self.bytes_per_s, |(_, bytes_per_s)| *bytes_per_s);
+        Picos::from_secs_f64((flops as f64 / self.flops_per_s).max(bytes as f64 / bytes_per_s))
     }
 }
 
@@ -158,8 +165,10 @@ mod tests {
 
     #[test]
     fn a_roofline_takes_the_tighter_bound() {
-        let roofline = Roofline { flops_per_s: 1e9, bytes_per_s: 1e6 };
+        let roofline = Roofline { flops_per_s: 1e9, caches: [(10, 1e8), (1000, 1e7)], bytes_per_s: 1e6 };
         assert_eq!(roofline.least(1_000_000_000, 1), Picos::from_secs_f64(1.0));
         assert_eq!(roofline.least(1, 2_000_000), Picos::from_secs_f64(2.0));
+        assert_eq!(roofline.least(1, 1000), Picos::from_secs_f64(1e-4), "from the cache that holds it");
+        assert_eq!(Roofline::UNKNOWN.least(1 << 40, 1 << 40), Picos(0));
     }
 }

@@ -61,6 +61,8 @@ pub fn choose(
     let default_time = median(default);
     match winner {
         Some((config, (ratio, time))) => {
+            // What the default took beside it: the pair may have been timed inside a model, where both are slower than alone.
+            let default_time = Some(Picos((u128::from(time.0) * u128::from(ratio.ppm) / 1_000_000) as u64));
             Choice { config: (*config).clone(), is_default: false, ratio: Some(*ratio), time: Some(*time), default_time, tried }
         }
         None => Choice { config: default.clone(), is_default: true, ratio: None, time: default_time, default_time, tried },

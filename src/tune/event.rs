@@ -1,8 +1,15 @@
 //! What a tuning tells while it runs: typed events, for progress and for `--json=lines`.
 
 use super::budget::Stop;
-use schema::{Batch, Config, FailureClass, NoiseGrade, Picos, Ratio, Share, Split};
+use schema::{Batch, Config, FailureClass, NoiseGrade, ObservationId, Picos, Ratio, Share, Split};
 use std::time::Duration;
+
+/// Why a config has no time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub class: FailureClass,
+    pub detail: String,
+}
 
 /// One thing that happened. Times are since the start.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +21,20 @@ pub enum Event {
     /// A task gets a round of search, or of run-off.
     Task { number: usize, of: usize, task: String, device: String, share: Share },
     /// A config was measured, and its journal ticket is in.
-    Trial { task: String, config: Config, device: String, share: Share, outcome: Result<(Picos, NoiseGrade), FailureClass> },
+    Trial {
+        id: ObservationId,
+        task: String,
+        config: Config,
+        device: String,
+        share: Share,
+        outcome: Result<(Picos, NoiseGrade), Refusal>,
+    },
+    /// The candidates of a model's tasks run inside the whole model.
+    Rehearsal { number: usize, of: usize, device: String, share: Share },
+    /// A config met the default in pairs, alone or inside the whole model; its ticket is in.
+    Final { id: ObservationId, task: String, config: Config, device: String, share: Share, outcome: Result<Ratio, Refusal> },
+    /// What work that never changes took, round by round: how steady the machine was.
+    Sentinels { times: Vec<Picos> },
     /// A config is now the fastest of its task: `gain` of the task, and what that makes of the whole model where it matters most.
     Best { task: String, config: Config, share: Share, gain: f64, model_gain: f64, noise: NoiseGrade },
     /// So many observations are on disk.

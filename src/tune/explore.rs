@@ -11,16 +11,20 @@
 use super::allocate::{self, Stand};
 use super::budget::{Budget, Stop};
 use super::choose::{Choice, choose};
-use super::event::Event;
+use super::event::{Event, Refusal};
 use super::item::{Item, Rivals, Search, Use};
 use super::records::{Records, RecordsError, medians};
+use crate::artifact::ArtifactError;
 use crate::device::Grant;
-use crate::measure::{Bench, Clock, Effort, MeasureError, Runoff, Trial};
+use crate::measure::rehearsal::{Cast, Rehearsed};
+use crate::measure::{Bench, Clock, Effort, MeasureError, Trial};
 use crate::search::Make;
 use crate::search::prior::{Learned, Roofline};
 use crate::space::{Space, features};
 use kernels::Task;
-use schema::{Config, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, Outcome, Picos, Seed, Subject};
+use schema::{
+    Config, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, ObservationId, Outcome, Picos, Seed, Subject,
+};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,29 +78,51 @@ pub enum ExploreError {
     Records(#[from] RecordsError),
     #[error(transparent)]
     Measure(#[from] MeasureError),
+    #[error(transparent)]
+    Draft(#[from] ArtifactError),
+}
+
+/// Runs plans of whole models.
+pub trait Rehearse {
+    /// Times each rival plan of an entry in pairs with its plan of defaults. The inner error is why the entry cannot be run here.
+    ///
+    /// # Errors
+    /// [`ExploreError`] when the stage itself fails; never for a candidate.
+    fn rehearse(&mut self, entry: usize, rivals: &[Cast], effort: Effort)
+    -> Result<Result<Vec<Rehearsed>, String>, ExploreError>;
+
+    /// What the sentinel took on it since this was last asked.
+    fn sentinels(&mut self) -> Vec<Picos>;
 }
 
 /// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
 const ALONE_FROM_BYTES: u64 = 96 << 20;
 /// Tasks of an operator whose records a prior reads.
 const SIMILAR_MAX: usize = 64;
+/// Rounds without a gain that each pass after the first forgives an item.
+const MISSES_FORGIVEN: u32 = 3;
+/// A pass that gains less of the models' time than this is the last.
+const PASS_GAIN_MIN: f64 = 0.004;
 /// An item below this part of every entry that uses it is left at its default without a measurement.
 const NEGLIGIBLE: f64 = 0.002;
 
 /// The loop's state.
 pub struct Loop<'a, 'b, 'e> {
-    rules: &'a Rules<'a>,
-    places: &'a [Place],
-    entries: usize,
-    searches: Vec<Search<'a>>,
-    benches: &'a mut Benches<'b>,
-    records: &'a mut dyn Records,
-    events: &'a mut (dyn FnMut(Event) + 'e),
-    start: Duration,
-    measured: u64,
-    reused: u64,
-    refused: BTreeMap<FailureClass, u64>,
-    active_place: Option<usize>,
+    pub(super) rules: &'a Rules<'a>,
+    pub(super) places: &'a [Place],
+    pub(super) entries: usize,
+    pub(super) searches: Vec<Search<'a>>,
+    pub(super) benches: &'a mut Benches<'b>,
+    pub(super) stage: &'a mut dyn Rehearse,
+    pub(super) records: &'a mut dyn Records,
+    pub(super) events: &'a mut (dyn FnMut(Event) + 'e),
+    pub(super) start: Duration,
+    pub(super) measured: u64,
+    pub(super) reused: u64,
+    pub(super) refused: BTreeMap<FailureClass, u64>,
+    pub(super) active_place: Option<usize>,
+    /// Passes before this one.
+    pass: u32,
 }
 
 /// Explores every item that is not known, judges the finalists and chooses. `reserve` is what the caller will need of the budget
@@ -111,6 +137,7 @@ pub fn explore<'b>(
     entries: usize,
     rules: &Rules<'_>,
     benches: &mut Benches<'b>,
+    stage: &mut dyn Rehearse,
     records: &mut dyn Records,
     reserve: &dyn Fn(&[Picos]) -> Duration,
     events: &mut dyn FnMut(Event),
@@ -142,6 +169,7 @@ pub fn explore<'b>(
         entries,
         searches,
         benches,
+        stage,
         records,
         events,
         start,
@@ -149,19 +177,19 @@ pub fn explore<'b>(
         reused,
         refused: BTreeMap::new(),
         active_place: None,
+        pass: 0,
     };
-    let stop = run.search(reserve)?;
-    let stop = run.run_offs(reserve, stop)?;
+    let stop = run.passes(reserve)?;
     Ok(run.finish(stop))
 }
 
 impl Loop<'_, '_, '_> {
-    fn elapsed(&self) -> Duration {
+    pub(super) fn elapsed(&self) -> Duration {
         self.rules.clock.now().saturating_sub(self.start)
     }
 
     /// The expected time of each entry with every item at its default.
-    fn entry_times(&self) -> Vec<Picos> {
+    pub(super) fn entry_times(&self) -> Vec<Picos> {
         let mut times = vec![0u64; self.entries];
         for search in &self.searches {
             for used in &search.item.uses {
@@ -173,10 +201,48 @@ impl Loop<'_, '_, '_> {
     }
 
     /// The part of its entries' time that an item is: the sum over entries, and the greatest.
-    fn weight(&self, search: &Search<'_>, entries: &[Picos]) -> (f64, f64) {
+    pub(super) fn weight(&self, search: &Search<'_>, entries: &[Picos]) -> (f64, f64) {
         let part = |used: &Use| search.expected_default().0 as f64 * f64::from(used.count) / entries[used.entry].0.max(1) as f64;
         let parts = search.item.uses.iter().map(part);
         parts.fold((0.0, 0.0), |(sum, most), part| (sum + part, f64::max(most, part)))
+    }
+
+    /// Search and finals, and again with more patience as long as the budget lasts and the last pass made the models faster.
+    fn passes(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration) -> Result<Stop, ExploreError> {
+        let mut before = f64::INFINITY;
+        loop {
+            let found = self.search(reserve)?;
+            for judge in [Self::rehearsals, Self::run_offs] {
+                match judge(self, reserve) {
+                    Err(ExploreError::Measure(MeasureError::Interrupted)) => return Ok(Stop::Interrupted),
+                    done => done?,
+                }
+            }
+            if self.rules.interrupted.load(Ordering::SeqCst) {
+                return Ok(Stop::Interrupted);
+            }
+            let now = self.predicted();
+            match found {
+                Stop::NothingLeft if now < before * (1.0 - PASS_GAIN_MIN) => (before, self.pass) = (now, self.pass + 1),
+                Stop::NothingToDo if self.pass > 0 => return Ok(Stop::NothingLeft),
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// The time of all entries with what is chosen so far, each as a part of its time with defaults.
+    fn predicted(&self) -> f64 {
+        let entries = self.entry_times();
+        let part = |search: &Search<'_>| {
+            let ratio = self.choice(search).ratio.map_or(1.0, |ratio| 1e6 / ratio.ppm.max(1) as f64);
+            self.weight(search, &entries).0 * ratio
+        };
+        self.searches.iter().map(part).sum()
+    }
+
+    fn choice(&self, search: &Search<'_>) -> Choice {
+        let environment = self.places[search.item.place].environment.key();
+        choose(&search.observations, environment, &search.default, |config| search.space.explain(config).is_ok())
     }
 
     fn stand(&self, search: &Search<'_>, entries: &[Picos]) -> Stand {
@@ -184,7 +250,11 @@ impl Loop<'_, '_, '_> {
         let closed = search.item.known || search.exhausted || most < NEGLIGIBLE;
         let left = if closed { 0 } else { search.space.size().saturating_sub(search.seen.len()) };
         // Before its first round nothing is known of an item: it must be looked at once, however good the guess.
-        let (least, misses) = if search.rounds == 0 { (Picos(0), 0) } else { (search.least, search.misses) };
+        let (least, misses) = if search.rounds == 0 {
+            (Picos(0), 0)
+        } else {
+            (search.least, search.misses.saturating_sub(MISSES_FORGIVEN * self.pass))
+        };
         let time = search.expected_best();
         Stand { weight, time, least, rounds: search.rounds, misses, left, cost_s: search.cost_s() }
     }
@@ -198,7 +268,7 @@ impl Loop<'_, '_, '_> {
             }
             let entries = self.entry_times();
             if let Some(time) = self.rules.budget.time
-                && self.elapsed() + reserve(&entries) + self.run_off_reserve() >= time
+                && self.elapsed() + reserve(&entries) + self.finals_reserve(&entries) >= time
             {
                 return Ok(Stop::Time(time));
             }
@@ -213,7 +283,10 @@ impl Loop<'_, '_, '_> {
             };
             any = true;
             let batch = self.together(first, &order);
-            self.round(&batch, left, &entries)?;
+            match self.round(&batch, left, &entries) {
+                Err(ExploreError::Measure(MeasureError::Interrupted)) => return Ok(Stop::Interrupted),
+                done => done?,
+            }
         }
     }
 
@@ -230,14 +303,33 @@ impl Loop<'_, '_, '_> {
         std::iter::once(first).chain(fitting.take(slots - 1)).collect()
     }
 
-    /// What judging the finalists so far will take.
-    fn run_off_reserve(&self) -> Duration {
-        let one = |search: &Search<'_>| search.finalist().map_or(Duration::ZERO, |_| search.run_off_cost());
-        self.searches.iter().map(one).sum()
+    /// Says that an item gets a round of search, or of run-off.
+    pub(super) fn tell_task(&mut self, at: usize) {
+        let item = self.searches[at].item;
+        let place = &self.places[item.place];
+        (self.events)(Event::Task {
+            number: at + 1,
+            of: self.searches.len(),
+            task: item.task.to_string(),
+            device: place.device.name.0.clone(),
+            share: place.grant.share,
+        });
+    }
+
+    /// Says how steady the machine was in the rounds since this was last said.
+    pub(super) fn tell_sentinels(&mut self, place: usize) {
+        let times = self.benches[place].iter_mut().flat_map(|bench| bench.sentinels()).collect();
+        (self.events)(Event::Sentinels { times });
+    }
+
+    /// Lets every bench forget what it holds: whole models need the memory and the cores.
+    pub(super) fn rest(&mut self) {
+        self.benches.iter_mut().flatten().for_each(|bench| bench.rest());
+        self.active_place = None;
     }
 
     /// Lets the benches of other places forget what they hold.
-    fn take_place(&mut self, place: usize) {
+    pub(super) fn take_place(&mut self, place: usize) {
         if self.active_place.is_some_and(|active| active != place) {
             let others = self.benches.iter_mut().enumerate().filter(|(at, _)| *at != place);
             others.flat_map(|(_, benches)| benches).for_each(|bench| bench.rest());
@@ -255,17 +347,11 @@ impl Loop<'_, '_, '_> {
             let room = self.searches[at].room().min(usize::try_from(left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
             let configs = self.searches[at].propose(room, self.rules, &known);
             left = left.map(|left| left.saturating_sub(configs.new_trials()));
-            let share = self.places[place].grant.share;
-            (self.events)(Event::Task {
-                number: at + 1,
-                of: self.searches.len(),
-                task: self.searches[at].item.task.to_string(),
-                device: self.places[place].device.name.0.clone(),
-                share,
-            });
+            self.tell_task(at);
             rivals.push(configs);
         }
         let raced = self.race(place, batch, &rivals)?;
+        self.tell_sentinels(place);
         for ((&at, configs), trials) in batch.iter().zip(&rivals).zip(raced) {
             let (lead, trials) = if configs.lead { (trials.first().cloned(), &trials[1..]) } else { (None, &trials[..]) };
             self.record(at, trials)?;
@@ -325,20 +411,21 @@ impl Loop<'_, '_, '_> {
         for trial in trials {
             let task = self.searches[at].item.task.key();
             let subject = Subject::Trial { task, config: trial.config.clone() };
-            observations.push(self.observation(at, subject, trial.outcome.clone()));
+            observations.push((at, self.observation(at, subject, trial.outcome.clone())));
         }
-        self.commit(at, observations)?;
+        let ids = self.commit(observations)?;
         self.measured += trials.len() as u64;
-        for trial in trials {
+        for (trial, id) in trials.iter().zip(ids) {
             let outcome = match &trial.outcome {
                 Outcome::Ok { timing, .. } => Ok((timing.median, timing.grade)),
-                Outcome::Failed { class, .. } => {
+                Outcome::Failed { class, detail } => {
                     *self.refused.entry(*class).or_default() += 1;
-                    Err(*class)
+                    Err(Refusal { class: *class, detail: detail.clone() })
                 }
             };
             let place = &self.places[self.searches[at].item.place];
             (self.events)(Event::Trial {
+                id,
                 task: self.searches[at].item.task.to_string(),
                 config: trial.config.clone(),
                 device: place.device.name.0.clone(),
@@ -350,19 +437,21 @@ impl Loop<'_, '_, '_> {
         Ok(())
     }
 
-    fn observation(&self, at: usize, subject: Subject, outcome: Outcome) -> NewObservation {
+    pub(super) fn observation(&self, at: usize, subject: Subject, outcome: Outcome) -> NewObservation {
         let place = &self.places[self.searches[at].item.place];
         observation(place, subject, outcome, self.rules)
     }
 
-    fn commit(&mut self, at: usize, observations: Vec<NewObservation>) -> Result<(), ExploreError> {
-        for observation in &observations {
+    /// Hands observations to the records, waits for them and keeps them with their items; their ids in order.
+    pub(super) fn commit(&mut self, observations: Vec<(usize, NewObservation)>) -> Result<Vec<ObservationId>, ExploreError> {
+        for (_, observation) in &observations {
             self.records.append(observation.clone())?;
         }
         let ids = self.records.commit()?;
-        let kept = observations.into_iter().zip(ids).map(|(observation, id)| observation.with_id(id));
-        self.searches[at].observations.extend(kept);
-        Ok(())
+        for ((at, observation), id) in observations.into_iter().zip(&ids) {
+            self.searches[at].observations.push(observation.with_id(*id));
+        }
+        Ok(ids)
     }
 
     /// Tells the strategy the scores and keeps the best.
@@ -386,69 +475,9 @@ impl Loop<'_, '_, '_> {
         (self.events)(Event::Best { task, config, share, gain: task_gain, model_gain, noise });
     }
 
-    /// Judges the finalists alone, the weightiest gain first.
-    fn run_offs(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration, stop: Stop) -> Result<Stop, ExploreError> {
-        let entries = self.entry_times();
-        let mut finalists: Vec<(f64, usize)> = Vec::new();
-        for (at, search) in self.searches.iter().enumerate() {
-            if let Some((_, gain)) = search.finalist() {
-                finalists.push((self.weight(search, &entries).0 * (1.0 - 1.0 / gain), at));
-            }
-        }
-        finalists.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for (_, at) in finalists {
-            if self.rules.interrupted.load(Ordering::SeqCst) {
-                return Ok(Stop::Interrupted);
-            }
-            let cost = self.searches[at].run_off_cost();
-            if let Some(time) = self.rules.budget.time
-                && self.elapsed() + reserve(&entries) + cost > time
-            {
-                continue;
-            }
-            self.run_off(at)?;
-        }
-        Ok(stop)
-    }
-
-    fn run_off(&mut self, at: usize) -> Result<(), ExploreError> {
-        let search = &self.searches[at];
-        let Some((rival, _)) = search.finalist() else { return Ok(()) };
-        let (task, default, place) = (search.item.task.clone(), search.default.clone(), search.item.place);
-        (self.events)(Event::Task {
-            number: at + 1,
-            of: self.searches.len(),
-            task: task.to_string(),
-            device: self.places[place].device.name.0.clone(),
-            share: self.places[place].grant.share,
-        });
-        self.take_place(place);
-        let bench = self.benches[place].first_mut().expect("every place has a bench");
-        let outcome = match bench.runoff(&task, &default, &rival, &Effort::RUNOFF)? {
-            Runoff::Ok { rival, ratio, .. } => Outcome::Ok { timing: rival, ratio: Some(ratio) },
-            Runoff::Failed { rival: true, class, detail } => {
-                *self.refused.entry(class).or_default() += 1;
-                Outcome::Failed { class, detail }
-            }
-            // The default fell: nothing is proved, and nothing is said of the rival.
-            Runoff::Failed { rival: false, class, detail } => {
-                tracing::warn!(%task, ?class, detail, "the default fell in a run-off");
-                return Ok(());
-            }
-        };
-        let observation = self.observation(at, Subject::Final { task: task.key(), config: rival }, outcome);
-        self.commit(at, vec![observation])?;
-        self.measured += 1;
-        Ok(())
-    }
-
     fn finish(self, stop: Stop) -> Explored {
-        let choice = |search: &Search<'_>| {
-            let environment = self.places[search.item.place].environment.key();
-            choose(&search.observations, environment, &search.default, |config| search.space.explain(config).is_ok())
-        };
         Explored {
-            choices: self.searches.iter().map(choice).collect(),
+            choices: self.searches.iter().map(|search| self.choice(search)).collect(),
             times: self.searches.iter().map(|search| medians(&search.observations)).collect(),
             measured: self.measured,
             reused: self.reused,

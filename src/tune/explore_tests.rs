@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::measure::fake::{self, Fake, FakeClock, Faults};
+use crate::measure::noise;
 use crate::tune::item::ROOM_MAX;
+use crate::tune::machine;
 use crate::tune::records::InMemory;
 use schema::{ConfigKey, DeviceName, Observation, Share};
 use std::collections::BTreeSet;
@@ -17,6 +19,55 @@ struct Rig {
     seed: u64,
     fresh: bool,
     strategy: &'static str,
+    /// A variant that is slower inside of models than alone, by this factor; without one no model can be rehearsed.
+    flattered: Option<(&'static str, f64)>,
+}
+
+/// Models in which a variant is slower than alone.
+struct FakeStage<'a> {
+    rig: &'a Rig,
+    flattered: Option<(&'static str, f64)>,
+}
+
+impl FakeStage<'_> {
+    /// The true time of a config inside of a model.
+    fn inside(&self, task: &Task, config: &Config) -> Picos {
+        let factor = self.flattered.filter(|(variant, _)| *variant == config.variant).map_or(1.0, |(_, factor)| factor);
+        Picos::from_secs_f64(fake::true_time(task, config).as_secs_f64() * factor)
+    }
+}
+
+impl Rehearse for FakeStage<'_> {
+    fn rehearse(&mut self, entry: usize, rivals: &[Cast], _: Effort) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
+        if self.flattered.is_none() {
+            return Ok(Err("there are no models here".to_owned()));
+        }
+        let items = self.rig.items.iter().filter(|item| item.uses[0].entry == entry);
+        let defaults: Vec<(Task, Config)> = items
+            .map(|item| {
+                (
+                    item.task.clone(),
+                    Space::new(&item.task, item.operator, &self.rig.places[item.place].grant.limits).default_config(),
+                )
+            })
+            .collect();
+        let play = |cast: &Cast| {
+            let tasks = cast.iter().filter_map(|(text, config)| {
+                let (task, default) = defaults.iter().find(|(task, _)| task.to_string() == *text)?;
+                let (default, rival) = (self.inside(task, default), self.inside(task, config));
+                let pairs = [(default, rival); 8];
+                let times = |of: Picos| noise::timing(&[of; 8]);
+                Some((text.clone(), (times(default)?, times(rival)?, noise::ratio(&pairs)?)))
+            });
+            Rehearsed::Ok(tasks.collect())
+        };
+        self.rig.clock.advance(Duration::from_millis(200));
+        Ok(Ok(rivals.iter().map(play).collect()))
+    }
+
+    fn sentinels(&mut self) -> Vec<Picos> {
+        vec![Picos(1)]
+    }
 }
 
 impl Rig {
@@ -32,7 +83,7 @@ impl Rig {
             device: Device { name: DeviceName("cpu".into()), text: "fake".into() },
             environment: Environment { text: "here".into() },
             grant: grant(percent, units),
-            roofline: Roofline { flops_per_s: 100e9, bytes_per_s: 10e9 },
+            roofline: Roofline { flops_per_s: 100e9, caches: [(0, 0.0); 2], bytes_per_s: 10e9 },
         };
         let item = |(entry, (place, task)): (usize, (usize, Task))| Item {
             task,
@@ -51,6 +102,7 @@ impl Rig {
             seed: 1,
             fresh: false,
             strategy: "auto",
+            flattered: None,
         }
     }
 
@@ -59,8 +111,8 @@ impl Rig {
         self.run_until(records, &interrupted, &mut |_| {})
     }
 
-    fn run_until(&self, records: &mut InMemory, flag: &AtomicBool, watch: &mut dyn FnMut(&Event)) -> (Explored, Vec<Event>) {
-        let rules = Rules {
+    fn rules<'a>(&'a self, flag: &'a AtomicBool) -> Rules<'a> {
+        Rules {
             budget: self.budget,
             seed: Seed(self.seed),
             strategy: crate::search::strategy(self.strategy).unwrap(),
@@ -69,7 +121,11 @@ impl Rig {
             fresh: self.fresh,
             interrupted: flag,
             clock: &self.clock,
-        };
+        }
+    }
+
+    fn run_until(&self, records: &mut InMemory, flag: &AtomicBool, watch: &mut dyn FnMut(&Event)) -> (Explored, Vec<Event>) {
+        let rules = self.rules(flag);
         let bench = || -> Box<dyn Bench + Send> { Box::new(Fake::new(self.faults, Seed(9), &self.clock)) };
         let mut benches: Benches<'_> = self.places.iter().map(|_| vec![bench()]).collect();
         let mut events = Vec::new();
@@ -78,7 +134,9 @@ impl Rig {
             events.push(event);
         };
         let reserve = |_: &[Picos]| Duration::from_secs(1);
-        let explored = explore(&self.places, &self.items, 2, &rules, &mut benches, records, &reserve, &mut tell).unwrap();
+        let mut stage = FakeStage { rig: self, flattered: self.flattered };
+        let explored =
+            explore(&self.places, &self.items, 2, &rules, &mut benches, &mut stage, records, &reserve, &mut tell).unwrap();
         (explored, events)
     }
 
@@ -227,4 +285,36 @@ fn every_strategy_finds_the_heavy_tasks_something_better() {
         let (explored, _) = rig.run(&mut InMemory::new());
         assert!(explored.choices[4].ratio.is_some() && explored.choices[9].ratio.is_some(), "{name}");
     }
+}
+
+#[test]
+fn what_wins_alone_and_loses_in_the_model_is_not_chosen() {
+    let alone = Rig::new();
+    let (explored, _) = alone.run(&mut InMemory::new());
+    assert_eq!(explored.choices[4].config.variant, "fake.packed");
+    let misled = Rig { flattered: Some(("fake.packed", 2.2)), ..Rig::new() };
+    let (explored, events) = misled.run(&mut InMemory::new());
+    assert_eq!(explored.choices[4].config.variant, "fake.tiled", "{:?}", explored.choices[4]);
+    let judged = events.iter().filter(|event| matches!(event, Event::Final { .. })).count();
+    assert!(judged > 2 && events.iter().any(|event| matches!(event, Event::Sentinels { .. })));
+}
+
+#[test]
+fn what_a_share_can_do_is_measured_once_and_bounds_its_tasks() {
+    let mut rig = Rig::new();
+    let (flag, mut records) = (AtomicBool::new(false), InMemory::new());
+    let mut bench = Fake::new(Faults::default(), Seed(1), &rig.clock);
+    let mut ask = |rig: &Rig, place: usize| {
+        let found = machine::roofline(&rig.places[place], &mut bench, &rig.rules(&flag), &mut records).unwrap();
+        (found, bench.probes)
+    };
+    let ((first, new), probes) = ask(&rig, 0);
+    assert_eq!((new, probes), (4, 1));
+    assert!((first.flops_per_s / 100e9 - 1.0).abs() < 1e-6 && (first.bytes_per_s / 10e9 - 1.0).abs() < 1e-6, "{first:?}");
+    let l2 = rig.places[0].grant.limits.l2_bytes;
+    assert!(first.least(0, l2) < first.least(0, l2 + 1), "a task within L2 is bound by L2");
+    assert_eq!(ask(&rig, 0), ((first, 0), 1), "once");
+    assert_eq!(ask(&rig, 1).1, 2, "and for each share");
+    rig.places[0].environment.text = "another".into();
+    assert_eq!(ask(&rig, 0).1, 3, "and for each environment");
 }

@@ -1,6 +1,6 @@
 //! An item on its way: which configs it races next, what it learned of them, and which one a run-off would judge.
 //!
-//! An item is a task on a place. Its [`Search`] holds what is on record of it and its strategy; it measures nothing and spends nothing:
+//! An item is a task on a place. Its `Search` holds what is on record of it and its strategy; it measures nothing and spends nothing:
 //! [`super::explore`] asks it for rivals, has them raced and tells it the trials.
 
 use super::explore::{Place, Rules};
@@ -41,6 +41,15 @@ const ROUND: Duration = Duration::from_millis(400);
 /// A gain below this is noise: it earns no trust and no run-off.
 const GAIN_NOISE: f64 = 1.01;
 
+/// Alone, the fastest config of another variant may be this much slower than the fastest of all and still win inside the model.
+const VARIANT_NEAR: f64 = 2.0;
+/// So many other variants are looked at before more configs of the same.
+const VARIANTS: usize = 2;
+/// And another config.
+const CONFIG_NEAR: f64 = 1.15;
+/// And neither may be slower than the default by more than this.
+const DEFAULT_NEAR: f64 = 1.02;
+
 /// One item on its way.
 pub(super) struct Search<'a> {
     pub item: &'a Item,
@@ -72,9 +81,13 @@ impl<'a> Search<'a> {
         let mut seen: BTreeMap<ConfigKey, (Config, Outcome)> = BTreeMap::new();
         for observation in &observations {
             if let Subject::Trial { config, .. } | Subject::Final { config, .. } = &observation.subject {
-                // A failure stays: what once crashed here is never tried again.
+                // A failure stays: what once crashed here is never tried again. And a time taken inside a model does not stand beside
+                // times taken alone.
                 let failed = matches!(seen.get(&config.key()), Some((_, Outcome::Failed { .. })));
-                if !failed {
+                let timed_alone = seen.contains_key(&config.key());
+                let is_final = matches!(observation.subject, Subject::Final { .. });
+                let fails = matches!(observation.outcome, Outcome::Failed { .. });
+                if !failed && (fails || !(is_final && timed_alone)) {
                     seen.insert(config.key(), (config.clone(), observation.outcome.clone()));
                 }
             }
@@ -216,6 +229,35 @@ impl Search<'_> {
         };
         self.misses = if gain > GAIN_NOISE { 0 } else { self.misses + 1 };
         gain
+    }
+
+    /// The configs that a rehearsal would judge, at most so many: the fastest, the fastest of each other variant that is near, and what
+    /// else is near. What was judged already is not among them.
+    pub fn candidates(&self, most: usize) -> Vec<Config> {
+        let (Some((_, best)), Some(default), false) = (&self.best, self.default_time, self.item.known) else { return Vec::new() };
+        let judged = |config: &Config| {
+            self.observations.iter().any(|one| matches!(&one.subject, Subject::Final { config: other, .. } if other == config))
+        };
+        let mut timed: Vec<(Picos, Config)> = self.timed().into_iter().map(|(config, time)| (time, config)).collect();
+        timed.retain(|(_, config)| *config != self.default && self.space.index_of(config).is_some() && !judged(config));
+        timed.sort();
+        let within =
+            |time: Picos, part: f64| time.0 as f64 <= best.0 as f64 * part && time.0 as f64 <= default.0 as f64 * DEFAULT_NEAR;
+        let mut variants: Vec<&str> = Vec::new();
+        let mut first = Vec::new();
+        let mut rest = Vec::new();
+        for (time, config) in &timed {
+            if !variants.contains(&config.variant.as_str()) && within(*time, VARIANT_NEAR) {
+                variants.push(&config.variant);
+                first.push(config.clone());
+            } else if within(*time, CONFIG_NEAR) {
+                rest.push(config.clone());
+            }
+        }
+        first.truncate(1 + VARIANTS);
+        first.extend(rest);
+        first.truncate(most);
+        first
     }
 
     /// The config a run-off would judge, with its gain over the default: the best, unless it is the default, was judged already or

@@ -5,23 +5,19 @@ use super::event::Event;
 use super::explore::{ExploreError, Explored, Place, Rules, observation};
 use super::models::Prepared;
 use super::records::Records;
-use super::{Options, Row, TuneError, Wanted, Work, choose};
-use crate::artifact;
-use crate::measure::bench::WorkerBench;
-use crate::measure::end_to_end::{Course, EndToEnd, Stages};
-use crate::measure::{Effort, noise};
-use schema::{FailureClass, Line, ModelRecord, Observation, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
+use super::stage::Stage;
+use super::{Objective, Options, Row, TuneError, Wanted, Work, choose};
+use crate::measure::end_to_end::{EndToEnd, Stages};
+use crate::measure::{Effort, MeasureError, noise};
+use schema::{Config, FailureClass, Line, ModelRecord, Observation, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Largest difference of a whole model's outputs between two plans, relative as in `run --rtol`: errors of many layers add up.
-const MODEL_MAX_ERROR: f64 = 1e-3;
 /// Pairs of one entry.
 const PAIRS: u32 = 24;
 /// Time for the pairs of one entry where the budget leaves it.
-const PAIRS_TIME: Duration = Duration::from_millis(1200);
+const PAIRS_TIME: Duration = Duration::from_millis(2500);
 /// Part of the budget that end-to-end measurements may claim before the search has had its turn.
 const RESERVE_MAX: f64 = 0.45;
 
@@ -50,13 +46,14 @@ struct Measured {
 }
 
 /// Judges every entry.
-pub struct Judge<'a> {
+pub struct Judge<'a, 'b> {
     models: &'a [Prepared],
     places: &'a [Place],
     work: &'a Work,
     explored: &'a Explored,
     rules: &'a Rules<'a>,
     options: &'a Options,
+    stage: &'a mut Stage<'b>,
     records: &'a mut dyn Records,
     pub measured: u64,
     pub refused: BTreeMap<FailureClass, u64>,
@@ -86,32 +83,36 @@ pub fn has_record(
     places: &[Place],
     wanted: &Wanted,
     rules: &Rules<'_>,
+    objective: Objective,
     records: &mut dyn Records,
 ) -> Result<bool, ExploreError> {
-    Ok(!entry_records(models, places, wanted, rules, records)?.is_empty())
+    Ok(!entry_records(models, places, wanted, rules, objective, records)?.is_empty())
 }
 
-/// The records of an entry in the present environment.
+/// The records of an entry in the present environment, judged by this objective.
 pub(super) fn entry_records(
     models: &[Prepared],
     places: &[Place],
     wanted: &Wanted,
     rules: &Rules<'_>,
+    objective: Objective,
     records: &mut dyn Records,
 ) -> Result<Vec<Observation>, ExploreError> {
     let (model, place) = (&models[wanted.model], &places[wanted.place]);
     let bound = &model.graphs[wanted.graph];
+    let mechanism = objective.mechanism(place);
     let mut all = records.of_model(model.key, place.device.key(), place.grant.share)?;
     all.retain(|one| {
         let same = |record: &ModelRecord| record.batch == bound.batch && record.dims == bound.dims;
-        let fits = matches!(&one.subject, Subject::Model(record) if same(record));
+        let fits = matches!(&one.subject, Subject::Model(record) if same(record)) && one.grant.mechanism == mechanism;
         fits && one.environment == place.environment.key() && one.numerics == rules.numerics
     });
     Ok(all)
 }
 
-impl<'a> Judge<'a> {
+impl<'a, 'b> Judge<'a, 'b> {
     /// A judge of what was explored.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         models: &'a [Prepared],
         places: &'a [Place],
@@ -119,10 +120,11 @@ impl<'a> Judge<'a> {
         explored: &'a Explored,
         rules: &'a Rules<'a>,
         options: &'a Options,
+        stage: &'a mut Stage<'b>,
         records: &'a mut dyn Records,
     ) -> Self {
         let (refused, missing) = (BTreeMap::new(), Vec::new());
-        Judge { models, places, work, explored, rules, options, records, measured: 0, refused, missing }
+        Judge { models, places, work, explored, rules, options, stage, records, measured: 0, refused, missing }
     }
 
     /// A verdict for every entry, in order. `start` is when the budget began.
@@ -143,17 +145,21 @@ impl<'a> Judge<'a> {
             if own.is_empty() {
                 continue;
             }
-            let draft = Draft::write(self, number)?;
             let mut measured = Vec::new();
             for (done, &entry) in own.iter().enumerate() {
-                if self.rules.interrupted.load(Ordering::SeqCst) {
-                    let model = &self.models[number].name;
-                    self.missing.push(format!("{model}: {} was not measured: interrupted", self.describe(entry)));
-                    continue;
+                if !self.rules.interrupted.load(Ordering::SeqCst) {
+                    match self.measure(entry, own.len() - done, start, events) {
+                        Err(TuneError::Explore(ExploreError::Measure(MeasureError::Interrupted))) => {}
+                        found => {
+                            measured.extend(found?);
+                            continue;
+                        }
+                    }
                 }
-                measured.extend(self.measure(entry, &draft, own.len() - done, start, events)?);
+                let model = &self.models[number].name;
+                self.missing.push(format!("{model}: {} was not measured: interrupted", self.describe(entry)));
             }
-            drop(draft);
+            self.stage.strike(number);
             self.write_records(&measured)?;
             for one in measured {
                 let recorded = self.recorded(one.entry)?;
@@ -179,13 +185,19 @@ impl<'a> Judge<'a> {
         )
     }
 
+    /// The configs that were chosen for an entry where they are not the default, by the texts of their tasks.
+    fn configs(&self, entry: usize) -> Vec<(String, Config)> {
+        let chosen = self.work.used[entry].iter().map(|&item| (&self.work.items[item].task, &self.explored.choices[item]));
+        chosen.filter(|(_, choice)| !choice.is_default).map(|(task, choice)| (task.to_string(), choice.config.clone())).collect()
+    }
+
     /// The verdict that the records give for the chosen plan, if they hold one.
     fn recorded(&mut self, entry: usize) -> Result<Option<Verdict>, TuneError> {
         if self.options.fresh && self.measured == 0 {
             return Ok(None);
         }
         let wanted = &self.work.entries[entry];
-        let all = entry_records(self.models, self.places, wanted, self.rules, self.records)?;
+        let all = entry_records(self.models, self.places, wanted, self.rules, self.options.objective, self.records)?;
         let (plan, nothing) = (self.plan(entry), default_plan());
         let of = |key: PlanKey| {
             // The last of a writer, the greatest id between writers: a function of the set.
@@ -235,7 +247,6 @@ impl<'a> Judge<'a> {
     fn measure(
         &mut self,
         entry: usize,
-        draft: &Draft,
         entries_left: usize,
         start: Duration,
         events: &mut dyn FnMut(Event),
@@ -243,7 +254,8 @@ impl<'a> Judge<'a> {
         let wanted = self.work.entries[entry];
         let place = &self.places[wanted.place];
         let plan = self.plan(entry);
-        let any_tuned = plan != default_plan();
+        let configs = self.configs(entry);
+        let mut judged = plan != default_plan();
         let mut limit = PAIRS_TIME;
         if let Some(budget) = self.options.budget.time {
             let spent = self.rules.clock.now().saturating_sub(start);
@@ -251,16 +263,8 @@ impl<'a> Judge<'a> {
             // The other half is for loading and comparing.
             limit = limit.min(fair / 2).max(Duration::from_millis(50));
         }
-        let mut course = Course {
-            artifact: &draft.file.path,
-            entry: draft.entries[&entry],
-            default_only: !any_tuned,
-            seed: self.options.seed.0,
-            max_error: MODEL_MAX_ERROR.max(self.options.max_error),
-            effort: Effort { samples: PAIRS, limit },
-        };
-        let mut bench = WorkerBench::new(&self.options.worker, &place.grant, self.options.seed, self.options.max_error);
-        let mut found = bench.end_to_end(&course).map_err(ExploreError::from)?;
+        let effort = Effort { samples: PAIRS, limit };
+        let mut found = self.stage.end_to_end(entry, judged.then_some(&configs), effort)?;
         if let EndToEnd::Failed { tuned: true, class, detail } = &found {
             let what = format!(
                 "{}: the tuned plan of {} fell ({detail}); it keeps the defaults",
@@ -269,8 +273,8 @@ impl<'a> Judge<'a> {
             );
             events(Event::Warn { what });
             self.fell(entry, plan, *class, detail)?;
-            course.default_only = true;
-            found = bench.end_to_end(&course).map_err(ExploreError::from)?;
+            judged = false;
+            found = self.stage.end_to_end(entry, None, effort)?;
         }
         self.measured += 1;
         match found {
@@ -281,7 +285,6 @@ impl<'a> Judge<'a> {
                 Ok(None)
             }
             EndToEnd::Ok { default, tuned, ratio, stages, memory_bytes, energy_mj } => {
-                let judged = !course.default_only;
                 let kept = judged && is_kept(&ratio);
                 events(Event::Result {
                     model: self.models[wanted.model].name.clone(),
@@ -316,11 +319,17 @@ impl<'a> Judge<'a> {
         let timing = Timing { median: Picos(0), mad: Picos(0), p99: Picos(0), n: 0, grade: noise::grade(Picos(0), Picos(0)) };
         let record = self.record(entry, plan, timing, timing, 0, &Err("the plan fell".to_owned()), [None; 3]);
         let outcome = Outcome::Failed { class, detail: detail.to_owned() };
-        let place = &self.places[self.work.entries[entry].place];
-        self.records
-            .append(observation(place, Subject::Model(Box::new(record)), outcome, self.rules))
-            .map_err(ExploreError::from)?;
+        self.append(entry, record, outcome)?;
         self.records.commit().map_err(ExploreError::from)?;
+        Ok(())
+    }
+
+    /// Hands the record of an entry's plan to the records.
+    fn append(&mut self, entry: usize, record: ModelRecord, outcome: Outcome) -> Result<(), TuneError> {
+        let place = &self.places[self.work.entries[entry].place];
+        let mut row = observation(place, Subject::Model(Box::new(record)), outcome, self.rules);
+        row.grant.mechanism = self.options.objective.mechanism(place);
+        self.records.append(row).map_err(ExploreError::from)?;
         Ok(())
     }
 
@@ -329,7 +338,6 @@ impl<'a> Judge<'a> {
         for one in measured {
             let wanted = self.work.entries[one.entry];
             let lines = self.lines(measured, wanted.place);
-            let place = &self.places[wanted.place];
             let record = self.record(one.entry, one.plan, one.default, one.tuned, one.memory_bytes, &one.energy_mj, lines);
             let ratio = one.any_tuned.then_some(one.ratio);
             let outcome = Outcome::Ok { timing: one.tuned, ratio };
@@ -341,8 +349,7 @@ impl<'a> Judge<'a> {
                 rows.push((record, Outcome::Ok { timing: one.default, ratio: None }));
             }
             for (record, outcome) in rows {
-                let row = observation(place, Subject::Model(Box::new(record)), outcome, self.rules);
-                self.records.append(row).map_err(ExploreError::from)?;
+                self.append(one.entry, record, outcome)?;
             }
         }
         self.records.commit().map_err(ExploreError::from)?;
@@ -423,46 +430,6 @@ fn line(points: &[(u32, Picos)]) -> Option<Line> {
     }
     let slope = points.iter().map(|(x, y)| (f64::from(*x) - mean_x) * (y.0 as f64 - mean_y)).sum::<f64>() / spread;
     Some(Line { slope_ps: slope.round() as i64, intercept_ps: (mean_y - slope * mean_x).round() as i64 })
-}
-
-/// Where an artifact is written that only workers read. Removed when it is dropped.
-pub(super) struct DraftFile {
-    pub path: PathBuf,
-}
-
-impl DraftFile {
-    /// Beside the artifact that a model will get.
-    pub fn at(number: usize, model: &Prepared, options: &Options) -> Self {
-        let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(&model.name));
-        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let path = folder.join(format!(".{}.draft-{}.tune", model.name, std::process::id()));
-        DraftFile { path: std::path::absolute(&path).unwrap_or(path) }
-    }
-}
-
-impl Drop for DraftFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// An artifact with every chosen config, for the workers that judge it.
-struct Draft {
-    file: DraftFile,
-    /// The place of each entry in it.
-    entries: BTreeMap<usize, u32>,
-}
-
-impl Draft {
-    fn write(judge: &Judge<'_>, number: usize) -> Result<Draft, TuneError> {
-        let Judge { models, places, work, explored, options, .. } = judge;
-        let all = vec![Verdict { tuned: true, record: None, row: None }; work.entries.len()];
-        let contents = super::contents(number, &models[number], places, work, explored, &all, options);
-        let own = (0..work.entries.len()).filter(|&entry| work.entries[entry].model == number);
-        let draft = Draft { file: DraftFile::at(number, &models[number], options), entries: own.zip(0u32..).collect() };
-        artifact::write(&draft.file.path, &contents)?;
-        Ok(draft)
-    }
 }
 
 #[cfg(test)]

@@ -10,35 +10,42 @@ pub mod budget;
 pub mod choose;
 pub mod event;
 pub mod explore;
+pub mod finals;
 pub mod item;
 pub mod judge;
+pub mod machine;
 pub mod models;
+pub mod objective;
 pub mod portfolio;
 pub mod records;
 pub mod resume;
 pub mod splits;
+pub mod stage;
 pub mod store_records;
 
 pub use budget::{Budget, BudgetError, Stop};
 pub use choose::{Choice, choose, plan_key};
-pub use event::Event;
+pub use event::{Event, Refusal};
 pub use explore::{ExploreError, Place};
 pub use models::{PrepareError, Prepared};
+pub use objective::Objective;
 pub use records::{InMemory, Records, RecordsError};
 pub use store_records::StoreRecords;
 
 use crate::artifact::{self, ArtifactError, Contents, Entry, Provenance, Written};
 use crate::device::{GrantError, Machine};
 use crate::import;
-use crate::measure::{Bench, Clock, Monotonic, bench::WorkerBench};
+use crate::measure::{Bench, Clock, MeasureError, Monotonic, bench::WorkerBench};
 use crate::passes::FoldLimits;
 use crate::search;
 use crate::search::prior::Roofline;
+use explore::Rehearse;
 use explore::{Benches, Explored, Rules, explore};
 use item::{Item, Use};
 use judge::{Judge, Verdict};
 use kernels::Task;
 use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Picos, Ratio, Seed, Share, Split, TaskKey, Timing};
+use stage::Stage;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +61,7 @@ pub struct Options {
     /// Open axes besides the batch.
     pub dims: BTreeMap<String, u64>,
     pub budget: Budget,
+    pub objective: Objective,
     /// A name of [`search::STRATEGIES`].
     pub strategy: String,
     /// Explorations at once; `None` as many as shares and cores leave room for.
@@ -167,10 +175,6 @@ pub enum TuneError {
     Strategy(String, String),
 }
 
-/// Guessed limits of one core, before anything was measured: used to rank tasks only, and to bound what they can still gain.
-const CORE_FLOPS_PER_S: f64 = 80e9;
-const CORE_BYTES_PER_S: f64 = 40e9;
-
 /// Tunes models and writes their artifacts.
 ///
 /// # Errors
@@ -186,7 +190,7 @@ pub fn tune(
     let names = || search::STRATEGIES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let strategy = search::strategy(&options.strategy).ok_or_else(|| TuneError::Strategy(options.strategy.clone(), names()))?;
     let asked = places(options, &options.shares)?;
-    let places = [&asked[..], &lane_places(options, &asked)?].concat();
+    let mut places = [&asked[..], &lane_places(options, &asked)?].concat();
     let asked = asked.len();
     let mut models = Vec::with_capacity(paths.len());
     for path in paths {
@@ -217,22 +221,28 @@ pub fn tune(
         known: whole.items.iter().filter(|item| item.known).count(),
         budget: options.budget.time,
     });
-    let chosen = splits::choose(&models, &places, asked, &entries, &rules, options, records, events)?;
+    let mut benches = benches(&places, options, interrupted);
+    let probes = probe(&mut places, &whole, &mut benches, &rules, records)?;
+    let mut stage = Stage::new(&models, &places, &whole, options, &rules);
+    let chosen = splits::choose(&models, &places, asked, &entries, &rules, options, records, &mut stage, events)?;
     for counted in chosen.iter().filter_map(|chosen| chosen.tasks.as_ref()).flatten() {
         records.name_task(counted.task.key(), &counted.task.to_string()).map_err(ExploreError::from)?;
     }
     let work = Work::collect(&models, &places, entries, chosen, &rules, options, records)?;
+    let mut stage = stage.with_work(&work);
     let explored = {
-        let mut benches = benches(&places, options);
+        let mut benches = benches;
         let reserve = |times: &[Picos]| judge::reserve(&work.open, times, options.budget.time);
-        explore(&places, &work.items, work.entries.len(), &rules, &mut benches, records, &reserve, events)?
+        explore(&places, &work.items, work.entries.len(), &rules, &mut benches, &mut stage, records, &reserve, events)?
     };
-    let mut judge = Judge::new(&models, &places, &work, &explored, &rules, options, records);
+    let mut judge = Judge::new(&models, &places, &work, &explored, &rules, options, &mut stage, records);
     let verdicts = judge.all(start, events)?;
-    let measured = explored.measured + judge.measured;
+    let measured = probes + explored.measured + judge.measured;
     let mut refused = explored.refused.clone();
     judge.refused.iter().for_each(|(class, count)| *refused.entry(*class).or_default() += count);
     let missing = judge.missing;
+    let sentinels = stage.sentinels();
+    events(Event::Sentinels { times: sentinels });
     let stop = if interrupted.load(Ordering::SeqCst) { Stop::Interrupted } else { explored.stop };
     let mut tuned = Vec::with_capacity(models.len());
     for (number, model) in models.iter().enumerate() {
@@ -277,11 +287,10 @@ fn places(options: &Options, shares: &[Share]) -> Result<Vec<Place>, GrantError>
     for machine in &options.devices {
         for &share in shares {
             let grant = machine.grant(share)?;
-            let units = f64::from(grant.limits.units);
             places.push(Place {
                 device: machine.device.clone(),
                 environment: machine.environment.clone(),
-                roofline: Roofline { flops_per_s: CORE_FLOPS_PER_S * units, bytes_per_s: CORE_BYTES_PER_S * units },
+                roofline: Roofline::UNKNOWN,
                 grant,
             });
         }
@@ -305,14 +314,36 @@ fn name(models: &[Prepared], places: &[Place], options: &Options, records: &mut 
 }
 
 /// A bench per disjoint part of every place.
-fn benches(places: &[Place], options: &Options) -> Benches<'static> {
-    let bench = |place: &Place, slot: usize| -> Option<Box<dyn Bench + Send>> {
+fn benches<'a>(places: &[Place], options: &Options, interrupted: &'a AtomicBool) -> Benches<'a> {
+    let bench = |place: &Place, slot: usize| -> Option<Box<dyn Bench + Send + 'a>> {
         let machine = options.devices.iter().find(|machine| machine.device == place.device)?;
         let grant = machine.grant_slot(place.grant.share, slot).ok()?;
-        Some(Box::new(WorkerBench::new(&options.worker, &grant, options.seed, options.max_error)))
+        let bench = WorkerBench::new(&options.worker, &grant, options.seed, options.max_error);
+        Some(Box::new(bench.interrupted_by(interrupted)))
     };
     let most = options.parallel.unwrap_or(usize::MAX).max(1);
     places.iter().map(|place| (0..most).map_while(|slot| bench(place, slot)).collect()).collect()
+}
+
+/// Measures what the places can do on which anything is to be explored, unless that is on record; the number of new observations.
+fn probe(
+    places: &mut [Place],
+    work: &Work,
+    benches: &mut Benches<'_>,
+    rules: &Rules<'_>,
+    records: &mut dyn Records,
+) -> Result<u64, ExploreError> {
+    let mut measured = 0;
+    for (number, (place, benches)) in places.iter_mut().zip(benches).enumerate() {
+        let open = work.items.iter().any(|item| item.place == number && !item.known);
+        let Some(bench) = benches.first_mut().filter(|_| open && !rules.interrupted.load(Ordering::SeqCst)) else { continue };
+        let (roofline, new) = match machine::roofline(place, &mut **bench, rules, records) {
+            Err(ExploreError::Measure(MeasureError::Interrupted)) => break,
+            found => found?,
+        };
+        (place.roofline, measured) = (roofline, measured + new);
+    }
+    Ok(measured)
 }
 
 /// What there is to do: the entries of the artifacts, and the items they use.
@@ -375,7 +406,7 @@ impl Work {
             work.used.push(used);
         }
         for wanted in &work.entries {
-            let has = !options.fresh && judge::has_record(models, places, wanted, rules, records)?;
+            let has = !options.fresh && judge::has_record(models, places, wanted, rules, options.objective, records)?;
             work.open.push(!has);
         }
         for item in &mut work.items {
@@ -408,7 +439,7 @@ fn finish(
     options: &Options,
 ) -> Result<Tuned, TuneError> {
     let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(format!("{}.tune", model.name)));
-    let contents = contents(number, model, places, work, explored, verdicts, options);
+    let contents = contents(number, model, places, work, &explored.choices, verdicts, options);
     let Written { bytes, changed, .. } = artifact::write(&output, &contents)?;
     let own = |entry: &usize| work.entries[*entry].model == number;
     let rows = (0..work.entries.len()).filter(own).filter_map(|entry| verdicts[entry].row.clone()).collect();
@@ -458,7 +489,7 @@ pub(crate) fn contents(
     model: &Prepared,
     places: &[Place],
     work: &Work,
-    explored: &Explored,
+    choices: &[Choice],
     verdicts: &[Verdict],
     options: &Options,
 ) -> Contents {
@@ -471,11 +502,11 @@ pub(crate) fn contents(
     };
     for (entry, wanted) in work.entries.iter().enumerate().filter(|(_, wanted)| wanted.model == number) {
         let place = &places[wanted.place];
-        let verdict = &verdicts[entry];
+        let verdict = verdicts.get(entry).unwrap_or(&Verdict { tuned: false, record: None, row: None });
         let mut configs: Vec<(Task, Config)> = work.used[entry]
             .iter()
             .filter(|_| verdict.tuned)
-            .map(|&item| (work.items[item].task.clone(), explored.choices[item].config.clone()))
+            .map(|&item| (work.items[item].task.clone(), choices[item].config.clone()))
             .collect();
         configs.sort_by_key(|(task, _)| task.to_string());
         let record = verdict.record.clone().map(|record| {

@@ -140,13 +140,11 @@ impl Records for InMemory {
     }
 }
 
-/// The last median of each config that has one, in the order of the configs.
+/// The last median of each config that was timed alone, in the order of the configs.
 pub fn medians(observations: &[Observation]) -> Vec<(Config, Picos)> {
     let mut times = BTreeMap::new();
     for observation in observations {
-        if let (Subject::Trial { config, .. } | Subject::Final { config, .. }, Outcome::Ok { timing, .. }) =
-            (&observation.subject, &observation.outcome)
-        {
+        if let (Subject::Trial { config, .. }, Outcome::Ok { timing, .. }) = (&observation.subject, &observation.outcome) {
             times.insert(config.clone(), timing.median);
         }
     }

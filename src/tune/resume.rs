@@ -18,6 +18,7 @@ pub struct Asked {
     pub batches: Vec<u32>,
     pub dims: Vec<(String, u64)>,
     pub budget: String,
+    pub objective: String,
     pub strategy: String,
     pub max_error: f64,
     pub relaxed: bool,
@@ -27,7 +28,7 @@ pub struct Asked {
 }
 
 /// The version of [`Asked`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where unfinished tunings of a database are noted.
 fn folder(database: &Path) -> PathBuf {
@@ -90,6 +91,7 @@ mod tests {
             batches: vec![1, 4],
             dims: vec![("seq".into(), 128)],
             budget: "60s".into(),
+            objective: "latency".into(),
             strategy: "auto".into(),
             max_error: 1e-4,
             relaxed: false,

@@ -11,15 +11,12 @@ use super::event::Event;
 use super::explore::{ExploreError, Place, Rules};
 use super::models::Prepared;
 use super::records::Records;
-use super::{Options, TuneError, Wanted, judge};
-use crate::artifact::{self, Contents, Entry};
+use super::stage::Stage;
+use super::{Options, Wanted, judge};
 use crate::measure::Effort;
-use crate::measure::bench::WorkerBench;
-use crate::measure::end_to_end::Course;
 use crate::split;
 use crate::task::{self, Counted};
-use schema::{Outcome, Picos, Split, Subject};
-use std::path::Path;
+use schema::{Outcome, Split, Subject};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -50,7 +47,7 @@ pub fn whole(entries: &[Wanted]) -> Vec<Chosen> {
 /// A split for every entry, in order. Only the first `asked` of `places` have entries; the others are parts of them.
 ///
 /// # Errors
-/// [`TuneError`] when records, workers or the disk fail.
+/// [`ExploreError`] when records, workers or the disk fail.
 #[allow(clippy::too_many_arguments)]
 pub fn choose(
     models: &[Prepared],
@@ -60,8 +57,9 @@ pub fn choose(
     rules: &Rules<'_>,
     options: &Options,
     records: &mut dyn Records,
+    stage: &mut Stage<'_>,
     events: &mut dyn FnMut(Event),
-) -> Result<Vec<Chosen>, TuneError> {
+) -> Result<Vec<Chosen>, ExploreError> {
     let mut chosen = whole(entries);
     let start = rules.clock.now();
     let mut open: Vec<(usize, Vec<Candidate>)> = Vec::new();
@@ -76,29 +74,21 @@ pub fn choose(
             None => open.push((entry, ladder)),
         }
     }
-    for (number, model) in models.iter().enumerate() {
-        let own: Vec<&(usize, Vec<Candidate>)> = open.iter().filter(|(entry, _)| entries[*entry].model == number).collect();
-        if own.is_empty() || rules.interrupted.load(Ordering::SeqCst) {
-            continue;
+    for (entry, ladder) in open {
+        let spent = rules.clock.now().saturating_sub(start);
+        let over = options.budget.time.is_some_and(|budget| spent > budget.mul_f64(BUDGET_MAX));
+        if over || rules.interrupted.load(Ordering::SeqCst) {
+            break;
         }
-        let draft = draft(number, model, places, entries, &own, options)?;
-        let mut first = 0;
-        for (entry, ladder) in own {
-            let spent = rules.clock.now().saturating_sub(start);
-            let over = options.budget.time.is_some_and(|budget| spent > budget.mul_f64(BUDGET_MAX));
-            if !over && !rules.interrupted.load(Ordering::SeqCst) {
-                let wanted = &entries[*entry];
-                let mut meetings = Meetings::new(&draft.path, first, &places[wanted.place], options);
-                let best = walk(ladder, &mut |candidate, best| meetings.gain(candidate, best))?;
-                if let Some(best) = best {
-                    chosen[*entry] = ladder[best].chosen(models, wanted);
-                }
-                let batch = model.graphs[wanted.graph].batch;
-                let share = places[wanted.place].grant.share;
-                events(Event::Split { model: model.name.clone(), batch, share, split: chosen[*entry].split });
-            }
-            first += ladder.len() as u32 + 1;
+        let wanted = &entries[entry];
+        let of = |candidate: Option<usize>| candidate.map_or(Split::WHOLE, |candidate: usize| ladder[candidate].split);
+        let best = stage.meet(entry, EFFORT, |gain| walk(&ladder, &mut |candidate, best| gain(of(best), of(Some(candidate)))))?;
+        if let Some(best) = best {
+            chosen[entry] = ladder[best].chosen(models, wanted);
         }
+        let batch = models[wanted.model].graphs[wanted.graph].batch;
+        let (model, share) = (models[wanted.model].name.clone(), places[wanted.place].grant.share);
+        events(Event::Split { model, batch, share, split: chosen[entry].split });
     }
     Ok(chosen)
 }
@@ -154,8 +144,8 @@ fn lane_place(places: &[Place], asked: usize, of: usize) -> Option<usize> {
 /// candidate gains over another one or over the whole, in millionths; 0 when it falls.
 fn walk(
     ladder: &[Candidate],
-    gain: &mut dyn FnMut(usize, Option<usize>) -> Result<u64, TuneError>,
-) -> Result<Option<usize>, TuneError> {
+    gain: &mut dyn FnMut(usize, Option<usize>) -> Result<u64, ExploreError>,
+) -> Result<Option<usize>, ExploreError> {
     let middle = ladder.iter().rposition(|candidate| candidate.rows <= FIRST_ROWS).unwrap_or(0);
     let mut best = None;
     for candidate in (0..=middle).rev() {
@@ -183,7 +173,7 @@ fn recorded(
     if options.fresh {
         return Ok(None);
     }
-    let all = judge::entry_records(models, places, wanted, rules, records)?;
+    let all = judge::entry_records(models, places, wanted, rules, options.objective, records)?;
     let judged = all.iter().filter(|one| matches!(one.outcome, Outcome::Ok { ratio: Some(_), .. }));
     let newest = judged.max_by_key(|one| (one.id.seq, one.id.writer));
     let newest = newest.or_else(|| all.iter().max_by_key(|one| (one.id.seq, one.id.writer)));
@@ -191,95 +181,6 @@ fn recorded(
         Subject::Model(record) => Some(record.split),
         _ => None,
     }))
-}
-
-/// An artifact with an entry for the whole and for every candidate of each open entry, all with default configs.
-fn draft(
-    number: usize,
-    model: &Prepared,
-    places: &[Place],
-    entries: &[Wanted],
-    own: &[&(usize, Vec<Candidate>)],
-    options: &Options,
-) -> Result<judge::DraftFile, TuneError> {
-    let mut contents = Contents {
-        provenance: super::provenance(model, options),
-        graphs: model.graphs.clone(),
-        entries: Vec::new(),
-        records: Vec::new(),
-        notes: Vec::new(),
-    };
-    for (entry, ladder) in own {
-        let wanted = &entries[*entry];
-        let (place, bound) = (&places[wanted.place], &model.graphs[wanted.graph]);
-        for split in std::iter::once(Split::WHOLE).chain(ladder.iter().map(|candidate| candidate.split)) {
-            contents.entries.push(Entry {
-                device: place.device.clone(),
-                environment: place.environment.clone(),
-                share: place.grant.share,
-                grant: place.grant.grant.clone(),
-                batch: bound.batch,
-                dims: bound.dims.clone(),
-                graph: wanted.graph,
-                split,
-                configs: Vec::new(),
-                record: None,
-            });
-        }
-    }
-    let file = judge::DraftFile::at(number, model, options);
-    artifact::write(&file.path, &contents)?;
-    Ok(file)
-}
-
-/// Meetings of the plans of one entry. Two of them stand in the worker at a time.
-struct Meetings<'a> {
-    bench: WorkerBench,
-    artifact: &'a Path,
-    /// The place of the whole in the draft; candidates stand behind it.
-    first: u32,
-    options: &'a Options,
-    /// What stands in the two slots: places in the draft, and what a run took.
-    standing: [Option<(u32, Picos)>; 2],
-}
-
-impl<'a> Meetings<'a> {
-    fn new(artifact: &'a Path, first: u32, place: &Place, options: &'a Options) -> Self {
-        let bench = WorkerBench::new(&options.worker, &place.grant, options.seed, options.max_error);
-        Meetings { bench, artifact, first, options, standing: [None; 2] }
-    }
-
-    /// What a candidate gains over `best`, or over the whole.
-    fn gain(&mut self, candidate: usize, best: Option<usize>) -> Result<u64, TuneError> {
-        let place = |candidate: usize| self.first + 1 + candidate as u32;
-        let (challenger, holder) = (place(candidate), best.map_or(self.first, place));
-        let at = self.standing.iter().position(|standing| standing.is_some_and(|(entry, _)| entry == holder));
-        let at = at.unwrap_or(0);
-        let (Some(held), Some(challenging)) = (self.stand(at, holder)?, self.stand(1 - at, challenger)?) else { return Ok(0) };
-        let slots = [at as u32, 1 - at as u32];
-        let met = self.bench.meet(slots, held.max(challenging), &EFFORT).map_err(ExploreError::from)?;
-        Ok(met.map_or(0, |(_, _, ratio)| ratio.ppm))
-    }
-
-    /// Makes the plan of an entry of the draft stand in a slot; what a run of it takes, `None` when it falls.
-    fn stand(&mut self, slot: usize, entry: u32) -> Result<Option<Picos>, TuneError> {
-        if let Some((standing, time)) = self.standing[slot]
-            && standing == entry
-        {
-            return Ok(Some(time));
-        }
-        let course = Course {
-            artifact: self.artifact,
-            entry,
-            default_only: false,
-            seed: self.options.seed.0,
-            max_error: self.options.max_error,
-            effort: EFFORT,
-        };
-        let loaded = self.bench.load(&course, slot as u32, true).map_err(ExploreError::from)?;
-        self.standing[slot] = loaded.ok().map(|time| (entry, time));
-        Ok(self.standing[slot].map(|(_, time)| time))
-    }
 }
 
 #[cfg(test)]

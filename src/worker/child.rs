@@ -1,6 +1,7 @@
 //! The worker's side: confines itself, makes its pool, and answers asks until it is told to quit.
 
 use super::plans::PlanBench;
+use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
 use super::task_bench::TaskBench;
 use crate::execute;
@@ -55,6 +56,7 @@ pub(super) fn serve() -> io::Result<()> {
             Ask::Open { task, seed, max_error } => tasks.open(&task, seed, max_error),
             Ask::Build { slot, config } => tasks.build(slot, &config),
             Ask::Lap { lanes } => tasks.lap(&lanes),
+            Ask::Probe => probe::probe(&share),
             Ask::Drop { slots } => {
                 tasks.drop_slots(&slots);
                 plans.drop_slots(&slots);
@@ -65,9 +67,12 @@ pub(super) fn serve() -> io::Result<()> {
                 plans.close();
                 Answer::Done
             }
-            Ask::LoadPlan { slot, artifact, entry, tuned, seed } => plans.load(slot, &artifact, &entry, tuned, seed),
+            Ask::LoadPlan { slot, artifact, entry, split, configs, seed } => {
+                plans.load(slot, &artifact, &entry, (split, &configs), seed)
+            }
             Ask::ComparePlans { slots, max_error } => plans.compare(&slots, max_error),
             Ask::LapPlans { lanes } => plans.lap(&lanes),
+            Ask::RehearsePlans { lanes } => plans.rehearse(&lanes),
             Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
         };
         protocol::write(&mut socket, &answer)?;

@@ -10,12 +10,13 @@
 
 mod child;
 mod plans;
+mod probe;
 pub mod protocol;
 #[allow(unsafe_code)]
 mod task_bench;
 pub mod watchdog;
 
-pub use protocol::{Answer, Ask, Entry, Lane, Owned};
+pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe};
 
 use crate::device::Grant;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -139,6 +140,14 @@ impl Worker {
     /// # Errors
     /// [`Death`] when it did not answer in time, crashed or held too much; it is gone then.
     pub fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer, Death> {
+        self.ask_while(ask, deadline, &|| true)
+    }
+
+    /// As [`ask`](Self::ask); the worker is ended as well as soon as `go_on` says no, which is asked every [`watchdog::TICK`].
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_while(&mut self, ask: &Ask, deadline: Duration, go_on: &dyn Fn() -> bool) -> Result<Answer, Death> {
         if self.dead {
             return Err(Death { class: FailureClass::Crash, detail: "the worker is gone".to_owned(), lane: None });
         }
@@ -153,6 +162,9 @@ impl Worker {
             if left.is_zero() {
                 let late = format!("no answer within {:.1} s", deadline.as_secs_f64());
                 return Err(self.bury(Some((FailureClass::Timeout, late))));
+            }
+            if !go_on() {
+                return Err(self.bury(Some((FailureClass::Timeout, "nobody waits for the answer any more".to_owned()))));
             }
             // A zero time-out would mean none.
             let wait = left.min(watchdog::TICK).max(Duration::from_millis(1));

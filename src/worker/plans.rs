@@ -8,7 +8,7 @@ use crate::execute::{Configs, Plan};
 use crate::graph::{Graph, Type, ValueId};
 use crate::space::Stream;
 use kernels::{Datum, Tensor};
-use schema::{DType, FailureClass, Seed, Split};
+use schema::{Config, DType, FailureClass, Seed, Split, TaskKey};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -25,6 +25,9 @@ const STAGES_PICOS: u64 = 500_000_000_000;
 const INDEX_BOUND: usize = 2;
 /// How far an input is followed to the table it indexes.
 const FOLLOWED_MAX: usize = 8;
+
+/// How a plan computes its batch, and its configs by the texts of their tasks.
+type Chosen<'a> = (Split, &'a [(String, Config)]);
 
 /// Plans in slots.
 pub(super) struct PlanBench<'a> {
@@ -69,10 +72,10 @@ impl<'a> PlanBench<'a> {
         self.artifact = None;
     }
 
-    /// Makes the plan of an entry, with its configs or with defaults only, and random inputs for it.
-    pub fn load(&mut self, slot: u32, path: &str, entry: &Entry, tuned: bool, seed: u64) -> Answer {
+    /// Makes the plan of an entry in these parts and with these configs, and random inputs for it.
+    pub fn load(&mut self, slot: u32, path: &str, entry: &Entry, plan: Chosen<'_>, seed: u64) -> Answer {
         self.slots.remove(&slot);
-        match self.loaded(path, entry, tuned, seed) {
+        match self.loaded(path, entry, plan, seed) {
             Ok((loaded, first_ps)) => {
                 let memory = loaded.plan.memory();
                 self.slots.insert(slot, loaded);
@@ -82,7 +85,7 @@ impl<'a> PlanBench<'a> {
         }
     }
 
-    fn loaded(&mut self, path: &str, wanted: &Entry, tuned: bool, seed: u64) -> Result<(Slot, u64), String> {
+    fn loaded(&mut self, path: &str, wanted: &Entry, (split, configs): Chosen<'_>, seed: u64) -> Result<(Slot, u64), String> {
         if self.artifact.as_ref().is_none_or(|(open, _)| open != path) {
             self.slots.clear();
             self.artifact = None;
@@ -91,10 +94,7 @@ impl<'a> PlanBench<'a> {
         }
         let Some((_, artifact)) = &self.artifact else { return Err("no artifact is open".to_owned()) };
         let entry = artifact.entries().get(wanted.number as usize).ok_or("the artifact has no such entry")?;
-        let (configs, split): (Configs, Split) = match tuned {
-            true => (entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect(), entry.split),
-            false => (Configs::new(), Split::WHOLE),
-        };
+        let configs: Configs = configs.iter().map(|(task, config)| (TaskKey::of(task), config.clone())).collect();
         let graph = artifact.graph(entry.graph).map_err(|error| error.to_string())?;
         let inputs = random_inputs(&graph, seed)?;
         let limits = &self.share.limits;
@@ -147,6 +147,40 @@ impl<'a> PlanBench<'a> {
             }
             Some(picos(start) / slot.runs)
         })
+    }
+
+    /// Times plans as [`lap`](Self::lap) does, and what each task takes within.
+    pub fn rehearse(&mut self, lanes: &[Lane]) -> Answer {
+        let slots = &mut self.slots;
+        // Plans of one entry have the same nodes: each task's are counted in the first.
+        let steps = slots.values().next().into_iter().flat_map(|slot| slot.plan.steps());
+        let mut nodes: BTreeMap<String, u64> = BTreeMap::new();
+        steps.filter_map(|step| Some(step.task.as_ref()?.0.clone())).for_each(|task| *nodes.entry(task).or_default() += 1);
+        let (tasks, nodes): (Vec<String>, Vec<u64>) = nodes.into_iter().unzip();
+        let mut tasks_picos = Vec::new();
+        slots.values_mut().for_each(|slot| slot.plan.set_profiling(true));
+        let answer = self.share.lap(lanes, |number| {
+            let slot = slots.get_mut(&number)?;
+            let mut row = vec![0u64; tasks.len()];
+            let start = Instant::now();
+            for _ in 0..slot.runs {
+                slot.run().ok()?;
+                for step in slot.plan.profile() {
+                    let at = step.facts.task.and_then(|(task, _)| tasks.binary_search(&task).ok());
+                    if let Some(sum) = at.and_then(|at| row.get_mut(at)) {
+                        *sum += step.nanos.saturating_mul(1000);
+                    }
+                }
+            }
+            row.iter_mut().zip(&nodes).for_each(|(sum, nodes)| *sum /= slot.runs * nodes);
+            tasks_picos.push(row);
+            Some(picos(start) / slot.runs)
+        });
+        slots.values_mut().for_each(|slot| slot.plan.set_profiling(false));
+        match answer {
+            Answer::Times { picos } => Answer::Rehearsed { picos, tasks, tasks_picos },
+            other => other,
+        }
     }
 
     /// The medians of a plan's stages over some profiled runs: what moves inputs into the layouts of the network, what computes, and

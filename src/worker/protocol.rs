@@ -4,7 +4,7 @@
 //! asking twice is harmless. One answer per ask, in order.
 
 use kernels::{Isa, Limits};
-use schema::{Config, FailureClass};
+use schema::{Config, FailureClass, Split};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -22,16 +22,21 @@ pub enum Ask {
     Build { slot: u32, config: Config },
     /// Times slots, in order. Each lane is one sample.
     Lap { lanes: Vec<Lane> },
+    /// Measures what the share can do at best.
+    Probe,
     /// Frees slots.
     Drop { slots: Vec<u32> },
     /// Frees the task with all its slots.
     Close,
-    /// Makes the plan of an artifact's entry in a slot, with the artifact's configs or with every task's default, and random inputs.
-    LoadPlan { slot: u32, artifact: String, entry: Entry, tuned: bool, seed: u64 },
+    /// Makes the plan of an artifact's entry in a slot, with random inputs. It computes its batch in these parts; the configs are these, by
+    /// the texts of their tasks; a task that is not named runs with its default.
+    LoadPlan { slot: u32, artifact: String, entry: Entry, split: Split, configs: Vec<(String, Config)>, seed: u64 },
     /// Runs plans on their inputs and compares the outputs of all with those of the first.
     ComparePlans { slots: Vec<u32>, max_error: f64 },
     /// Times plans, in order: each lane one inference, or several short ones.
     LapPlans { lanes: Vec<Lane> },
+    /// Runs plans, in order, and times each task inside them.
+    RehearsePlans { lanes: Vec<Lane> },
     /// Times the stages of a plan apart.
     PlanStages { slot: u32, rounds: u32 },
     /// Ends the process.
@@ -53,6 +58,34 @@ pub struct Owned {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub number: u32,
+}
+
+/// A figure of what a share can do at best.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// Floating-point operations, a multiply-add being two.
+    Flops,
+    /// Bytes read from each core's L2.
+    L2,
+    /// From L3.
+    L3,
+    /// And from memory.
+    Memory,
+}
+
+impl Probe {
+    /// All of them, in the order they are measured.
+    pub const ALL: [Probe; 4] = [Probe::Flops, Probe::L2, Probe::L3, Probe::Memory];
+
+    /// Its name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Probe::Flops => "flops",
+            Probe::L2 => "l2",
+            Probe::L3 => "l3",
+            Probe::Memory => "memory",
+        }
+    }
 }
 
 /// One sample of a lap.
@@ -82,6 +115,17 @@ pub enum Answer {
     /// The time of each lane.
     Times {
         picos: Vec<u64>,
+    },
+    /// The time of each lane, and for each lane that is a plan what its tasks took in it, the mean of their nodes. A task inside of
+    /// control flow is not among them.
+    Rehearsed {
+        picos: Vec<u64>,
+        tasks: Vec<String>,
+        tasks_picos: Vec<Vec<u64>>,
+    },
+    /// Samples of what 10⁹ operations take, or 10⁹ bytes.
+    Probed {
+        figures: Vec<(Probe, Vec<u64>)>,
     },
     /// The worst error of each plan's outputs against the first's, relative as in `run --rtol`; above `max_error` where they disagree.
     Errors {

@@ -11,8 +11,8 @@ mod host_prefetch;
 mod host_runs;
 mod reference;
 
-use crate::rows;
 use crate::embedding::{Indices, row_of};
+use crate::rows;
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
 use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};

@@ -3,7 +3,7 @@
 use crate::cli::failure::Failure;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,27 +11,29 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Interrupt {
     asked: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
+    /// Ends the thread that answers the first signal.
+    answer: Handle,
 }
 
-/// Watches for SIGINT and SIGTERM from now on.
+/// Watches for SIGINT and SIGTERM from now on. Unless `quiet`, the first is answered at once, on stderr.
 ///
 /// # Errors
 /// When the operating system takes no handler.
-pub fn watch() -> Result<Interrupt, Failure> {
-    let interrupt = Interrupt { asked: Arc::new(AtomicBool::new(false)), signal: Arc::new(AtomicUsize::new(0)) };
+pub fn watch(quiet: bool) -> Result<Interrupt, Failure> {
+    let failed = |error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let (asked, signal, answer) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), signals.handle());
+    let interrupt = Interrupt { asked, signal, answer };
     for signal in [SIGINT, SIGTERM] {
         // In this order: the second signal finds the flag set and exits with the code of a signal.
         let second = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupt.asked));
         let number = flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize);
         let first = flag::register(signal, Arc::clone(&interrupt.asked));
-        second.and(number).and(first).map_err(|error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error))?;
+        second.and(number).and(first).map_err(failed)?;
     }
-    // A handler may not print: a thread that sleeps until then does, and ends with the program.
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::new("machine.signals", "cannot watch for Ctrl-C", error))?;
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            eprintln!("finishing this trial, then saving; Ctrl-C again stops now");
+        if signals.forever().next().is_some() && !quiet {
+            eprintln!("\nfinishing this trial, then saving; Ctrl-C again stops now");
         }
     });
     Ok(interrupt)
@@ -49,5 +51,11 @@ impl Interrupt {
             0 => None,
             number => u8::try_from(number).ok(),
         }
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.answer.close();
     }
 }

@@ -14,7 +14,7 @@ use crate::artifact::ArtifactError;
 use crate::device::{self, Found, Machine};
 use crate::passes::FoldLimits;
 use crate::tune::{
-    self, Budget, ExploreError, Options, Outcome, PrepareError, RecordsError, Stop, StoreRecords, TuneError, resume,
+    self, Budget, ExploreError, Objective, Options, Outcome, PrepareError, RecordsError, Stop, StoreRecords, TuneError, resume,
 };
 use crate::{search, worker};
 use schema::{Batch, Numerics, Seed, Share};
@@ -44,9 +44,9 @@ pub struct Arguments {
     /// 90s, 5m, 2h, trials=2000, or both: the first to end ends it [default: 60s]
     #[arg(long, value_name = "BUDGET", value_parser = budget)]
     budget: Option<Budget>,
-    /// What to gain
+    /// latency of one inference; throughput with every part of the device loaded; energy where a counter exists [default: latency]
     #[arg(long, value_enum)]
-    objective: Option<Objective>,
+    objective: Option<ObjectiveFlag>,
     /// How to search: auto, exhaustive, random, hill-climb, evolution or halving [default: auto]
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<String>,
@@ -82,7 +82,7 @@ pub struct Arguments {
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Objective {
+enum ObjectiveFlag {
     Latency,
     Throughput,
     Energy,
@@ -135,6 +135,7 @@ struct Asked {
     dims: BTreeMap<String, u64>,
     budget: Budget,
     budget_text: String,
+    objective: Objective,
     strategy: String,
     parallel: Option<usize>,
     numerics: Numerics,
@@ -148,8 +149,9 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     }
     let database = settings::database_path(global, &screen.settings);
     let asked = asked(arguments, &database, screen)?;
-    if arguments.objective == Some(Objective::Energy) {
-        let why = "no energy counter can be read on this device";
+    if asked.objective == Objective::Energy
+        && let Err(why) = device::energy_uj()
+    {
         return Err(Failure::new("device.energy", "--objective energy", why).remedy("use --objective latency or throughput"));
     }
     let options = options(arguments, &asked)?;
@@ -160,14 +162,14 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     }
     let note = |error: std::io::Error| Failure::io("write", &database, &error);
     resume::begin(&database, &words(arguments, &asked)).map_err(note)?;
-    let stop = interrupt::watch()?;
+    let stop = interrupt::watch(screen.quiet)?;
     let mut records = StoreRecords::new(&store);
     let mut progress = progress::Progress::new(screen, &asked.models);
     let tuned = tune::tune(&asked.models, &options, &mut records, stop.flag(), &mut |event| {
         tracing::debug!(?event);
         progress.event(&event);
     });
-    let steadiness = progress.finish();
+    let seen = progress.finish();
     drop(records);
     let generation = store.publish_snapshot();
     let closed = store.close();
@@ -189,17 +191,31 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     }
     result::report(screen, &outcome, &options.devices, generation);
     if let Some(path) = &arguments.report {
-        let page = page::page(&outcome, &options, &asked.budget_text, generation, steadiness);
+        let page = page::page(&outcome, &options, &asked.budget_text, generation, seen);
         super::save::save_bytes(path, crate::report::html(&page).as_bytes())?;
         screen.note(&format!("report    {}", path.display()));
     }
-    Ok(exit(&outcome, interrupted, stop.signal(), &asked, screen))
+    Ok(exit(&outcome, interrupted, stop.signal(), &asked, global.db.as_deref(), screen))
 }
 
-fn exit(outcome: &Outcome, interrupted: bool, signal: Option<u8>, asked: &Asked, screen: &mut Screen) -> Exit {
+fn exit(
+    outcome: &Outcome,
+    interrupted: bool,
+    signal: Option<u8>,
+    asked: &Asked,
+    database: Option<&Path>,
+    screen: &mut Screen,
+) -> Exit {
     if interrupted {
-        let models: Vec<String> = asked.models.iter().map(|path| path.display().to_string()).collect();
-        screen.note(&format!("continue with: tunewright tune --continue {}", models.join(" ")));
+        let mut words: Vec<String> = asked.models.iter().map(|path| path.display().to_string()).collect();
+        words.extend(database.map(|path| format!("--db {}", path.display())));
+        let line = format!("continue with: tunewright tune --continue {}", words.join(" "));
+        // With --json as well: it is no progress, and stdout stays the object's.
+        if screen.json.is_some() && !screen.quiet {
+            eprintln!("{line}")
+        } else {
+            screen.note(&line)
+        }
         return Exit::Signal(signal.unwrap_or(2));
     }
     for line in &outcome.missing {
@@ -281,6 +297,11 @@ fn asked(arguments: &Arguments, database: &Path, screen: &Screen) -> Result<Aske
         (None, None, Some(text)) => strategy(text).map_err(|why| usage("strategy", why))?,
         (None, None, None) => "auto".to_owned(),
     };
+    let objective = match (arguments.objective, before.map(|before| before.objective.as_str()).or(setting("objective"))) {
+        (Some(flag), _) => flag,
+        (None, Some(text)) => clap::ValueEnum::from_str(text, true).map_err(|why| usage("objective", why))?,
+        (None, None) => ObjectiveFlag::Latency,
+    };
     let mut dims = before.map(|before| before.dims.iter().cloned().collect()).unwrap_or_default();
     BTreeMap::extend(&mut dims, arguments.import.dims());
     shares.sort();
@@ -296,6 +317,11 @@ fn asked(arguments: &Arguments, database: &Path, screen: &Screen) -> Result<Aske
         dims,
         budget: budget(&budget_text).map_err(|why| usage("budget", why))?,
         budget_text,
+        objective: match objective {
+            ObjectiveFlag::Latency => Objective::Latency,
+            ObjectiveFlag::Throughput => Objective::Throughput,
+            ObjectiveFlag::Energy => Objective::Energy,
+        },
         strategy: named,
         parallel: arguments.parallel.and_then(|parallel| parallel.0),
         numerics: if relaxed { Numerics::Relaxed } else { Numerics::Strict },
@@ -320,6 +346,7 @@ fn words(arguments: &Arguments, asked: &Asked) -> resume::Asked {
         batches: asked.batches.iter().map(|batch| batch.rows()).collect(),
         dims: asked.dims.clone().into_iter().collect(),
         budget: asked.budget_text.clone(),
+        objective: asked.objective.to_string(),
         strategy: asked.strategy.clone(),
         max_error: asked.max_error,
         relaxed: asked.numerics == Numerics::Relaxed,
@@ -346,6 +373,7 @@ fn options(arguments: &Arguments, asked: &Asked) -> Result<Options, Failure> {
         batches: asked.batches.clone(),
         dims: asked.dims.clone(),
         budget: asked.budget,
+        objective: asked.objective,
         strategy: asked.strategy.clone(),
         parallel: asked.parallel,
         numerics: asked.numerics,
@@ -425,11 +453,13 @@ fn from_tune(asked: &Asked, error: &TuneError) -> Failure {
             db::from_store(Path::new("of the tuning"), error)
         }
         TuneError::Explore(ExploreError::Measure(error)) => Failure::new("device.worker", "cannot measure", error),
-        TuneError::Artifact(error) => match (error.cause(), outputs(&asked.models, asked.output.as_deref()).as_deref()) {
-            // It may be a draft beside the artifact that could not be written: the user knows the artifact.
-            (ArtifactError::Write(io), Ok([output])) => Failure::io("write", output, io).remedy(model::WRITE_REMEDY),
-            _ => model::from_artifact(first, error),
-        },
+        TuneError::Explore(ExploreError::Draft(error)) | TuneError::Artifact(error) => {
+            match (error.cause(), outputs(&asked.models, asked.output.as_deref()).as_deref()) {
+                // It may be a draft beside the artifact that could not be written: the user knows the artifact.
+                (ArtifactError::Write(io), Ok([output])) => Failure::io("write", output, io).remedy(model::WRITE_REMEDY),
+                _ => model::from_artifact(first, error),
+            }
+        }
         TuneError::Strategy(..) => Failure::new("usage.value", error, ""),
     }
 }

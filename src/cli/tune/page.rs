@@ -1,11 +1,12 @@
 //! The page of `--report` from what a tuning gave.
 
+use super::progress::Seen;
 use crate::report::{Latency, Page, TaskGain};
 use crate::tune::{Options, Outcome};
 use schema::Picos;
 
 /// Everything the page shows.
-pub fn page(outcome: &Outcome, options: &Options, budget: &str, generation: u64, steadiness: Vec<f64>) -> Page {
+pub fn page(outcome: &Outcome, options: &Options, budget: &str, generation: u64, seen: Seen) -> Page {
     let name = |path: &std::path::Path| path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let titles: Vec<String> = outcome.models.iter().map(|tuned| name(&tuned.path)).collect();
     let latencies = outcome.models.iter().flat_map(|tuned| {
@@ -43,6 +44,7 @@ pub fn page(outcome: &Outcome, options: &Options, budget: &str, generation: u64,
         ("took", format!("{:.1} s", outcome.took.as_secs_f64())),
         ("trials", format!("{} measured, {} reused", outcome.measured, outcome.reused)),
         ("seed", outcome.seed.0.to_string()),
+        ("objective", options.objective.to_string()),
         ("strategy", options.strategy.clone()),
         ("largest error allowed", options.max_error.to_string()),
         ("database generation", generation.to_string()),
@@ -53,7 +55,7 @@ pub fn page(outcome: &Outcome, options: &Options, budget: &str, generation: u64,
         facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         latencies: latencies.collect(),
         tasks: tasks.collect(),
-        refused: Vec::new(),
-        steadiness,
+        refused: seen.refused,
+        sentinels: seen.sentinels,
     }
 }

@@ -4,7 +4,9 @@ use crate::cli::Screen;
 use crate::cli::failure::escape;
 use crate::cli::quantity::show_time;
 use crate::cli::screen::JsonForm;
+use crate::report::Refused;
 use crate::tune::Event;
+use schema::Picos;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -14,6 +16,13 @@ use std::time::{Duration, Instant};
 const REDRAW: Duration = Duration::from_millis(100);
 /// Lines where stderr is no terminal are at least so far apart.
 const LINE: Duration = Duration::from_secs(10);
+
+/// What only events tell: for the report.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub sentinels: Vec<Picos>,
+    pub refused: Vec<Refused>,
+}
 
 /// What is shown while a tuning runs.
 pub struct Progress<'a> {
@@ -27,6 +36,7 @@ pub struct Progress<'a> {
     noise: char,
     measured: u64,
     refused: u64,
+    seen: Seen,
 }
 
 impl<'a> Progress<'a> {
@@ -48,6 +58,7 @@ impl<'a> Progress<'a> {
             noise: '–',
             measured: 0,
             refused: 0,
+            seen: Seen::default(),
         }
     }
 
@@ -67,6 +78,7 @@ impl<'a> Progress<'a> {
                 let operator: String = task.chars().take(60).collect();
                 self.task = format!("task {number}/{of} share {share} {operator}");
             }
+            Event::Rehearsal { number, of, share, .. } => self.task = format!("rehearsal {number}/{of} share {share}"),
             Event::Trial { outcome, .. } => {
                 self.measured += 1;
                 self.refused += u64::from(outcome.is_err());
@@ -88,7 +100,14 @@ impl<'a> Progress<'a> {
                 }
             }
             Event::Split { batch, share, split, .. } => self.task = format!("batch {batch} share {share} in {split}"),
-            Event::Saved { .. } | Event::End { .. } => {}
+            Event::Sentinels { times } => self.seen.sentinels.extend(times),
+            Event::Final { .. } | Event::Saved { .. } | Event::End { .. } => {}
+        }
+        if let Event::Trial { task, config, share, outcome: Err(why), .. }
+        | Event::Final { task, config, share, outcome: Err(why), .. } = event
+        {
+            let (task, config) = (task.clone(), config.to_string());
+            self.seen.refused.push(Refused { task, config, share: *share, class: why.class, detail: why.detail.clone() });
         }
         if self.screen.json == Some(JsonForm::Lines)
             && let Some((name, fields)) = fields(event)
@@ -99,9 +118,9 @@ impl<'a> Progress<'a> {
     }
 
     /// Ends the progress.
-    pub fn finish(self) -> Vec<f64> {
+    pub fn finish(self) -> Seen {
         self.screen.status("");
-        Vec::new()
+        self.seen
     }
 
     fn draw(&mut self) {
@@ -151,10 +170,21 @@ fn fields(event: &Event) -> Option<(&'static str, Value)> {
         Event::Task { number, of, task, device, share } => {
             json!({"number": number, "of": of, "task": task, "device": device, "share_pct": share.as_percent()})
         }
-        Event::Trial { task, config, device, share, outcome } => json!({
-            "task": task, "config": config.to_string(), "device": device, "share_pct": share.as_percent(),
+        Event::Sentinels { .. } => return None,
+        Event::Rehearsal { number, of, device, share } => {
+            json!({"number": number, "of": of, "device": device, "share_pct": share.as_percent()})
+        }
+        Event::Final { id, task, config, device, share, outcome } => json!({
+            "id": id.to_string(), "task": task, "config": config.to_string(), "device": device, "share_pct": share.as_percent(),
+            "ratio": outcome.as_ref().ok().map(|ratio| ratio.ppm as f64 * 1e-6),
+            "ratio_lo": outcome.as_ref().ok().map(|ratio| ratio.lo_ppm as f64 * 1e-6),
+            "ratio_hi": outcome.as_ref().ok().map(|ratio| ratio.hi_ppm as f64 * 1e-6),
+            "failure": outcome.as_ref().err().map(|why| super::result::class_name(why.class)),
+        }),
+        Event::Trial { id, task, config, device, share, outcome } => json!({
+            "id": id.to_string(), "task": task, "config": config.to_string(), "device": device, "share_pct": share.as_percent(),
             "median_ns": outcome.as_ref().ok().map(|(median, _)| median.as_nanos()), "noise": outcome.as_ref().ok().map(|(_, grade)| format!("{grade:?}")),
-            "failure": outcome.as_ref().err().map(|class| super::result::class_name(*class)),
+            "failure": outcome.as_ref().err().map(|why| super::result::class_name(why.class)),
         }),
         Event::Best { task, config, share, gain, model_gain, noise } => json!({
             "task": task, "config": config.to_string(), "share_pct": share.as_percent(), "ratio": gain,
@@ -175,10 +205,12 @@ fn fields(event: &Event) -> Option<(&'static str, Value)> {
         Event::Start { .. } => "start",
         Event::Task { .. } => "task",
         Event::Trial { .. } => "trial",
+        Event::Final { .. } => "final",
+        Event::Rehearsal { .. } => "rehearsal",
         Event::Best { .. } => "best",
         Event::Split { .. } => "split",
         Event::Saved { .. } => "saved",
-        Event::Warn { .. } => "warn",
+        Event::Warn { .. } | Event::Sentinels { .. } => return None,
         Event::Result { .. } => "row",
         Event::End { .. } => "end",
     };
