@@ -19,7 +19,7 @@ const STYLE: &str = "
 @media(prefers-color-scheme:dark){:root{--ink:#e8ebef;--soft:#98a3b0;--paper:#12161b;--card:#1a2027;--line:#2d353f;--good:#4cc79d;
 --warn:#e0b050;--bad:#f2867f;--s0:#7aa2ff;--s1:#ff9a5c;--s2:#4cc79d;--s3:#c793ee;--s4:#ff7aa0;--s5:#c3d04a}}
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:19px;margin:40px 0 12px}
+main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:28px;margin:0 0 4px;overflow-wrap:anywhere}h2{font-size:19px;margin:40px 0 12px}.card p{margin:0 0 8px}
 .lead{color:var(--soft);margin:0}.hero{display:flex;flex-wrap:wrap;gap:14px;margin:22px 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 18px}.hero .card{flex:1 1 170px}
 .big{font-size:30px;font-weight:650;letter-spacing:-.02em}.good{color:var(--good)}.warn{color:var(--warn)}.bad{color:var(--bad)}.soft{color:var(--soft)}
@@ -36,8 +36,8 @@ circle.c0{fill:var(--s0)}circle.c1{fill:var(--s1)}circle.c2{fill:var(--s2)}circl
 .legend{font-size:12.5px;color:var(--soft);display:flex;flex-wrap:wrap;gap:4px 16px;margin-top:6px}
 .k0{color:var(--s0)}.k1{color:var(--s1)}.k2{color:var(--s2)}.k3{color:var(--s3)}.k4{color:var(--s4)}.k5{color:var(--s5)}
 .bar{height:8px;border-radius:4px;background:var(--line);min-width:90px;overflow:hidden}.bar i{display:block;height:100%;background:var(--s0)}
-.bar+.bar{margin-top:3px}.bar.plain{background:none}.bar.plain i{border-radius:4px}.bar .was{background:var(--line)}td.bars{min-width:150px;vertical-align:middle}
-@media(max-width:760px){.wide table,.wide tbody,.wide tr{display:block}.wide tr.head{display:none}.wide tr+tr{padding:10px 0;border-bottom:1px solid var(--line)}
+.bar+.bar{margin-top:3px}.bar.plain{background:none}.bar.plain i{border-radius:4px}.bar .was{background:var(--soft);opacity:.5}td.bars{min-width:150px;padding-top:12px}
+@media(max-width:980px){.wide table,.wide tbody,.wide tr{display:block}.wide tr.head{display:none}.wide tr+tr{padding:10px 0;border-bottom:1px solid var(--line)}
 .wide tr:last-child{border-bottom:0}.wide td,.wide td.n{display:flex;justify-content:space-between;gap:14px;border:0;padding:2px 0;text-align:right}
 .wide td::before{content:attr(data-l);color:var(--soft);flex:none}.wide td.full{display:block;text-align:left}.wide td.full::before{display:none}
 .wide td.bars{display:block}.wide td.bars::before{display:none}main{padding:20px 14px 48px}.card{padding:12px 14px}}
@@ -66,7 +66,7 @@ pub fn html(page: &Page) -> String {
 
 /// The gain in one number, and what it rests on.
 fn hero(out: &mut String, page: &Page) {
-    let gains: Vec<f64> = page.latencies.iter().map(|row| gain(row.default, row.tuned)).collect();
+    let gains: Vec<f64> = page.latencies.iter().map(faster).collect();
     let mean = (gains.iter().map(|gain| gain.ln()).sum::<f64>() / gains.len().max(1) as f64).exp();
     let best = gains.iter().copied().fold(1.0, f64::max);
     let kept = page.tasks.iter().filter(|task| task.kept_default).count();
@@ -96,7 +96,7 @@ fn latency_table(out: &mut String, rows: &[Latency]) {
     out.push_str("<th>default and tuned</th></tr>");
     let most = |model: &str| rows.iter().filter(|row| row.model == model).map(|row| row.default.max(row.tuned)).max();
     for row in rows {
-        let faster = gain(row.default, row.tuned);
+        let faster = faster(row);
         let class = if faster > 1.005 { "good" } else { "soft" };
         let interval = |r: schema::Ratio| format!("{:.2} … {:.2}", r.lo_ppm as f64 * 1e-6, r.hi_ppm as f64 * 1e-6);
         out.push_str("<tr>");
@@ -118,6 +118,11 @@ fn latency_table(out: &mut String, rows: &[Latency]) {
         out.push_str("</tr>");
     }
     out.push_str("</table></div>");
+}
+
+/// How much faster the tuned plan is: by the paired ratio, as in the result block, and 1 where the default was kept.
+fn faster(row: &Latency) -> f64 {
+    row.ratio.map_or(1.0, |ratio| ratio.ppm as f64 * 1e-6)
 }
 
 /// A cell; its label is shown where the screen is too narrow for a table.
@@ -334,6 +339,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Refused;
     use super::*;
     use schema::Batch;
 
@@ -361,6 +367,23 @@ mod tests {
         let html = html(&page());
         assert!(!html.contains("<script") && html.contains("&lt;script&gt;") && html.contains("net&lt;1&gt;"));
         assert!(html.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn what_was_refused_and_how_steady_the_machine_was_is_shown() {
+        let refused = Refused {
+            task: "gemm k=1".into(),
+            config: "gemm.host_packed@1".into(),
+            share: Share::WHOLE,
+            class: FailureClass::WrongResult,
+            detail: "differs by 3.1e-2".into(),
+        };
+        // Slow twice in a thousand rounds: thinning must not hide it.
+        let mut sentinels = vec![Picos(1_000_000); 1000];
+        (sentinels[400], sentinels[700]) = (Picos(2_000_000), Picos(4_000_000));
+        let html = html(&Page { refused: vec![refused], sentinels, ..page() });
+        assert!(html.contains("wrong result") && html.contains("differs by 3.1e-2") && html.contains("kept the default"));
+        assert!(html.contains("1000 rounds") && html.contains(",30.0 ") && html.contains(",45.0 "), "{html}");
     }
 
     #[test]
