@@ -3,6 +3,7 @@
 use crate::execute::LIMITS;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tunewright::execute::{Configs, Plan, pool};
 use tunewright::graph::text;
 
@@ -81,7 +82,13 @@ pub fn of_steady_runs(plan: Plan, units: u32) -> u64 {
     let inputs: Vec<&[u8]> = inputs.iter().zip(&in_bytes).map(|(words, &n)| &bytemuck::cast_slice(words)[..n]).collect();
     let mut outputs: Vec<&mut [u8]> =
         outputs.iter_mut().zip(&out_bytes).map(|(words, &n)| &mut bytemuck::cast_slice_mut(words)[..n]).collect();
-    let counts = || pool.broadcast(|_| COUNT.with(Cell::get)).iter().sum::<u64>();
+    let counts = || {
+        let sum = AtomicU64::new(0);
+        pool.broadcast(|_| {
+            sum.fetch_add(COUNT.with(Cell::get), Ordering::Relaxed);
+        });
+        sum.into_inner()
+    };
     pool.install(|| plan.run_into(&inputs, &mut outputs)).expect("the plan runs");
     let overhead = (0..2).map(|_| counts()).collect::<Vec<_>>();
     let before = counts();

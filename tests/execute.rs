@@ -140,7 +140,7 @@ fn wrong_inputs_are_told_by_name() {
     let good = Tensor::new(vec![5, 3], vec![0f32; 15]);
     assert!(plan.run(&[("x", good.clone())]).is_ok(), "an open axis takes any size");
     assert_eq!(of(&mut plan, "z", good), "there is no input \"z\"; the model has x");
-    assert_eq!(plan.run(&[]).unwrap_err().to_string(), "input \"x\" is missing");
+    assert_eq!(plan.run::<&str>(&[]).unwrap_err().to_string(), "input \"x\" is missing");
     let wide = Tensor::new(vec![1, 4], vec![0f32; 4]);
     assert_eq!(of(&mut plan, "x", wide), "\"x\" is f32[1,4], the model wants f32[N,3]");
 }

@@ -9,7 +9,7 @@
 
 use kernels::layout::to_layout;
 use kernels::simd::{self, Routine, Simd};
-use kernels::{Isa, Layout, Limits, Operand, OperandMut, Operands, Packed, Request, Task, Tensor, Variant};
+use kernels::{Isa, Layout, Limits, Operand, OperandMut, Operands, Packed, Request, Task, Tensor, ThreadPool, Variant};
 use schema::Config;
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ struct Bench<'a> {
     constant: Vec<bool>,
     inputs: Vec<Packed>,
     outputs: Vec<usize>,
-    pool: rayon::ThreadPool,
+    pool: ThreadPool,
 }
 
 impl<'a> Bench<'a> {
@@ -125,7 +125,7 @@ impl<'a> Bench<'a> {
             constant: Vec::new(),
             inputs: Vec::new(),
             outputs: signature.outputs.iter().map(|spec| spec.bytes() / 4).collect(),
-            pool: rayon::ThreadPoolBuilder::new().num_threads(limits.units as usize).build().expect("threads can be made"),
+            pool: ThreadPool::new(limits.units as usize, || {}).expect("threads can be made"),
         };
         for spec in &signature.inputs {
             let values: Vec<f32> = (0..spec.shape.iter().product()).map(|_| random()).collect();
@@ -149,7 +149,7 @@ impl<'a> Bench<'a> {
         let outputs: Vec<OperandMut> = outputs.iter_mut().map(|output| OperandMut::of(&mut output[..])).collect();
         let mut scratch = Packed::zeroed(kernel.scratch_bytes().div_ceil(4));
         let scratch = OperandMut::of(&mut scratch[..]);
-        self.pool.install(|| {
+        self.pool.enter(|| {
             // SAFETY: the buffers live until the end of this function and are disjoint.
             let mut operands = unsafe { Operands::new(&inputs, &outputs, scratch) };
             kernel.run(&mut operands);

@@ -54,6 +54,8 @@ pub mod strides;
 pub mod task;
 mod task_operands;
 pub mod tensor;
+#[allow(unsafe_code)]
+pub mod thread_pool;
 pub mod transpose;
 
 pub use attribute::{Attribute, Attributes};
@@ -68,6 +70,7 @@ pub use packed::Packed;
 pub use task::{Param, Task};
 pub use task_operands::from_front;
 pub use tensor::{Datum, Element, Tensor};
+pub use thread_pool::ThreadPool;
 
 /// Every operator with variants, in a fixed order. A new operator is one folder and one line here.
 #[rustfmt::skip]

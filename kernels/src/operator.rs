@@ -84,7 +84,7 @@ pub trait Kernel: Send + Sync {
         0
     }
 
-    /// Computes the outputs. Runs on the caller's rayon pool; a kernel that splits does so by `rayon::join` and the like.
+    /// Computes the outputs. A kernel that splits does so over the [`ThreadPool`](crate::ThreadPool) its caller is in.
     fn run(&self, operands: &mut Operands<'_>);
 }
 

@@ -1,5 +1,6 @@
 //! Splitting a kernel's work over the threads of the pool it runs in.
 
+use crate::thread_pool::join;
 use std::ops::Range;
 
 /// Calls `part(0)` to `part(parts − 1)`, concurrently where the pool has idle threads. Costs about half a microsecond for two.
@@ -13,7 +14,7 @@ fn halve(parts: Range<usize>, part: &(impl Fn(usize) + Sync)) {
         1 => part(parts.start),
         count => {
             let middle = parts.start + count / 2;
-            rayon::join(|| halve(parts.start..middle, part), || halve(middle..parts.end, part));
+            join(|| halve(parts.start..middle, part), || halve(middle..parts.end, part));
         }
     }
 }

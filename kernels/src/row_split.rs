@@ -2,6 +2,7 @@
 //!
 //! The pieces of an output are handed out by halving, so that nothing is allocated and no piece is touched by two threads.
 
+use crate::thread_pool::join;
 use crate::{Knob, Limits, Rule};
 use schema::{Config, KnobValue};
 
@@ -72,7 +73,7 @@ fn halve<T: Send, S: Send>(
     let middle = (count * left).div_ceil(parts).clamp(1, count - 1);
     let (low, high) = out.split_at_mut((middle * row).min(out.len()));
     let (scratch_low, scratch_high) = scratch.split_at_mut(each * left);
-    rayon::join(
+    join(
         || halve(first, low, row, scratch_low, each, left, work),
         || halve(first + middle, high, row, scratch_high, each, parts - left, work),
     );
@@ -86,7 +87,7 @@ pub fn indices(count: usize, parts: usize, work: &(impl Fn(std::ops::Range<usize
         }
         let left = parts / 2;
         let middle = range.start + (range.len() * left).div_ceil(parts).clamp(1, range.len() - 1);
-        rayon::join(|| halve(range.start..middle, left, work), || halve(middle..range.end, parts - left, work));
+        join(|| halve(range.start..middle, left, work), || halve(middle..range.end, parts - left, work));
     }
     if count > 0 {
         halve(0..count, parts, work);

@@ -130,7 +130,7 @@ fn head(arguments: &Arguments, decision: &Decision, screen: &Screen) -> Vec<Stri
             head.to_owned(),
             format!("{} share {}", rival.device, rival.share),
             predicted(rival.predicted),
-            rival.why.clone(),
+            rival.why.to_string(),
         ]);
     }
     lines.extend(lay_out(&rows, &[Align::Left, Align::Left, Align::Right, Align::Left]));
@@ -200,7 +200,8 @@ fn object(
     let rival = |rival: &crate::runtime::Rival| {
         json!({
             "device": rival.device.0, "share_pct": rival.share.as_percent(), "batch": rival.batch.rows(), "rung": rival.rung.to_string(),
-            "predicted_ns": nanos(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted), "why": rival.why,
+            "predicted_ns": nanos(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted),
+            "why": rival.why.to_string(),
         })
     };
     json!({

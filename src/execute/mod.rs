@@ -26,5 +26,5 @@ mod untuned;
 
 pub use compile::{Configs, PlanError};
 pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
-pub use pool::{pool, pool_on};
+pub use pool::{Pool, pool, pool_on};
 pub use program::{MemoryUse, Port, StepFacts};

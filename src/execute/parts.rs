@@ -10,6 +10,7 @@ use super::program::{Entrance, Exit, Fixed, MemoryUse, Place, Port, Program, Sou
 use crate::graph::{Graph, ValueId};
 use crate::split;
 use kernels::Limits;
+use kernels::thread_pool::join;
 use schema::Split;
 use std::array;
 use std::ops::Range;
@@ -155,9 +156,10 @@ fn halve(
         slices[i] = Some(tail);
         Some(head)
     });
-    let (one, other) = rayon::join(
-        || halve(front, first, all, inputs, outputs, first_slices),
-        || halve(back, second, all, inputs, outputs, slices),
+    let (mut one, mut other) = (Ok(()), Ok(()));
+    join(
+        || one = halve(front, first, all, inputs, outputs, first_slices),
+        || other = halve(back, second, all, inputs, outputs, slices),
     );
     one.and(other)
 }

@@ -3,14 +3,14 @@
 use super::compile::{Compiler, Configs, PlanError};
 use super::memory::{Home, Memory, Releaser, Span};
 use super::parts::Parts;
-use super::program::{Action, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
+use super::pool::Pool;
+use super::program::{Action, Entrance, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
 use super::untuned;
 use crate::graph::{Graph, Type};
 use bytes::Bytes;
 use kernels::reference::EvaluateError;
 use kernels::simd::FlushDenormals;
 use kernels::{BuildError, Datum, Limits, Task, Tensor};
-use rayon::ThreadPool;
 use std::sync::Arc;
 use std::time::Instant;
 use thiserror::Error;
@@ -23,7 +23,7 @@ pub struct Plan {
     pub(super) children: Vec<Plan>,
     /// Of a plan that computes its batch in parts; its own program has no steps then.
     parts: Option<Parts>,
-    pool: Option<Arc<ThreadPool>>,
+    pool: Option<Arc<Pool>>,
     replaced: Arc<[(Task, BuildError)]>,
     /// Nanoseconds of each step of the last run, when asked for.
     times: Option<Vec<u64>>,
@@ -113,13 +113,13 @@ impl Plan {
     /// Runs in this pool from now on. A run enters it once, unless it is called from inside. Without one, kernels run on the pool the
     /// caller is in.
     #[must_use]
-    pub fn in_pool(mut self, pool: Arc<ThreadPool>) -> Self {
+    pub fn in_pool(mut self, pool: Arc<Pool>) -> Self {
         self.set_pool(pool);
         self
     }
 
     /// As [`in_pool`](Self::in_pool), in place.
-    pub fn set_pool(&mut self, pool: Arc<ThreadPool>) {
+    pub fn set_pool(&mut self, pool: Arc<Pool>) {
         self.pool = Some(pool);
     }
 
@@ -171,23 +171,26 @@ impl Plan {
         pairs.map(|(step, &nanos)| StepTime { facts: step.facts.clone(), nanos }).collect()
     }
 
-    /// Runs on inputs given by name, in any order.
+    /// Runs on inputs given by name, in any order; fastest in the model's.
     ///
     /// # Errors
     /// [`RunError`] when an input is missing, unknown or of another type or shape, or when a node refuses its data.
-    pub fn run(&mut self, inputs: &[(&str, Tensor)]) -> Result<Vec<Datum>, RunError> {
-        let port = |name: &str| self.inputs().position(|input| input.name == name);
-        if let Some((name, _)) = inputs.iter().find(|(name, _)| port(name).is_none()) {
-            let known: Vec<&str> = self.inputs().map(|input| input.name.as_str()).collect();
-            return Err(RunError::UnknownInput { name: (*name).to_owned(), known: known.join(", ") });
-        }
-        let given = |input: &Port| {
-            let found = inputs.iter().find(|(name, _)| *name == input.name);
-            let found = found.map(|(_, tensor)| Datum::Tensor(tensor.clone()));
-            found.ok_or_else(|| RunError::MissingInput { name: input.name.clone() })
+    pub fn run<N: AsRef<str>>(&mut self, inputs: &[(N, Tensor)]) -> Result<Vec<Datum>, RunError> {
+        let program = self.program.clone();
+        let given = |(at, input): (usize, &Entrance)| {
+            let named = |(name, _): &&(N, Tensor)| name.as_ref() == input.port.name;
+            let found = inputs.get(at).filter(named).or_else(|| inputs.iter().find(named));
+            found.map(|(_, tensor)| Fed::Tensor(tensor)).ok_or_else(|| RunError::MissingInput { name: input.port.name.clone() })
         };
-        let inputs = self.inputs().map(given).collect::<Result<Vec<_>, _>>()?;
-        self.run_data(inputs)
+        let fed: Result<Vec<Fed<'_>>, RunError> = program.inputs.iter().enumerate().map(given).collect();
+        if fed.is_err() || inputs.len() > program.inputs.len() {
+            let known = |name: &str| program.inputs.iter().any(|input| input.port.name == name);
+            if let Some((name, _)) = inputs.iter().find(|(name, _)| !known(name.as_ref())) {
+                let known: Vec<&str> = self.inputs().map(|input| input.name.as_str()).collect();
+                return Err(RunError::UnknownInput { name: name.as_ref().to_owned(), known: known.join(", ") });
+            }
+        }
+        self.run_fed(&fed?)
     }
 
     /// Runs on data in the order of the inputs.
@@ -195,17 +198,23 @@ impl Plan {
     /// # Errors
     /// [`RunError`] when an input is of another type or shape, or when a node refuses its data.
     pub fn run_data(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
+        let fed: Vec<Fed<'_>> = inputs.iter().map(|datum| datum.tensor().map_or(Fed::Other(datum), Fed::Tensor)).collect();
+        self.run_fed(&fed)
+    }
+
+    fn run_fed(&mut self, inputs: &[Fed<'_>]) -> Result<Vec<Datum>, RunError> {
         let program = self.program.clone();
         if inputs.len() != program.inputs.len() {
             return Err(RunError::InputCount { found: inputs.len(), wanted: program.inputs.len() });
         }
-        for (input, datum) in program.inputs.iter().zip(&inputs) {
-            check_input(&input.port, datum)?;
+        for (input, fed) in program.inputs.iter().zip(inputs) {
+            check_input(&input.port, *fed)?;
         }
-        let mut inputs: Vec<Datum> = inputs.into_iter().map(aligned).collect();
-        for (input, datum) in program.inputs.iter().zip(&mut inputs) {
+        let aligned: Vec<Option<Tensor>> = inputs.iter().map(|fed| fed.misaligned().map(super::compile::aligned)).collect();
+        let inputs = || inputs.iter().zip(&aligned).map(|(fed, aligned)| aligned.as_ref().map_or(*fed, Fed::Tensor));
+        for (input, fed) in program.inputs.iter().zip(inputs()) {
             if let Place::Slot(slot) = input.place {
-                self.slots[slot] = Some(datum.clone());
+                self.slots[slot] = Some(fed.datum());
             }
         }
         let mut buffers: Vec<Option<Vec<u64>>> = program.outputs.iter().map(|output| buffer(&output.port.ty)).collect();
@@ -217,7 +226,7 @@ impl Plan {
                 Some(&mut bytemuck::cast_slice_mut::<u64, u8>(words.as_mut()?)[..bytes])
             })
             .collect();
-        let given: Vec<&[u8]> = inputs.iter().map(|datum| datum.tensor().map_or(&[][..], Tensor::bytes)).collect();
+        let given: Vec<&[u8]> = inputs().map(Fed::bytes).collect();
         self.enter(&given, &mut lent)?;
         let outputs = program.outputs.iter().zip(buffers);
         let outputs = outputs.map(|(output, words)| match words {
@@ -254,8 +263,8 @@ impl Plan {
     fn enter<B: Buffer>(&mut self, inputs: &[&[u8]], outputs: &mut [B]) -> Result<(), RunError> {
         self.forget_times();
         match (&mut self.parts, &self.pool) {
-            (Some(parts), Some(pool)) if pool.current_thread_index().is_none() => pool.install(|| parts.run(inputs, outputs)),
-            (Some(parts), _) => parts.run(inputs, outputs),
+            (Some(parts), Some(pool)) => pool.install(|| parts.run(inputs, outputs)),
+            (Some(parts), None) => parts.run(inputs, outputs),
             (None, _) => self.run_part(inputs, outputs),
         }
     }
@@ -287,8 +296,8 @@ impl Plan {
             program.outputs.iter().enumerate().try_for_each(|(i, output)| deliver(memory, slots, i, &output.source, &output.port))
         };
         match pool {
-            Some(pool) if pool.current_thread_index().is_none() => pool.install(run),
-            _ => run(),
+            Some(pool) => pool.install(run),
+            None => run(),
         }
     }
 
@@ -372,8 +381,8 @@ fn check_buffer(port: &Port, bytes: &[u8]) -> Result<(), RunError> {
 }
 
 /// Whether data is what an input wants: open extents take any size.
-fn check_input(port: &Port, datum: &Datum) -> Result<(), RunError> {
-    let (Type::Tensor { dtype, shape }, Datum::Tensor(tensor)) = (&port.ty, datum) else { return Ok(()) };
+fn check_input(port: &Port, fed: Fed<'_>) -> Result<(), RunError> {
+    let (Type::Tensor { dtype, shape }, Fed::Tensor(tensor)) = (&port.ty, fed) else { return Ok(()) };
     let fits = |shape: &crate::graph::Shape| {
         shape.len() == tensor.shape().len()
             && shape.iter().zip(tensor.shape()).all(|(dim, &extent)| dim.fixed().is_none_or(|fixed| fixed == extent))
@@ -385,11 +394,34 @@ fn check_input(port: &Port, datum: &Datum) -> Result<(), RunError> {
     Err(RunError::Input { name: port.name.clone(), found, wanted: port.ty.clone() })
 }
 
-/// The same data, with bytes that kernels can read: aligned to the element.
-fn aligned(datum: Datum) -> Datum {
-    match datum {
-        Datum::Tensor(tensor) if tensor.texts().is_none() => Datum::Tensor(super::compile::aligned(&tensor)),
-        other => other,
+/// What a caller feeds an input.
+#[derive(Copy, Clone)]
+enum Fed<'a> {
+    Tensor(&'a Tensor),
+    /// No tensor.
+    Other(&'a Datum),
+}
+
+impl<'a> Fed<'a> {
+    fn datum(self) -> Datum {
+        match self {
+            Fed::Tensor(tensor) => Datum::Tensor(tensor.clone()),
+            Fed::Other(datum) => datum.clone(),
+        }
+    }
+
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Fed::Tensor(tensor) => tensor.bytes(),
+            Fed::Other(_) => &[],
+        }
+    }
+
+    /// A tensor whose bytes kernels cannot read where they lie.
+    fn misaligned(self) -> Option<&'a Tensor> {
+        let Fed::Tensor(tensor) = self else { return None };
+        let aligned = (tensor.bytes().as_ptr() as usize).is_multiple_of(tensor.dtype().bytes().clamp(1, 8));
+        (tensor.texts().is_none() && !aligned).then_some(tensor)
     }
 }
 

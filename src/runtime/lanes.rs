@@ -1,45 +1,59 @@
 //! Lanes: disjoint core sets of a device, each with a pool of threads bound to them.
 //!
-//! A lane belongs to one request at a time. Requests that find their cores in use wait until some are given back.
+//! A lane belongs to one request at a time. Requests that find their cores in use wait until some are given back. Of several free
+//! lanes of one size a request gets the one its thread runs on: then the thread need not move, for it is one of the lane's.
 
 use super::RuntimeError;
-use crate::device::{Grant, Machine};
-use crate::execute;
-use rayon::ThreadPool;
+use crate::device::{Grant, GrantError, Machine};
+use crate::execute::{self, Pool};
 use schema::Share;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// The lanes of one device.
 pub(super) struct Lanes {
-    machine: Machine,
-    state: Mutex<State>,
+    device: String,
+    /// The disjoint parts of each size.
+    parts: BTreeMap<Share, Vec<Part>>,
+    /// Cores in use.
+    busy: Mutex<Vec<usize>>,
     given_back: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    /// Cores in use.
-    busy: BTreeSet<usize>,
-    /// Pools that were made, by their cores.
-    pools: BTreeMap<Vec<usize>, Arc<ThreadPool>>,
+struct Part {
+    grant: Grant,
+    /// Made when it is first used.
+    pool: Mutex<Option<Arc<Pool>>>,
 }
 
 /// Cores in use by one request; given back when dropped.
 pub(super) struct Lane<'a> {
     lanes: &'a Lanes,
-    pub grant: Grant,
-    pub pool: Arc<ThreadPool>,
+    pub grant: &'a Grant,
+    pub pool: Arc<Pool>,
 }
 
 impl Lanes {
-    pub fn new(machine: Machine) -> Self {
-        Lanes { machine, state: Mutex::default(), given_back: Condvar::new() }
+    pub fn new(machine: &Machine) -> Self {
+        let part = |grant| Part { grant, pool: Mutex::default() };
+        let parts = machine.shares_pct().into_iter().filter_map(|percent| {
+            let share = Share::percent(percent).ok()?;
+            let grants = (0..machine.slots(share)).filter_map(|slot| machine.grant_slot(share, slot).ok());
+            Some((share, grants.map(part).collect()))
+        });
+        let device = machine.device.name.0.clone();
+        Lanes { device, parts: parts.collect(), busy: Mutex::default(), given_back: Condvar::new() }
     }
 
     /// Whether the device, idle, can give a share.
     pub fn can_give(&self, share: Share) -> bool {
-        self.machine.slots(share) > 0
+        self.parts.contains_key(&share)
+    }
+
+    /// The error of a share it cannot give.
+    pub fn cannot_give(&self, share: Share) -> RuntimeError {
+        let can = self.parts.keys().map(|share| share.as_percent().to_string()).collect();
+        RuntimeError::Share(GrantError::Share { device: self.device.clone(), share, can })
     }
 
     /// Asks `choose` which share to take, telling it what is free, until it names one; takes that.
@@ -50,50 +64,46 @@ impl Lanes {
         &self,
         mut choose: impl FnMut(&mut dyn FnMut(Share) -> bool) -> Option<(Share, T)>,
     ) -> Result<(Lane<'_>, T), RuntimeError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = rustix::thread::sched_getcpu();
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let busy = &state.busy;
-            if let Some((share, chosen)) = choose(&mut |share| self.free(busy, share).is_some()) {
-                let grant = match self.free(busy, share) {
-                    Some(grant) => grant,
-                    None => self.machine.grant(share)?,
-                };
-                let pool = match state.pools.get(&grant.cores) {
-                    Some(pool) => pool.clone(),
-                    None => {
-                        let pool = execute::pool_on(&grant.cores)?;
-                        state.pools.insert(grant.cores.clone(), pool.clone());
-                        pool
-                    }
-                };
-                state.busy.extend(&grant.cores);
-                return Ok((Lane { lanes: self, grant, pool }, chosen));
+            if let Some((share, chosen)) = choose(&mut |share| self.free(&busy, share, here).is_some())
+                && let Some(part) = self.free(&busy, share, here)
+            {
+                let lane = Lane { lanes: self, grant: &part.grant, pool: part.pool()? };
+                busy.extend(&part.grant.cores);
+                return Ok((lane, chosen));
             }
-            if state.busy.is_empty() {
+            if busy.is_empty() {
                 // All is free and still nothing fits: waiting would never end.
-                return Err(RuntimeError::Share(crate::device::GrantError::Share {
-                    device: self.machine.device.name.0.clone(),
-                    share: Share::WHOLE,
-                    can: self.machine.shares_pct().iter().map(f64::to_string).collect(),
-                }));
+                return Err(self.cannot_give(Share::WHOLE));
             }
-            state = self.given_back.wait(state).unwrap_or_else(PoisonError::into_inner);
+            busy = self.given_back.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// The first part of that size none of whose cores is in use.
-    fn free(&self, busy: &BTreeSet<usize>, share: Share) -> Option<Grant> {
-        let slots = (0..self.machine.slots(share)).filter_map(|slot| self.machine.grant_slot(share, slot).ok());
-        slots.into_iter().find(|grant| grant.cores.iter().all(|core| !busy.contains(core)))
+    /// A part of that size none of whose cores is in use: the one with the core `here`, else the first.
+    fn free(&self, busy: &[usize], share: Share, here: usize) -> Option<&Part> {
+        let free = |part: &&Part| part.grant.cores.iter().all(|core| !busy.contains(core));
+        let parts = self.parts.get(&share)?;
+        parts.iter().filter(|part| part.grant.cores.contains(&here)).find(free).or_else(|| parts.iter().find(free))
+    }
+}
+
+impl Part {
+    fn pool(&self) -> Result<Arc<Pool>, RuntimeError> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = &*pool {
+            return Ok(pool.clone());
+        }
+        Ok(pool.insert(execute::pool_on(&self.grant.cores)?).clone())
     }
 }
 
 impl Drop for Lane<'_> {
     fn drop(&mut self) {
-        let mut state = self.lanes.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for core in &self.grant.cores {
-            state.busy.remove(core);
-        }
+        let mut busy = self.lanes.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|core| !self.grant.cores.contains(core));
         self.lanes.given_back.notify_all();
     }
 }

@@ -41,7 +41,7 @@ mod instances;
 mod lanes;
 mod place;
 
-pub use place::{Decision, Rival, Rung};
+pub use place::{Decision, Rival, Rung, Why};
 
 use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::device::{self, DeviceError, GrantError, Machine};
@@ -50,8 +50,7 @@ use instances::{Instances, Key};
 use kernels::{Datum, Tensor};
 use lanes::Lanes;
 use place::{Candidate, Here, Wish};
-use rayon::ThreadPoolBuildError;
-use schema::{Batch, Picos, Share};
+use schema::{Batch, DeviceKey, EnvironmentKey, Picos, Share};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -59,6 +58,8 @@ use thiserror::Error;
 /// Artifacts, opened, on one device.
 pub struct Runtime {
     machine: Machine,
+    /// Of the machine: both are hashes of texts, and asked for by every request.
+    keys: (DeviceKey, EnvironmentKey),
     artifacts: Vec<Artifact>,
     candidates: Vec<Candidate>,
     lanes: Lanes,
@@ -112,7 +113,7 @@ pub enum RuntimeError {
     #[error("'{model}': {source}")]
     Run { model: String, source: RunError },
     #[error("no threads: {0}")]
-    Threads(#[from] ThreadPoolBuildError),
+    Threads(#[from] std::io::Error),
 }
 
 impl Request {
@@ -182,9 +183,10 @@ impl Builder {
             }
         }
         let candidates = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
-        let lanes = Lanes::new(machine.clone());
+        let lanes = Lanes::new(&machine);
         let instances = Instances::default();
-        Ok(Runtime { machine, artifacts, candidates, lanes, instances, require_tuned: self.require_tuned })
+        let keys = (machine.key(), machine.environment.key());
+        Ok(Runtime { machine, keys, artifacts, candidates, lanes, instances, require_tuned: self.require_tuned })
     }
 }
 
@@ -221,7 +223,7 @@ impl Runtime {
         }
         let wish = Wish { fits: &fits, deadline, share };
         let choice = place::choose(&self.candidates, &self.here(), &wish, |share| self.lanes.can_give(share));
-        let choice = choice.ok_or_else(|| self.cannot_give(share))?;
+        let choice = choice.ok_or_else(|| self.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?;
         self.check_tuned(artifact, &choice.decision)?;
         Ok(choice.decision)
     }
@@ -234,8 +236,8 @@ impl Runtime {
         let artifact = self.artifact(&request.model)?;
         let fits = self.fitting(artifact, &request.inputs)?;
         let wish = Wish { fits: &fits, deadline: request.deadline, share: request.share };
-        if let Some(share) = request.share {
-            self.machine.grant(share)?;
+        if let Some(share) = request.share.filter(|&share| !self.lanes.can_give(share)) {
+            return Err(self.lanes.cannot_give(share));
         }
         let (lane, mut choice) = self.lanes.wait(|free| {
             let choice = place::choose(&self.candidates, &self.here(), &wish, free)?;
@@ -255,9 +257,8 @@ impl Runtime {
             instances::Failed::Plan(source) => RuntimeError::Plan { model: model(), source },
         })?;
         plan.set_pool(lane.pool.clone());
-        let inputs: Vec<(&str, Tensor)> = request.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
         let start = Instant::now();
-        let outputs = plan.run(&inputs);
+        let outputs = plan.run(&request.inputs);
         choice.decision.actual = Some(Picos::from_secs_f64(start.elapsed().as_secs_f64()));
         choice.decision.replaced = plan.replaced().len();
         let names: Vec<String> = plan.outputs().map(|port| port.name.clone()).collect();
@@ -283,7 +284,8 @@ impl Runtime {
     }
 
     fn here(&self) -> Here<'_> {
-        Here { device: self.machine.key(), name: &self.machine.device.name, environment: self.machine.environment.key() }
+        let (device, environment) = self.keys;
+        Here { device, name: &self.machine.device.name, environment }
     }
 
     fn artifact(&self, model: &str) -> Result<usize, RuntimeError> {
@@ -296,8 +298,9 @@ impl Runtime {
     fn fitting(&self, artifact: usize, inputs: &[(String, Tensor)]) -> Result<Vec<usize>, RuntimeError> {
         let takes = |candidate: &Candidate| {
             let graph = self.artifacts[artifact].outline(candidate.graph);
-            graph.inputs.iter().map(|&id| graph.value(id)).all(|value| {
-                let given = inputs.iter().find(|(name, _)| *name == value.name);
+            graph.inputs.iter().map(|&id| graph.value(id)).enumerate().all(|(at, value)| {
+                let named = |(name, _): &&(String, Tensor)| *name == value.name;
+                let given = inputs.get(at).filter(named).or_else(|| inputs.iter().find(named));
                 let shape = value.ty.shape();
                 // A missing input is the plan's to tell, with its name.
                 given.is_none_or(|(_, tensor)| {
@@ -325,12 +328,6 @@ impl Runtime {
         };
         let known: Vec<String> = artifact.shapes().map(shape).collect();
         RuntimeError::NoGraph { model: artifact.provenance().model_name.clone(), wanted, known: known.join(", ") }
-    }
-
-    fn cannot_give(&self, share: Option<Share>) -> RuntimeError {
-        let share = share.unwrap_or(Share::WHOLE);
-        let can = self.machine.shares_pct().iter().map(f64::to_string).collect();
-        RuntimeError::Share(GrantError::Share { device: self.machine.device.name.0.clone(), share, can })
     }
 
     /// With `require_tuned`, whether something was tuned on this device for the placement.

@@ -63,8 +63,39 @@ pub struct Rival {
     pub batch: Batch,
     pub rung: Rung,
     pub predicted: Option<Picos>,
-    /// Why it lost.
-    pub why: String,
+    pub why: Why,
+}
+
+/// Why a placement lost.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    InUse,
+    OtherShare(Share),
+    OtherEnvironment,
+    OtherDevice,
+    Untuned,
+    /// Misses the deadline by so much.
+    Late(Picos),
+    NoRecord,
+    /// Slower by so much.
+    Slower(Picos),
+    NoFaster,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::InUse => f.write_str("its cores are in use"),
+            Why::OtherShare(share) => write!(f, "was tuned for {share} %"),
+            Why::OtherEnvironment => f.write_str("was tuned in another environment"),
+            Why::OtherDevice => f.write_str("was tuned on another device"),
+            Why::Untuned => f.write_str("defaults are only taken where nothing was tuned"),
+            Why::Late(by) => write!(f, "misses the deadline by {:.3} ms", by.as_millis_f64()),
+            Why::NoRecord => f.write_str("has no record"),
+            Why::Slower(by) => write!(f, "is slower by {:.3} ms", by.as_millis_f64()),
+            Why::NoFaster => f.write_str("is no faster"),
+        }
+    }
 }
 
 /// Something that could run a request: an entry, or a graph with defaults.
@@ -218,23 +249,19 @@ fn rung(candidate: &Candidate, here: &Here<'_>, wish: &Wish<'_>) -> Option<Rung>
 
 fn rival(candidates: &[Candidate], here: &Here<'_>, winner: &Standing, loser: &Standing, wish: &Wish<'_>) -> Rival {
     let candidate = &candidates[loser.candidate];
-    let time = |p: Picos| format!("{:.3} ms", p.as_millis_f64());
     let why = match (loser.predicted, winner.predicted, wish.deadline) {
-        _ if !loser.free => "its cores are in use".to_owned(),
+        _ if !loser.free => Why::InUse,
         _ if loser.rung > winner.rung => match loser.rung {
-            Rung::OtherShare => format!("was tuned for {} %", candidate.share),
-            Rung::Stale => "was tuned in another environment".to_owned(),
-            _ => "defaults are only taken where nothing was tuned".to_owned(),
+            Rung::OtherShare => Why::OtherShare(candidate.share),
+            Rung::Stale => Why::OtherEnvironment,
+            _ => Why::Untuned,
         },
         (Some(p), _, Some(deadline)) if loser.late && !winner.late => {
-            let over = Picos::from_secs_f64(p.as_secs_f64() - deadline.as_secs_f64());
-            format!("misses the deadline by {}", time(over))
+            Why::Late(Picos::from_secs_f64(p.as_secs_f64() - deadline.as_secs_f64()))
         }
-        (None, Some(_), _) => "has no record".to_owned(),
-        (Some(loser), Some(winner), _) if loser > winner => {
-            format!("is slower by {}", time(Picos(loser.0 - winner.0)))
-        }
-        _ => "is no faster".to_owned(),
+        (None, Some(_), _) => Why::NoRecord,
+        (Some(loser), Some(winner), _) if loser > winner => Why::Slower(Picos(loser.0 - winner.0)),
+        _ => Why::NoFaster,
     };
     let (device, rung) = (here.name.clone(), loser.rung);
     Rival { device, share: loser.share, batch: candidate.batch, rung, predicted: loser.predicted, why }
@@ -248,7 +275,7 @@ fn other_device(candidate: &Candidate) -> Rival {
         batch: candidate.batch,
         rung: Rung::Default,
         predicted: candidate.predicted,
-        why: "was tuned on another device".to_owned(),
+        why: Why::OtherDevice,
     }
 }
 
@@ -292,7 +319,7 @@ mod tests {
         let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9)), candidate(25.0, None), defaults()];
         let decision = decide(&all, Some(15.0), None, &[]).unwrap();
         assert_eq!((decision.share.as_percent(), decision.rung, decision.keeps_deadline), (100.0, Rung::Exact, Some(true)));
-        let why: Vec<&str> = decision.rivals.iter().map(|rival| rival.why.as_str()).collect();
+        let why: Vec<String> = decision.rivals.iter().map(|rival| rival.why.to_string()).collect();
         let defaults = "defaults are only taken where nothing was tuned";
         assert_eq!(why, ["has no record", "misses the deadline by 7.700 ms", defaults]);
     }
@@ -301,7 +328,7 @@ mod tests {
     fn what_is_in_use_is_passed_over_and_nothing_free_is_no_choice() {
         let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9))];
         let decision = decide(&all, None, None, &[100.0]).unwrap();
-        assert_eq!((decision.share.as_percent(), decision.rivals[0].why.as_str()), (50.0, "its cores are in use"));
+        assert_eq!((decision.share.as_percent(), decision.rivals[0].why), (50.0, Why::InUse));
         assert_eq!(decide(&all, None, None, &[50.0, 100.0]), None);
     }
 
@@ -318,7 +345,7 @@ mod tests {
         assert_eq!(rung(&all[2..], 50.0), Rung::Stale);
         let last = decide(&all[3..], None, Some(50.0), &[]).unwrap();
         assert_eq!((last.rung, last.share.as_percent(), last.predicted), (Rung::Default, 50.0, None));
-        assert_eq!(last.rivals[0].why, "was tuned on another device");
+        assert_eq!(last.rivals[0].why, Why::OtherDevice);
     }
 
     #[test]

@@ -4,9 +4,8 @@ use super::plans::PlanBench;
 use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
 use super::task_bench::TaskBench;
-use crate::execute;
+use crate::execute::{self, Pool};
 use kernels::Limits;
-use rayon::ThreadPool;
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
 use std::fs::File;
@@ -21,7 +20,7 @@ use std::time::Instant;
 /// What the worker was given.
 pub(super) struct Share {
     pub limits: Limits,
-    pub pool: Arc<ThreadPool>,
+    pub pool: Arc<Pool>,
     /// Its standard output: tells the parent which lane runs.
     progress: File,
 }

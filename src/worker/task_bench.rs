@@ -6,6 +6,7 @@
 
 use super::child::{Share, picos};
 use super::protocol::{Answer, Lane};
+use crate::execute::Pool;
 use crate::space::Stream;
 use kernels::layout::to_layout;
 use kernels::packed::Packed;
@@ -147,10 +148,11 @@ impl<'a> TaskBench<'a> {
     pub fn lap(&mut self, lanes: &[Lane]) -> Answer {
         let Some(open) = &mut self.open else { return Answer::Wrong { reason: "no task is open".to_owned() } };
         let Open { laid, outputs, slots, evictor, .. } = open;
+        let pool = &self.share.pool;
         self.share.lap(lanes, |slot| {
             let slot = slots.get_mut(&slot)?;
             if !evictor.is_empty() {
-                evict(evictor);
+                evict(pool, evictor);
             }
             let runs = slot.runs;
             let mut time = 0;
@@ -167,8 +169,10 @@ impl<'a> TaskBench<'a> {
 }
 
 /// Reads more than the caches nearest to each core of the pool hold.
-fn evict(evictor: &[f32]) {
-    rayon::broadcast(|_| black_box(evictor.iter().step_by(16).sum::<f32>()));
+fn evict(pool: &Pool, evictor: &[f32]) {
+    pool.broadcast(|_| {
+        black_box(evictor.iter().step_by(16).sum::<f32>());
+    });
 }
 
 impl Open {

@@ -613,7 +613,10 @@ impl Kernel for Sequence {
         match (self.directions.len(), self.apart) {
             (2, true) => {
                 let (first, second) = (self.space(0, scratch), self.space(1, scratch));
-                rayon::join(|| self.direction(0, &inputs, first, results), || self.direction(1, &inputs, second, results));
+                crate::thread_pool::join(
+                    || self.direction(0, &inputs, first, results),
+                    || self.direction(1, &inputs, second, results),
+                );
             }
             (count, _) => {
                 for d in 0..count {
