@@ -272,3 +272,31 @@ fn rows_that_meet_are_not_taken_apart() {
     assert!(each("[1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,4]"), "a constant that says the same for every row goes along");
     assert!(!each("[1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,5]"), "one that does not belongs to the batch");
 }
+
+/// ONNX: "it is an error if any of the index values are out of bounds". Negative ones count from the end.
+#[test]
+fn an_index_outside_its_axis_is_refused_with_its_node() {
+    for (op, dtype) in [("embedding", "i64"), ("gather", "i64"), ("embedding", "i32"), ("gather", "i32")] {
+        let graph =
+            format!("input %t: f32[3,2]\ninput %i: {dtype}[2]\n%y: f32[2,2] = {op}(%t, %i) @\"pick\"\noutput %y as \"y\"");
+        let mut plan = plan(&graph);
+        let table = Tensor::new(vec![3, 2], vec![0f32, 1., 2., 3., 4., 5.]);
+        let mut run = |a: i32, b: i32| {
+            let indices = match dtype {
+                "i32" => Tensor::new(vec![2], vec![a, b]),
+                _ => Tensor::new(vec![2], vec![i64::from(a), i64::from(b)]),
+            };
+            plan.run(&[("t", table.clone()), ("i", indices)])
+        };
+        let found = run(-3, 2).unwrap();
+        assert_eq!(found[0].tensor().unwrap().values::<f32>().unwrap()[..], [0., 1., 4., 5.]);
+        for (a, b, wrong) in [(0, 3, 3), (-4, 0, -4), (i32::MIN, i32::MAX, i32::MIN)] {
+            let error = run(a, b).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("node 'pick' ({op}): index {wrong} is none of an axis of 3: allowed is -3 to 2")
+            );
+        }
+        assert!(run(1, 1).is_ok(), "a refused run leaves the plan as it was");
+    }
+}

@@ -116,8 +116,11 @@ pub enum Fill {
     Scaled(usize),
     /// Uniform in [0.5, 1.5]: scales, variances.
     Positive,
-    /// Whole numbers from 0 up to this bound, exclusive.
+    /// Indices along an axis of that extent: whole numbers from 0 up to it, exclusive. Who runs a kernel refuses what lies outside
+    /// `-extent..extent` before the run.
     Index(usize),
+    /// Whole numbers from 0 up to this bound, exclusive.
+    Whole(usize),
     /// 0 and 1: masks.
     Mask,
 }

@@ -426,7 +426,7 @@ pub fn from_plan(path: &Path, error: &PlanError) -> Failure {
 
 fn from_run(arguments: &Arguments, error: &RunError) -> Failure {
     let class = match error {
-        RunError::Node { .. } | RunError::Result { .. } => "input.refused_at_run",
+        RunError::Node { .. } | RunError::Result { .. } | RunError::Index { .. } => "input.refused_at_run",
         RunError::Absent | RunError::NotStatic { .. } | RunError::Buffer { .. } => "bug.run",
         _ => "input.shape_mismatch",
     };

@@ -8,11 +8,11 @@ use super::control;
 use super::homes::{self, Home, Homes, Root};
 use super::liveness;
 use super::memory::{ALIGN, Home as MemoryHome, Releaser, Span};
-use super::program::{Action, Entrance, Exit, Fixed, Launch, MemoryUse, Place, Port, Program, Source, Step, StepFacts};
+use super::program::{Action, Entrance, Exit, Fixed, Indices, Launch, MemoryUse, Place, Port, Program, Source, Step, StepFacts};
 use super::untuned::Untuned;
 use crate::graph::{Graph, Node, Type, ValueId};
 use crate::task;
-use kernels::{BuildError, Datum, Kernel, Layout, Limits, Operator, Request, Signature, Task, Tensor};
+use kernels::{BuildError, Datum, Fill, Kernel, Layout, Limits, OperandSpec, Operator, Request, Signature, Task, Tensor};
 use schema::{Config, ConfigKey, Split, TaskKey};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -293,10 +293,12 @@ impl Compiler<'_> {
         }
         let mut scratch = first_scratch;
         for (at, node) in graph.nodes.iter().enumerate() {
+            let mut indices = None;
             let (action, task) = if draft.homes.views[at] {
                 continue;
             } else if let Some(built) = &draft.kernels[at] {
                 let launch = writer.launch(node, built, scratch, |i| draft.unasked.get(&(at, i)).copied())?;
+                indices = writer.indices(built, launch);
                 scratch += 1;
                 (Action::Kernel(built.kernel.clone(), launch), Some((built.task.to_string(), built.config.clone())))
             } else if control::is_control(&node.op) {
@@ -305,7 +307,7 @@ impl Compiler<'_> {
                 (Action::Untuned(Box::new(Untuned::new(&mut writer, node)?)), None)
             };
             let facts = StepFacts { node: node.name.clone(), op: node.op.clone(), task };
-            writer.program.steps.push(Step { action, drops: drops.remove(&(at + 1)).unwrap_or_default(), facts });
+            writer.program.steps.push(Step { action, drops: drops.remove(&(at + 1)).unwrap_or_default(), indices, facts });
         }
         writer.outputs(&copied)?;
         let mut program = writer.program;
@@ -462,6 +464,15 @@ impl Writer<'_> {
         Ok(launch)
     }
 
+    /// The operand of a kernel that indexes an axis.
+    fn indices(&self, built: &Built, launch: Launch) -> Option<Indices> {
+        let indexed = |(i, spec): (usize, &OperandSpec)| match (spec.fill, self.program.reads[launch.reads.0 as usize + i]) {
+            (Fill::Index(extent), Some(span)) => Some(Indices { span, dtype: spec.dtype, extent }),
+            _ => None,
+        };
+        built.signature.inputs.iter().enumerate().find_map(indexed)
+    }
+
     /// What a kernel reads.
     fn read(&mut self, node: &Node, id: ValueId, bytes: usize) -> Result<Span, PlanError> {
         let span = match self.homes.of[id.index()] {
@@ -489,7 +500,7 @@ impl Writer<'_> {
             if let (Some(&root), Source::Fixed(fixed)) = (copied.get(&i), &mut source) {
                 let to = self.span(root);
                 let facts = StepFacts { node: String::new(), op: "output".to_owned(), task: None };
-                self.program.steps.push(Step { action: Action::Copy(fixed.span, to), drops: vec![], facts });
+                self.program.steps.push(Step { action: Action::Copy(fixed.span, to), drops: vec![], indices: None, facts });
                 fixed.span = to;
             }
             let name = self.graph.output_names.get(i).unwrap_or(&self.graph.value(id).name).clone();

@@ -4,13 +4,14 @@ use super::compile::{Compiler, Configs, PlanError};
 use super::memory::{Home, Memory, Releaser, Span};
 use super::parts::Parts;
 use super::pool::Pool;
-use super::program::{Action, Entrance, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
+use super::program::{Action, Entrance, Fixed, Indices, MemoryUse, Place, Port, Program, Source, StepFacts};
 use super::untuned;
 use crate::graph::{Graph, Type};
 use bytes::Bytes;
 use kernels::reference::EvaluateError;
 use kernels::simd::FlushDenormals;
 use kernels::{BuildError, Datum, Limits, Task, Tensor};
+use schema::DType;
 use std::sync::Arc;
 use std::time::Instant;
 use thiserror::Error;
@@ -47,6 +48,8 @@ pub enum RunError {
     NotStatic { name: String },
     #[error("node '{node}' ({op}): {source}")]
     Node { node: String, op: String, source: EvaluateError },
+    #[error("node '{node}' ({op}): index {index} is none of an axis of {extent}: allowed is -{extent} to {}", .extent - 1)]
+    Index { node: String, op: String, index: i64, extent: usize },
     #[error("node '{node}' ({op}): its result {reason}")]
     Result { node: String, op: String, reason: String },
     /// A value was asked for before it was made: a bug of the compiler of plans.
@@ -334,6 +337,12 @@ fn steps(
 ) -> Result<(), RunError> {
     for (i, step) in program.steps.iter().enumerate() {
         let start = times.is_some().then(Instant::now);
+        if let Some(indices) = &step.indices
+            && let Some(index) = outside(indices, memory)
+        {
+            let (node, op) = (step.facts.node.clone(), step.facts.op.clone());
+            return Err(RunError::Index { node, op, index, extent: indices.extent });
+        }
         match &step.action {
             Action::Kernel(kernel, launch) => memory.launch(&**kernel, launch),
             Action::Untuned(untuned) => untuned.run(memory, slots)?,
@@ -348,6 +357,21 @@ fn steps(
         }
     }
     Ok(())
+}
+
+/// The first index that stands for no place of its axis.
+fn outside(indices: &Indices, memory: &Memory) -> Option<i64> {
+    fn first(values: impl Iterator<Item = i64> + Clone, extent: i64) -> Option<i64> {
+        let wrong = |index: i64| !(-extent..extent).contains(&index);
+        // Nearly always none is: one pass without branches, which costs a fraction of fetching what they stand for.
+        let any = values.clone().fold(false, |any, index| any | wrong(index));
+        if any { values.clone().find(|&index| wrong(index)) } else { None }
+    }
+    let (bytes, extent) = (memory.bytes(indices.span), i64::try_from(indices.extent).unwrap_or(i64::MAX));
+    match indices.dtype {
+        DType::I32 => first(bytemuck::cast_slice::<u8, i32>(bytes).iter().map(|&index| i64::from(index)), extent),
+        _ => first(bytemuck::cast_slice::<u8, i64>(bytes).iter().copied(), extent),
+    }
 }
 
 /// Copies an output of fixed size that was not made in the caller's buffer.

@@ -91,9 +91,19 @@ pub(super) enum Source {
 /// One entry of the list.
 pub(super) struct Step {
     pub action: Action,
+    /// Indices that are checked first.
+    pub indices: Option<Indices>,
     /// Slots whose last use this is.
     pub drops: Vec<u32>,
     pub facts: StepFacts,
+}
+
+/// Indices along an axis, among the operands of a kernel.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Indices {
+    pub span: Span,
+    pub dtype: DType,
+    pub extent: usize,
 }
 
 /// What a step is, for profiles and messages.

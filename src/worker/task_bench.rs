@@ -357,7 +357,7 @@ fn random(spec: &OperandSpec, stream: &mut Stream) -> Tensor {
         Fill::Signed => 2.0 * unit() - 1.0,
         Fill::Scaled(terms) => (2.0 * unit() - 1.0) / (terms.max(1) as f64).sqrt(),
         Fill::Positive => 0.5 + unit(),
-        Fill::Index(bound) => (unit() * bound as f64).floor(),
+        Fill::Index(bound) | Fill::Whole(bound) => (unit() * bound as f64).floor(),
         Fill::Mask => f64::from(u8::from(unit() < 0.5)),
     };
     macro_rules! filled {

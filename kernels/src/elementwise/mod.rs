@@ -99,7 +99,7 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
 fn fill(dtype: DType) -> crate::Fill {
     match dtype {
         DType::Bool => crate::Fill::Mask,
-        DType::I64 | DType::I32 => crate::Fill::Index(100),
+        DType::I64 | DType::I32 => crate::Fill::Whole(100),
         _ => crate::Fill::Signed,
     }
 }

@@ -5,7 +5,7 @@
 //! (default), `sum` or `mean` over the last axis of `indices`. All in rows. **Task**: `table`, `indices`, `bag`.
 //!
 //! A negative index counts from the end. What still lies outside is moved to the nearest row: a kernel never reads outside the
-//! table, and whoever owes the user an error checks the indices before the run.
+//! table, and a plan checks the indices before each run ([`Fill::Index`]), for it owes the user an error.
 
 mod host_prefetch;
 mod host_rows;

@@ -158,7 +158,7 @@ impl Shape {
         };
         let lens = OperandSpec {
             dtype: DType::I32,
-            fill: Fill::Index(t + 1),
+            fill: Fill::Whole(t + 1),
             ..OperandSpec::f32("sequence_lens", there(self.lens, vec![n]))
         };
         let mut inputs = vec![

@@ -127,7 +127,7 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
     }
     let fill = match (kind, x.dtype) {
         (Kind::LogSum | Kind::Prod, DType::F32) => crate::Fill::Positive,
-        (Kind::Prod, _) => crate::Fill::Index(5),
+        (Kind::Prod, _) => crate::Fill::Whole(5),
         (_, dtype) => crate::transpose::copied_fill(dtype),
     };
     Ok(Signature { inputs: vec![OperandSpec { fill, ..x }], outputs: vec![y] })

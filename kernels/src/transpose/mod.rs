@@ -53,7 +53,7 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
 pub(crate) fn copied_fill(dtype: DType) -> Fill {
     match dtype {
         DType::Bool => Fill::Mask,
-        DType::I64 | DType::I32 => Fill::Index(1000),
+        DType::I64 | DType::I32 => Fill::Whole(1000),
         _ => Fill::Signed,
     }
 }

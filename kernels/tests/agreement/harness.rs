@@ -275,10 +275,10 @@ impl Random {
             (Fill::Positive, DType::F32) => Tensor::new(shape, (0..count).map(|_| self.unit() + 0.5).collect()),
             (Fill::Mask, DType::F32) => Tensor::new(shape, (0..count).map(|_| (self.next() % 2) as f32).collect()),
             (Fill::Mask, DType::Bool) => Tensor::bools(shape, (0..count).map(|_| self.next() % 2 == 1).collect()),
-            (Fill::Index(below), DType::I64) => {
+            (Fill::Index(below) | Fill::Whole(below), DType::I64) => {
                 Tensor::new(shape, (0..count).map(|_| (self.next() % below as u64) as i64).collect())
             }
-            (Fill::Index(below), DType::I32) => {
+            (Fill::Index(below) | Fill::Whole(below), DType::I32) => {
                 Tensor::new(shape, (0..count).map(|_| (self.next() % below as u64) as i32).collect())
             }
             (fill, dtype) => panic!("'{}' of {dtype} cannot be filled with {fill:?}", spec.name),
