@@ -5,7 +5,7 @@ use super::protocol::{Answer, Entry, Lane};
 use crate::agreement::{Tolerance, distance};
 use crate::artifact::Artifact;
 use crate::execute::{Configs, Plan};
-use crate::graph::{Graph, Type, ValueId};
+use crate::graph::{Graph, Node, Type, ValueId};
 use crate::space::Stream;
 use kernels::{Datum, Tensor};
 use schema::{Config, DType, FailureClass, Seed, Split, TaskKey};
@@ -23,7 +23,9 @@ const LONG_PICOS: u64 = 100_000_000_000;
 const STAGES_PICOS: u64 = 500_000_000_000;
 /// Whole-number inputs that index nothing we know of: 0 and 1 are in range wherever an index is allowed, and are masks as well.
 const INDEX_BOUND: usize = 2;
-/// How far an input is followed to the table it indexes.
+/// What an input is that says how often a loop runs: 0 or 1 would measure a model that does nothing.
+const ROUNDS: usize = 8;
+/// How far an input is followed to the table it indexes, or to the loop whose rounds it counts.
 const FOLLOWED_MAX: usize = 8;
 
 /// How a plan computes its batch, and its configs by the texts of their tasks.
@@ -280,6 +282,7 @@ fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Datum>, String> {
         let (dtype, shape) = (value.dtype().ok_or_else(unknown)?, value.fixed_shape().ok_or_else(unknown)?);
         let count: usize = shape.iter().product();
         let bound = indexed(graph, id).unwrap_or(INDEX_BOUND);
+        let draw = |stream: &mut Stream| if counts_rounds(graph, id) { ROUNDS } else { stream.below(bound) };
         macro_rules! filled {
             ($type:ty, $draw:expr) => {
                 Tensor::new(shape, (0..count).map(|_| $draw as $type).collect())
@@ -288,8 +291,8 @@ fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Datum>, String> {
         Ok(Datum::Tensor(match dtype {
             DType::F32 => filled!(f32, stream.unit()),
             DType::F64 => filled!(f64, stream.unit()),
-            DType::I64 => filled!(i64, stream.below(bound)),
-            DType::I32 => filled!(i32, stream.below(bound)),
+            DType::I64 => filled!(i64, draw(&mut stream)),
+            DType::I32 => filled!(i32, draw(&mut stream)),
             DType::U8 => filled!(u8, stream.below(bound.min(256))),
             DType::I8 => filled!(i8, stream.below(bound.min(128))),
             DType::Bool => Tensor::bools(shape, (0..count).map(|_| stream.below(2) == 1).collect()),
@@ -301,24 +304,57 @@ fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Datum>, String> {
 
 /// The rows of the smallest table that a value indexes, found through operators that only move numbers; `None` when it indexes none.
 fn indexed(graph: &Graph, id: ValueId) -> Option<usize> {
-    let mut front = vec![id];
     let mut least: Option<usize> = None;
+    follow(graph, id, |node, place| {
+        if matches!(node.op.as_str(), "Gather" | "gather" | "embedding" | "GatherElements" | "GatherND") && place > 0 {
+            let axis = usize::try_from(node.attributes.int("axis").unwrap_or(0)).unwrap_or(0);
+            let table = node.input(0).and_then(|table| graph.value(table).fixed_shape());
+            let rows = table.and_then(|shape| shape.get(axis).copied()).filter(|&rows| rows > 0);
+            least = least.into_iter().chain(rows).min();
+        }
+    });
+    least
+}
+
+/// Whether a value says how often a loop runs.
+fn counts_rounds(graph: &Graph, id: ValueId) -> bool {
+    let mut counts = false;
+    follow(graph, id, |node, place| counts |= node.op == "Loop" && place == 0);
+    counts
+}
+
+/// Calls `meets` with each node a value reaches through operators that only move or choose numbers, and the place it has among the
+/// node's inputs.
+fn follow(graph: &Graph, id: ValueId, mut meets: impl FnMut(&Node, usize)) {
+    let mut front = vec![id];
     for _ in 0..FOLLOWED_MAX {
         let mut next = Vec::new();
         for node in &graph.nodes {
             let Some(place) = node.inputs.iter().position(|input| input.is_some_and(|input| front.contains(&input))) else {
                 continue;
             };
-            match node.op.as_str() {
-                "Gather" | "gather" | "embedding" | "GatherElements" | "GatherND" if place > 0 => {
-                    let axis = usize::try_from(node.attributes.int("axis").unwrap_or(0)).unwrap_or(0);
-                    let table = node.input(0).and_then(|table| graph.value(table).fixed_shape());
-                    let rows = table.and_then(|shape| shape.get(axis).copied()).filter(|&rows| rows > 0);
-                    least = least.into_iter().chain(rows).min();
-                }
-                "Cast" | "Reshape" | "Squeeze" | "Unsqueeze" | "Identity" | "Flatten" | "Transpose" | "transpose" | "Slice"
-                | "Split" | "Concat" | "Expand" | "Clip" => next.extend(node.outputs.iter().flatten().copied()),
-                _ => {}
+            meets(node, place);
+            if matches!(
+                node.op.as_str(),
+                "Cast"
+                    | "Reshape"
+                    | "Squeeze"
+                    | "Unsqueeze"
+                    | "Identity"
+                    | "Flatten"
+                    | "Transpose"
+                    | "transpose"
+                    | "Slice"
+                    | "Split"
+                    | "Concat"
+                    | "Expand"
+                    | "Clip"
+                    | "ReduceMax"
+                    | "ReduceMin"
+                    | "reduce"
+                    | "copy"
+            ) {
+                next.extend(node.outputs.iter().flatten().copied());
             }
         }
         if next.is_empty() {
@@ -326,5 +362,4 @@ fn indexed(graph: &Graph, id: ValueId) -> Option<usize> {
         }
         front = next;
     }
-    least
 }
