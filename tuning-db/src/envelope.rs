@@ -1,7 +1,7 @@
 //! What surrounds every value of the index: 20 bytes that say what it is and prove that it is what was written *under this key*.
 //!
 //! `"TW" | schema u16 | kind u8 | codec u8 | reserved u16 | len u32 | xxh3-64 over key ‖ first 12 bytes ‖ payload`, little-endian.
-//! Codec 0 is postcard. Another codec is refused: none has been released.
+//! Codec 0 is postcard. Another codec is refused: none has been released (`docs/adr/0005`).
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
