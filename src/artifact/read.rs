@@ -5,6 +5,7 @@ use super::wire::{Decoder, WireBound, WireEntry};
 use super::{ArtifactError, Bound, ContentId, Contents, Entry, Opening, Provenance, map};
 use crate::graph::{self, Graph};
 use kernels::Task;
+use rayon::prelude::*;
 use schema::{Batch, Config, Device, DeviceName, Environment, Grant, Observation, Share, Split};
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -254,31 +255,34 @@ impl Artifact {
         Ok(())
     }
 
-    /// Checks chunks of the weights that were not checked before.
+    /// Checks chunks of the weights that were not checked before, on all cores: it is what opening a large model waits for.
     fn check_chunks(&self, chunks: &[u64]) -> Result<(), ArtifactError> {
         let mut sound = self.sound.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let section = self.table.sections.iter().find(|section| section.kind == Some(Kind::Weights));
-        for &chunk in chunks {
-            let at = chunk as usize;
-            let Some((section, false)) = section.map(|section| (section, sound[at])) else { continue };
-            let (inside, mut sum) = (chunk * CHUNK_BYTES, Xxh3::new());
-            let len = CHUNK_BYTES.min(section.len - inside);
-            // By reading and not through the map: checking leaves no pages resident, and cannot fault.
-            match &self.weights {
-                Weights::Copied(copy) => read_pieces(copy, inside, len, |bytes| sum.update(bytes))?,
-                Weights::InFile => {
-                    if Stamp::of(&self.file).map_err(ArtifactError::Read)? != self.stamp {
-                        return Err(ArtifactError::ChangedUnderneath);
-                    }
-                    read_pieces(&self.file, section.offset + inside, len, |bytes| sum.update(bytes))?;
-                }
-            }
-            if sum.digest() != self.chunk_sums[at] {
-                return Err(ArtifactError::damaged(section.offset + inside, "the checksum of \"weights\" is wrong"));
-            }
-            sound[at] = true;
-        }
+        let weights = self.table.sections.iter().find(|section| section.kind == Some(Kind::Weights));
+        let Some(section) = weights else { return Ok(()) };
+        let open: Vec<u64> = chunks.iter().copied().filter(|&chunk| !sound[chunk as usize]).collect();
+        open.par_iter().try_for_each(|&chunk| self.check_chunk(section, chunk))?;
+        open.iter().for_each(|&chunk| sound[chunk as usize] = true);
         Ok(())
+    }
+
+    fn check_chunk(&self, section: &Section, chunk: u64) -> Result<(), ArtifactError> {
+        let (inside, mut sum) = (chunk * CHUNK_BYTES, Xxh3::new());
+        let len = CHUNK_BYTES.min(section.len - inside);
+        // By reading and not through the map: checking leaves no pages resident, and cannot fault.
+        match &self.weights {
+            Weights::Copied(copy) => read_pieces(copy, inside, len, |bytes| sum.update(bytes))?,
+            Weights::InFile => {
+                if Stamp::of(&self.file).map_err(ArtifactError::Read)? != self.stamp {
+                    return Err(ArtifactError::ChangedUnderneath);
+                }
+                read_pieces(&self.file, section.offset + inside, len, |bytes| sum.update(bytes))?;
+            }
+        }
+        if sum.digest() == self.chunk_sums[chunk as usize] {
+            return Ok(());
+        }
+        Err(ArtifactError::damaged(section.offset + inside, "the checksum of \"weights\" is wrong"))
     }
 }
 

@@ -44,6 +44,11 @@ impl Pool {
         self.threads.enter(work)
     }
 
+    /// How many threads run in it, the one that enters it included.
+    pub fn threads(&self) -> usize {
+        self.threads.threads()
+    }
+
     /// Calls `work(i)` once on every thread, the calling one as 0.
     pub fn broadcast(&self, work: impl Fn(usize) + Sync) {
         let _bound = self.bind();

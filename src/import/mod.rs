@@ -103,13 +103,13 @@ impl Model {
     }
 
     /// What the model's records are stored under: BLAKE3 of the file and of its external data. The first call hashes all bytes
-    /// (about a second per GiB on one core), later ones know.
+    /// (about a second per GiB and core), later ones know.
     pub fn key(&self) -> ModelKey {
         *self.key.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
             for (name, bytes) in &self.sources {
                 hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
-                hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+                hasher.update(&(bytes.len() as u64).to_le_bytes()).update_rayon(bytes);
             }
             let mut cut = [0; 16];
             cut.copy_from_slice(&hasher.finalize().as_bytes()[..16]);

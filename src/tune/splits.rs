@@ -64,7 +64,7 @@ pub fn choose(
     let start = rules.clock.now();
     let mut open: Vec<(usize, Vec<Candidate>)> = Vec::new();
     for (entry, wanted) in entries.iter().enumerate() {
-        let ladder = ladder(models, &places[..], asked, wanted);
+        let ladder = ladder(models, places, asked, wanted);
         match recorded(models, places, wanted, rules, options, records)? {
             Some(split) => {
                 let known = ladder.into_iter().find(|candidate| candidate.split == split);

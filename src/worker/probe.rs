@@ -36,7 +36,7 @@ pub(super) fn probe(share: &Share) -> Answer {
 fn samples(share: &Share, work: u64, each: impl Fn(usize) + Sync) -> Vec<u64> {
     let sample = |_| {
         let start = Instant::now();
-        share.pool.broadcast(|context| each(context.index()));
+        share.pool.broadcast(&each);
         (u128::from(picos(start)) * 1_000_000_000 / u128::from(work.max(1))) as u64
     };
     (0..=SAMPLES).map(sample).skip(1).collect()
@@ -60,7 +60,7 @@ fn flops(share: &Share) -> Vec<u64> {
         }
     }
     let isa = share.limits.isa;
-    let work = simd::run(isa, Chains) * share.pool.current_num_threads() as u64;
+    let work = simd::run(isa, Chains) * share.pool.threads() as u64;
     samples(share, work, |_| {
         black_box(simd::run(isa, Chains));
     })
@@ -80,7 +80,7 @@ fn bandwidth(share: &Share, bytes: usize) -> Vec<u64> {
             sums.iter().sum()
         }
     }
-    let threads = share.pool.current_num_threads();
+    let threads = share.pool.threads();
     let mut buffers: Vec<Packed> = (0..threads).map(|_| Packed::zeroed(bytes / size_of::<f32>())).collect();
     // Pages that nobody wrote are all the same one.
     buffers.iter_mut().for_each(|buffer| buffer.fill(1.0));

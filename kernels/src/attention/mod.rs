@@ -25,10 +25,18 @@ pub static ATTENTION: Operator = Operator {
     },
     bytes: |task| signature(task).map_or(0, |s| s.inputs.iter().chain(&s.outputs).map(|spec| spec.bytes() as u64).sum()),
     reference: reference::compute,
-    row_wise: |facts, varies| varies.iter().take(3).all(|varies| *varies) && crate::rows::along(facts, varies, 3),
+    row_wise,
 };
 
 static VARIANTS: &[&Variant] = &[&host_blocks::BLOCKS, &host_rows::ROWS];
+
+/// Images, where they stand first.
+fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {
+    let images_first = |order: &str| facts.attributes.string(order) != Some("sbhd");
+    varies.iter().take(3).all(|varies| *varies)
+        && ["q_order", "k_order", "v_order", "y_order"].into_iter().all(images_first)
+        && crate::rows::along(facts, varies, 3)
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let mut task = Task::new("attention");
