@@ -236,6 +236,7 @@ impl<'a, 'b> Judge<'a, 'b> {
             ratio,
             noise: timing.grade.max(default.grade),
             kept,
+            split: record.split,
             memory_bytes: record.memory_bytes,
             throughput_milli_per_s: record.throughput_milli_per_s,
             energy_mj: record.energy_mj,

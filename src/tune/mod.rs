@@ -133,6 +133,8 @@ pub struct Row {
     pub noise: NoiseGrade,
     /// The tuned plan is in the artifact.
     pub kept: bool,
+    /// How the plan in the artifact computes the batch.
+    pub split: Split,
     pub memory_bytes: u64,
     pub throughput_milli_per_s: u64,
     pub energy_mj: Option<u64>,

@@ -23,6 +23,7 @@ LOOSE = {"transformer", "recurrent", "speech"}
 # Between two looks at the memory of a command.
 LOOK_S = 0.02
 PEAK_MAX_BYTES = 2 << 30
+GFLOP_MAX = 60
 
 
 def resident(pid):
@@ -71,6 +72,7 @@ def main():
     parser.add_argument("--budget", default="60s")
     parser.add_argument("--share", default="50,100")
     parser.add_argument("--batch", default="1,4")
+    parser.add_argument("--small-batch", default="", help="further batches, for models of up to 60 GFLOP a batch; tuned, not checked")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--tunewright", type=Path, default=ROOT / "target/release/tunewright")
     arguments = parser.parse_args()
@@ -80,9 +82,11 @@ def main():
     failed = 0
     for name in arguments.names or sorted(path.stem for path in kit.glob("*.json")):
         facts = json.loads((kit / f"{name}.json").read_text())
+        batches = arguments.batch.split(",")
+        batches += [text for text in arguments.small_batch.split(",") if text and int(text) * facts["gflops"] <= GFLOP_MAX]
         artifact = str(folder / f"{name}.tune")
         tune = [str(arguments.tunewright), "tune", str(arguments.models / f"{name}.onnx"), "-o", artifact, "--share", arguments.share,
-                "--batch", arguments.batch, "--budget", arguments.budget, "--seed", arguments.seed, "--db", str(folder / "db"), "--json"]
+                "--batch", ",".join(batches), "--budget", arguments.budget, "--seed", arguments.seed, "--db", str(folder / "db"), "--json"]
         for axis, extent in facts.get("symbols", {}).items():
             tune += ["--dim", f"{axis}={extent}"]
         code, out, err, seconds, peak = call(tune)

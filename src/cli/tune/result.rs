@@ -90,6 +90,12 @@ fn model_lines(screen: &Screen, tuned: &Tuned, devices: &[Machine]) -> Vec<Strin
         let rows: Vec<Vec<String>> = std::iter::once(head.to_vec()).chain(rows).collect();
         lines.extend(lay_out(&rows, &[Align::Left, Align::Left, Align::Right, Align::Right, Align::Left, Align::Left]));
     }
+    let split = |row: &&Row| !row.split.is_whole();
+    let parts: Vec<String> =
+        (tuned.rows.iter().filter(split)).map(|row| format!("batch {} share {}: {}", row.batch, row.share, row.split)).collect();
+    if !parts.is_empty() {
+        lines.push(format!("  in parts  {}", parts.join("; ")));
+    }
     if tuned.kept_default > 0 {
         let noun = if tuned.kept_default == 1 { "task" } else { "tasks" };
         lines.push(format!("  kept the default in {} {noun}: nothing was faster beyond the noise", tuned.kept_default));
@@ -133,6 +139,7 @@ fn object(outcome: &Outcome, generation: u64) -> Value {
             "model": tuned.name, "device": row.device, "share_pct": row.share.as_percent(), "batch": row.batch.rows(),
             "default_ns": row.default.median.as_nanos(), "tuned_ns": row.tuned.median.as_nanos(), "tuned_mad_ns": row.tuned.mad.as_nanos(),
             "tuned_p99_ns": row.tuned.p99.as_nanos(), "samples": row.tuned.n, "noise": format!("{:?}", row.noise), "tuned_kept": row.kept,
+            "parts": row.split.parts(), "lanes": row.split.lanes(),
             "throughput_per_s": row.throughput_milli_per_s as f64 * 1e-3, "memory_bytes": row.memory_bytes, "energy_mj": row.energy_mj,
             "energy_mj_why": row.energy_why,
         });
