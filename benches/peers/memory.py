@@ -44,13 +44,15 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--tuned", type=Path, help="folder of the artifacts; DIR/tuned by default")
     parser.add_argument("--tunewright", type=Path, default=ROOT / "target/release/tunewright")
     arguments = parser.parse_args()
-    names = arguments.names or sorted(path.stem for path in (arguments.models / "tuned").glob("*.tune"))
+    folder = arguments.tuned or arguments.models / "tuned"
+    names = arguments.names or sorted(path.stem for path in folder.glob("*.tune"))
     print(f"{'model':22} {'ours MiB':>9} {'ORT MiB':>9} {'ratio':>6}")
     for name in names:
         inputs = str(arguments.models / f"{name}.batch{arguments.batch}.in.npz")
-        ours, code = peak([str(arguments.tunewright), "run", str(arguments.models / f"tuned/{name}.tune"), "--input", inputs, "-q"])
+        ours, code = peak([str(arguments.tunewright), "run", str(folder / f"{name}.tune"), "--input", inputs, "-q"])
         theirs, other = peak([sys.executable, __file__, "--run", str(arguments.models / f"{name}.onnx"), inputs, "1"])
         if code or other:
             print(f"{name:22} failed: exit codes {code} and {other}")
