@@ -45,6 +45,17 @@ fn refused(arguments: &[&str], code: i32, class: &str) -> String {
 }
 
 #[test]
+fn a_program_of_another_name_is_its_own_worker() {
+    let home = tempfile::tempdir().unwrap();
+    let renamed = home.path().join("tw");
+    fs::copy(env!("CARGO_BIN_EXE_tunewright"), &renamed).unwrap();
+    let model = mnist_cnn();
+    let arguments = ["--db", "db", "tune", model.to_str().unwrap(), "--budget", "trials=2"];
+    let output = Command::new(&renamed).args(arguments).env("HOME", home.path()).current_dir(home.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
 fn nothing_asked_prints_help_with_examples() {
     let home = tempfile::tempdir().unwrap();
     let output = tunewright(home.path(), &[]);

@@ -336,6 +336,17 @@ impl Releaser {
     }
 }
 
+/// Releases the pages of a graph's constants that are mapped from a file: who has read all of them, to hash or to write them, does not
+/// read them again soon.
+pub fn release_constants(graph: &Graph) {
+    let releaser = Releaser::new();
+    for constant in graph.values.iter().filter_map(|value| value.constant.as_ref()) {
+        if constant.texts().is_none() {
+            releaser.release(constant.bytes());
+        }
+    }
+}
+
 /// The range of a line of `/proc/self/maps` that is mapped from a file and cannot be written.
 fn read_only_file(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();

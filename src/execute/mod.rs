@@ -25,6 +25,7 @@ mod program;
 mod untuned;
 
 pub use compile::{Configs, PlanError};
+pub use memory::release_constants;
 pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
 pub use pool::{Pool, pool, pool_on};
 pub use program::{MemoryUse, Port, StepFacts};

@@ -1,6 +1,7 @@
 //! Models made ready: imported, bound to each batch, through the passes, and taken apart into tasks.
 
 use crate::artifact::Bound;
+use crate::execute::release_constants;
 use crate::graph::infer::{self, BindError};
 use crate::import::{self, ImportError};
 use crate::passes::{self, FoldLimits, PassError, Pipeline};
@@ -67,6 +68,8 @@ impl Prepared {
         }
         let name = path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned());
         let (key, opset) = (model.key(), u32::try_from(model.opset).ok());
+        // Hashing has read every weight; while kernels are measured the workers need the memory.
+        release_constants(&model.graph);
         Ok(Prepared { path: path.to_owned(), name, key, opset, graphs, tasks, warnings: model.warnings })
     }
 

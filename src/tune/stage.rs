@@ -8,6 +8,7 @@ use super::models::Prepared;
 use super::{Objective, Options, Work};
 use crate::artifact::{self, ArtifactError};
 use crate::device::Grant;
+use crate::execute::release_constants;
 use crate::measure::bench::WorkerBench;
 use crate::measure::end_to_end::{Course, EndToEnd};
 use crate::measure::meeting::Meetings;
@@ -180,6 +181,7 @@ impl Draft {
         let own = (0..work.entries.len()).filter(|&entry| work.entries[entry].model == number);
         let draft = Draft { path, entries: own.zip(0u32..).collect() };
         artifact::write(&draft.path, &contents)?;
+        contents.graphs.iter().for_each(|bound| release_constants(&bound.graph));
         Ok(draft)
     }
 }

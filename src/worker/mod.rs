@@ -29,6 +29,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -77,23 +78,28 @@ pub struct Worker {
     dead: bool,
 }
 
+/// Whether this program runs as a worker when it is asked to.
+static SERVES: AtomicBool = AtomicBool::new(false);
+
 /// Runs as a worker when the first argument says so, and returns the exit code then. To be called first in `main` by programs that
 /// tune or serve shares through this library.
 pub fn serve_if_asked() -> Option<ExitCode> {
+    SERVES.store(true, Ordering::Relaxed);
     let asked = std::env::args_os().nth(1).is_some_and(|argument| argument == FLAG);
     asked.then(|| if child::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The program that runs as a worker: this one when it is `tunewright`, or else the `tunewright` beside it.
+/// The program that runs as a worker: this one when it has called [`serve_if_asked`], whatever it is named, or else the `tunewright`
+/// beside it.
 ///
 /// # Errors
 /// [`SpawnError::NoProgram`] when there is none.
 pub fn program() -> Result<PathBuf, SpawnError> {
     let own = std::env::current_exe().map_err(|source| SpawnError::Start { program: "itself".into(), source })?;
-    let name = format!("tunewright{}", std::env::consts::EXE_SUFFIX);
-    if own.file_name().is_some_and(|file| file == name.as_str()) {
+    if SERVES.load(Ordering::Relaxed) {
         return Ok(own);
     }
+    let name = format!("tunewright{}", std::env::consts::EXE_SUFFIX);
     // Tests run from target/PROFILE/deps, examples from target/PROFILE/examples.
     let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(&name)).find(|path| path.is_file());
     beside.ok_or(SpawnError::NoProgram(own))
