@@ -1,10 +1,11 @@
 //! Check and repair.
 
+use crate::caught::guarded;
 use crate::disk::{Disk, RealDisk};
 use crate::envelope;
 use crate::error::StoreError;
 use crate::index::{Flow, Index, IndexError};
-use crate::index_sled::{guarded, open_within};
+use crate::index_sled::open_within;
 use crate::ingest::derive_all;
 use crate::journal::JournalReport;
 use crate::key::{self, table};

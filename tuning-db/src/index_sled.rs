@@ -3,10 +3,9 @@
 //! Rules that experience with 0.34.7 gave: one tree, one writer, values below 64 KiB, no `flush_async`, no transactions, no periodic
 //! flush; `flush` is no acknowledgement (it calls no fsync); opening a damaged folder may panic, hence [`open_within`].
 
+use crate::caught::{caught, guarded};
 use crate::index::{Changes, Flow, Index, IndexError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// Memory for sled's page cache, in bytes. 64 MiB holds a full scan of 10⁶ records to 145 MB resident.
@@ -48,37 +47,6 @@ pub fn open_within(dir: &Path, limit: Duration) -> Result<SledIndex, IndexError>
     })
 }
 
-/// Runs `work` on a thread of its own; a panic or a passed limit is an error.
-///
-/// # Errors
-/// [`IndexError::Corrupt`] after a panic or when the limit has passed, else what `work` returned.
-pub fn guarded<T: Send + 'static>(
-    limit: Duration,
-    work: impl FnOnce() -> Result<T, IndexError> + Send + 'static,
-) -> Result<T, IndexError> {
-    let (send, receive) = mpsc::channel();
-    std::thread::Builder::new()
-        .name(GUARDED_THREAD.to_owned())
-        .spawn(move || {
-            let done = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(IndexError::Corrupt(panic_text(&*panic))));
-            // The receiver is gone when the limit has passed; then nobody wants the answer.
-            let _ = send.send(done);
-        })
-        .map_err(|error| IndexError::Io(error.to_string()))?;
-    match receive.recv_timeout(limit) {
-        Ok(done) => done,
-        Err(_) => Err(IndexError::Corrupt(format!("no answer within {limit:?}"))),
-    }
-}
-
-/// The name of threads whose panics are caught and reported as errors: a panic hook may keep silent about them.
-pub const GUARDED_THREAD: &str = "tuning-db guarded";
-
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a message").chars().take(120).collect::<String>())
-}
-
 fn translate(error: sled::Error) -> IndexError {
     match error {
         sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => IndexError::Full,
@@ -90,11 +58,6 @@ fn translate(error: sled::Error) -> IndexError {
         sled::Error::Corruption { at, .. } => IndexError::Corrupt(format!("corruption at {at:?}")),
         other => IndexError::Corrupt(other.to_string()),
     }
-}
-
-/// sled panics on some damage even in reads; that is an answer like another.
-fn caught<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(IndexError::Corrupt(panic_text(&*panic))))
 }
 
 impl Index for SledIndex {
@@ -137,6 +100,6 @@ impl Index for SledIndex {
 impl Drop for SledIndex {
     fn drop(&mut self) {
         // A damaged database may panic while it flushes; what it held is in the journal.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.db.flush()));
+        let _ = caught(|| self.db.flush().map_err(translate));
     }
 }

@@ -14,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+mod caught;
 pub mod check;
 pub mod diff;
 pub mod disk;
@@ -53,9 +54,8 @@ pub use check::{CheckReport, Finding, RepairReport, check, repair};
 pub use diff::{Change, DiffReport, Side, Verdict, diff};
 pub use error::StoreError;
 pub use gc::{GcOptions, GcReport, gc};
-pub use index_sled::GUARDED_THREAD;
 pub use merge::{MergeReport, merge};
-pub use open::{IndexKind, OpenOptions, OpenReport, Verify};
+pub use open::{Between, IndexKind, OpenOptions, OpenReport, Verify};
 pub use probe::{Probe, probe_main};
 pub use query::{Of, Query, QueryError, Rows};
 pub use reader::{ModelRecords, Reader, Source};

@@ -45,7 +45,12 @@ pub struct OpenOptions {
     pub verify: Verify,
     /// Who writes; chosen at random when `None`. Two processes must never share one.
     pub writer: Option<[u8; 16]>,
+    /// Stands between the store and an index that was opened; may refuse it. For fault injection.
+    pub between: Option<Between>,
 }
+
+/// What stands between the store and its index: takes the one opened, gives the one used.
+pub type Between = Arc<dyn Fn(Box<dyn Index>) -> Result<Box<dyn Index>, IndexError> + Send + Sync>;
 
 /// How much opening looks at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +85,7 @@ impl Default for OpenOptions {
             serve: true,
             verify: Verify::Usual,
             writer: None,
+            between: None,
         }
     }
 }
@@ -163,6 +169,10 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreEr
     let index = match options.index {
         IndexKind::Sled => open_index(path, &manifest, was_clean, options),
         IndexKind::Memory => Ok(Box::new(BTreeIndex::default()) as Box<dyn Index>),
+    };
+    let index = match &options.between {
+        Some(between) => index.and_then(|index| between(index)),
+        None => index,
     };
     manifest.last_open_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let writer = match options.writer {

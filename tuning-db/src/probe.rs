@@ -88,7 +88,7 @@ pub fn probe_main(dir: &Path) -> i32 {
     let _ = rustix::process::setrlimit(rustix::process::Resource::As, memory);
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, core);
     let dir = dir.to_owned();
-    let looked = crate::index_sled::guarded(Duration::from_secs(3600), move || look(&SledIndex::open(&dir)?));
+    let looked = crate::caught::guarded(Duration::from_secs(3600), move || look(&SledIndex::open(&dir)?));
     match looked {
         Ok((keys, watermark)) => {
             println!("\ntunewright-probe: ok {keys} {watermark}");

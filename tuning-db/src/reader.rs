@@ -190,6 +190,10 @@ impl Reader {
         if self.source == Source::Auto && manifest.last_open_ms > OPEN_MS_MAX {
             return refuse("the index opens slowly");
         }
+        // The engine writes when it opens, whatever one only wants to read.
+        if rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).is_err() {
+            return refuse("the folder may not be written");
+        }
         let dir = self.path.join(&manifest.engine.dir);
         if !dir.is_dir() {
             return refuse("there is no index");

@@ -3,6 +3,7 @@
 //! A commit is at most 64 frames or 256 KiB, and begins at once when the one before has ended: nothing waits for company. Order
 //! within a commit: journal, sync, index, tickets. So what a ticket confirms is on disk *and* seen by every question.
 
+use crate::caught::panic_text;
 use crate::envelope::SCHEMA;
 use crate::error::StoreError;
 use crate::index::{Changes, Index, get_over};
@@ -16,6 +17,7 @@ use crate::store::{Shared, locked};
 use crate::ticket::Promise;
 use schema::{NewObservation, ObservationId};
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 const COMMIT_FRAMES: usize = 64;
@@ -80,7 +82,10 @@ impl Writer {
     pub fn run(mut self) {
         loop {
             let items = self.take();
-            match self.commit(items) {
+            // Whatever happens here, nobody may wait for an answer that never comes.
+            let done = catch_unwind(AssertUnwindSafe(|| self.commit(items)))
+                .unwrap_or_else(|panic| Err(StoreError::Closed { why: panic_text(&*panic) }));
+            match done {
                 Ok(false) => {}
                 Ok(true) => break self.refuse_more(StoreError::Closed { why: "it was closed".into() }),
                 Err(error) => break self.refuse_more(error),
