@@ -6,10 +6,14 @@
 use crate::caught::{caught, guarded};
 use crate::index::{Changes, Flow, Index, IndexError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Memory for sled's page cache, in bytes. 64 MiB holds a full scan of 10⁶ records to 145 MB resident.
 const CACHE_BYTES: u64 = 64 << 20;
+/// What sled says of its own lock: the error has no kind that would tell.
+const LOCKED: &str = "could not acquire lock";
+/// How long that is waited for. Jobs on sled's threads keep the file, and with it the lock, for a moment after a database was dropped.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// Fixed, so that it never differs between two openings.
 const SEGMENT_BYTES: usize = 512 << 10;
 
@@ -24,15 +28,22 @@ impl SledIndex {
     /// # Errors
     /// [`IndexError`] as sled reports it.
     pub fn open(dir: &Path) -> Result<Self, IndexError> {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None)
-            .mode(sled::Mode::LowSpace)
-            .open()
-            .map_err(translate)?;
-        Ok(SledIndex { db })
+            .mode(sled::Mode::LowSpace);
+        let started = Instant::now();
+        loop {
+            match config.open() {
+                Ok(db) => return Ok(SledIndex { db }),
+                Err(sled::Error::Io(error)) if error.to_string().contains(LOCKED) && started.elapsed() < LOCK_LIMIT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(translate(error)),
+            }
+        }
     }
 }
 
@@ -101,5 +112,30 @@ impl Drop for SledIndex {
     fn drop(&mut self) {
         // A damaged database may panic while it flushes; what it held is in the journal.
         let _ = caught(|| self.db.flush().map_err(translate));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FlockOperation, flock};
+
+    /// A job of a database just dropped has the file still: no reason to make the index again.
+    #[test]
+    fn a_lock_that_is_let_go_of_soon_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut index = SledIndex::open(&path).unwrap();
+        index.apply(&Changes([(b"key".to_vec(), Some(b"value".to_vec()))].into())).unwrap();
+        drop(index);
+        let held = std::fs::File::open(path.join("db")).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        let index = open_within(&path, Duration::from_secs(60)).unwrap();
+        assert_eq!(index.get(b"key").unwrap(), Some(b"value".to_vec()));
+        holder.join().unwrap();
     }
 }
