@@ -34,6 +34,7 @@ impl SledIndex {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
+        remove_half_written(dir);
         let started = Instant::now();
         loop {
             match config.open() {
@@ -43,6 +44,18 @@ impl SledIndex {
                 }
                 Err(error) => return Err(translate(error)),
             }
+        }
+    }
+}
+
+/// Removes what a process that was killed while it opened left half written: sled would take it for its newest snapshot and call
+/// the whole database corrupt, although the older snapshot and the log are there.
+fn remove_half_written(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            // A failure shows when sled opens.
+            let _ = std::fs::remove_file(entry.path());
         }
     }
 }
@@ -119,6 +132,20 @@ impl Drop for SledIndex {
 mod tests {
     use super::*;
     use rustix::fs::{FlockOperation, flock};
+
+    #[test]
+    fn a_snapshot_of_sleds_own_that_was_not_finished_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let mut index = SledIndex::open(&path).unwrap();
+        index.apply(&Changes([(b"key".to_vec(), Some(b"value".to_vec()))].into())).unwrap();
+        drop(index);
+        for half in [&b""[..], b"half of it, and no sum"] {
+            std::fs::write(path.join("snap.00000000FFFFFFFF.generating"), half).unwrap();
+            let index = SledIndex::open(&path).unwrap();
+            assert_eq!(index.get(b"key").unwrap(), Some(b"value".to_vec()));
+        }
+    }
 
     /// A job of a database just dropped has the file still: no reason to make the index again.
     #[test]
