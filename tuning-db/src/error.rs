@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The operating system forbids it.
     #[error("{}: no permission to {action}", path.display())]
     Permission { path: PathBuf, action: &'static str },
+    /// The folder is another user's. It may be read, but only its owner writes it.
+    #[error("{}: belongs to user {owner}; write it as that user, or name another with --db", path.display())]
+    Foreign { path: PathBuf, owner: u32 },
     /// The file system is on a network, where locks and flushes cannot be relied on.
     #[error("{}: on a network file system ({kind}); use a local folder, or --allow-network-fs", path.display())]
     NetworkFileSystem { path: PathBuf, kind: String },
@@ -51,7 +54,12 @@ pub enum StoreError {
     Closed { why: String },
     /// None of the ways to read gave an answer; one line for each that was tried.
     #[error("cannot read {}: {}", path.display(), reasons.join("; "))]
-    Unreadable { path: PathBuf, reasons: Vec<String> },
+    Unreadable {
+        path: PathBuf,
+        reasons: Vec<String>,
+        /// The gravest of theirs; `db.source` when the ways are just not open now.
+        class: &'static str,
+    },
     /// A line of an import, or a name of a generation or driver, that cannot be used.
     #[error("{what}")]
     Input { what: String },
@@ -63,10 +71,13 @@ impl StoreError {
         match self {
             StoreError::Locked { .. } => "db.locked",
             StoreError::Missing { .. } => "db.missing",
-            StoreError::Damaged { .. } | StoreError::Unreadable { .. } | StoreError::Closed { .. } => "db.damaged",
+            StoreError::Damaged { .. } | StoreError::Closed { .. } => "db.damaged",
+            StoreError::Unreadable { class, .. } => class,
             StoreError::Newer { .. } => "db.newer",
             StoreError::Full { .. } | StoreError::Io { .. } => "machine.disk",
-            StoreError::Permission { .. } | StoreError::NetworkFileSystem { .. } => "machine.permission",
+            StoreError::Permission { .. } | StoreError::Foreign { .. } | StoreError::NetworkFileSystem { .. } => {
+                "machine.permission"
+            }
             StoreError::TooLarge { .. } | StoreError::Input { .. } => "input.malformed",
         }
     }

@@ -33,6 +33,7 @@ pub mod manifest;
 pub mod merge;
 pub mod notice;
 mod open;
+mod owner;
 pub mod probe;
 mod publish;
 mod quarantine;

@@ -1,6 +1,7 @@
 //! The lock: one writer. Guards convenience, not correctness: two writers have two uuids and their union still holds.
 
 use crate::error::{At, StoreError};
+use crate::owner::refuse_foreign;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -26,7 +27,7 @@ impl Lock {
     /// Takes the lock and leaves pid and start time in it.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] with what the holder left, when another process has it.
+    /// [`StoreError::Locked`] with what the holder left, when another process has it; [`StoreError::Foreign`].
     pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let started = Instant::now();
         loop {
@@ -49,6 +50,7 @@ impl Lock {
     }
 
     fn try_take(dir: &Path, purpose: &str) -> Result<Self, StoreError> {
+        refuse_foreign(dir)?;
         let path = dir.join(FILE);
         let mut file = OpenOptions::new()
             .read(true)

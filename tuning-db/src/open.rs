@@ -14,7 +14,7 @@ use crate::probe::Probe;
 use crate::rebuild::{Built, Gathered, decode_frame, fill};
 use crate::record::Record;
 use crate::tables::Tables;
-use crate::{envelope, heal, quarantine, snapshot};
+use crate::{envelope, heal, owner, quarantine, snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,6 +105,8 @@ pub struct OpenReport {
     pub torn_bytes: u64,
     /// Where damaged files went.
     pub quarantine: Option<PathBuf>,
+    /// The folder's permissions, when others than its owner may write into it.
+    pub exposed: Option<u32>,
 }
 
 impl OpenReport {
@@ -120,6 +122,11 @@ impl OpenReport {
             }
             None => None,
         }
+    }
+
+    /// One line for people about who else may write; `None` when nobody may.
+    pub fn exposed_line(&self) -> Option<String> {
+        self.exposed.map(|mode| format!("others may write into its folder (mode {mode:03o}); chmod go-w takes that away"))
     }
 }
 
@@ -159,6 +166,13 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreEr
     };
     disk.sync_dir(path).at(path, "sync the database's folder")?;
     let mut report = OpenReport::default();
+    if lock.is_some() {
+        report.exposed = owner::exposed(path);
+    }
+    // Left by writers that died; the lock is ours, so nobody is using them.
+    for dir in [path, &journal_dir, &path.join(snapshot::DIR)] {
+        remove_temporary(disk, dir)?;
+    }
     let (mut manifest, was_clean) = manifest(disk, path, has_journal, &mut report)?;
     manifest.clean_close = false;
     manifest.openings = manifest.openings.saturating_add(1);
@@ -205,13 +219,18 @@ fn refuse_network(path: &Path, allowed: bool) -> Result<(), StoreError> {
     }
 }
 
+fn remove_temporary(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    let names = disk.list(dir).at(dir, "list the database")?;
+    for name in names.iter().filter(|name| name.starts_with('.') && name.contains(".tmp-")) {
+        // It is in nobody's way: a failure only leaves it for the next opening.
+        let _ = disk.remove(&dir.join(name));
+    }
+    Ok(())
+}
+
 /// The manifest, or one made from what the folder holds.
 fn manifest(disk: &dyn Disk, path: &Path, has_journal: bool, report: &mut OpenReport) -> Result<(Manifest, bool), StoreError> {
     let names = disk.list(path).at(path, "list the database")?;
-    for stale in names.iter().filter(|name| name.starts_with('.') && name.contains(".tmp-")) {
-        // Left by a writer that died; the lock is ours, so nobody is using it.
-        let _ = disk.remove(&path.join(stale));
-    }
     let found = Manifest::read(disk, path)?;
     if let Found::Whole(manifest) = found {
         let clean = manifest.clean_close;

@@ -26,6 +26,8 @@ use std::time::Duration;
 const OPEN_MS_MAX: u64 = 200;
 /// Snapshots are taken away when newer ones come: so often is `head` read again.
 const TRIES: usize = 3;
+/// The gravest first; what is in none of them is a way that is not open now.
+const CLASSES: [&str; 4] = ["db.damaged", "machine.disk", "machine.permission", "db.locked"];
 /// How much later than its writing a frame may be seen: the commit window.
 const WINDOW_MS: u64 = 20;
 
@@ -156,7 +158,7 @@ impl Reader {
         over_index: &dyn Fn(&dyn Index) -> Result<T, IndexError>,
         over_socket: &dyn Fn() -> Result<T, StoreError>,
     ) -> Result<(T, Source, u64), StoreError> {
-        let mut reasons = Vec::new();
+        let (mut reasons, mut classes) = (Vec::new(), Vec::new());
         let ways: &[Source] = match self.source {
             Source::Auto => &[Source::A, Source::B, Source::C],
             Source::A => &[Source::A],
@@ -172,10 +174,14 @@ impl Reader {
             match answer {
                 Ok((answer, stale_by_ms)) => return Ok((answer, *way, stale_by_ms)),
                 Err(newer @ StoreError::Newer { .. }) => return Err(newer),
-                Err(error) => reasons.push(format!("{}: {error}", way.name())),
+                Err(error) => {
+                    reasons.push(format!("{}: {error}", way.name()));
+                    classes.push(error.class());
+                }
             }
         }
-        Err(StoreError::Unreadable { path: self.path.clone(), reasons })
+        let class = CLASSES.into_iter().find(|class| classes.contains(class)).unwrap_or("db.source");
+        Err(StoreError::Unreadable { path: self.path.clone(), reasons, class })
     }
 
     /// Way A: takes the lock for the moment of the answer.

@@ -186,8 +186,18 @@ impl Writer {
     /// Ends it, gives it its name, points `head` to it and takes older snapshots away.
     ///
     /// # Errors
-    /// What the disk says; then `head` points to what it did before.
-    pub fn finish(mut self, disk: &dyn Disk, db: &Path, generation: u64, watermark: u64) -> Result<Head, StoreError> {
+    /// What the disk says; then `head` points to what it did before, and the temporary file is gone.
+    pub fn finish(self, disk: &dyn Disk, db: &Path, generation: u64, watermark: u64) -> Result<Head, StoreError> {
+        let temporary = self.temporary.clone();
+        let done = self.end(disk, db, generation, watermark);
+        if done.is_err() {
+            // It may be what fills the disk.
+            let _ = disk.remove(&temporary);
+        }
+        done
+    }
+
+    fn end(mut self, disk: &dyn Disk, db: &Path, generation: u64, watermark: u64) -> Result<Head, StoreError> {
         self.end_block()?;
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);

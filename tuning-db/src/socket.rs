@@ -186,8 +186,14 @@ fn read_part(stream: &mut UnixStream, limit: usize) -> io::Result<Vec<u8>> {
 
 fn ask(db: &Path, request: &Request, begins_within: Duration) -> Result<Reply, StoreError> {
     let path = socket_path(db).ok_or_else(|| StoreError::Input { what: "no path is short enough for a socket".into() })?;
-    exchange(&path, request, begins_within)
-        .map_err(|error| StoreError::Input { what: format!("the holder does not answer: {error}") })
+    exchange(&path, request, begins_within).map_err(|error| {
+        let what = match error.kind() {
+            // No socket, or one that a killed process left.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "nobody who holds it answers".to_owned(),
+            _ => format!("the holder does not answer: {error}"),
+        };
+        StoreError::Input { what }
+    })
 }
 
 fn exchange(path: &Path, request: &Request, begins_within: Duration) -> io::Result<Reply> {

@@ -88,7 +88,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Locked`] when another process writes it, [`StoreError::Newer`], [`StoreError::Missing`] without
-    /// `options.create`, [`StoreError::Permission`], [`StoreError::Full`], [`StoreError::NetworkFileSystem`].
+    /// `options.create`, [`StoreError::Permission`], [`StoreError::Foreign`], [`StoreError::Full`],
+    /// [`StoreError::NetworkFileSystem`].
     pub fn open(path: &Path, options: OpenOptions) -> Result<Store, StoreError> {
         let opened = open::open(path, &options)?;
         if let Some(line) = opened.report.line() {

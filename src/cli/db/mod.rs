@@ -152,6 +152,9 @@ pub fn open_store(path: &Path, options: OpenOptions, screen: &mut Screen) -> Res
     if let Some(line) = store.open_report().line() {
         screen.warn("db", &line);
     }
+    if let Some(line) = store.open_report().exposed_line() {
+        screen.warn("db", &format!("{}: {line}", path.display()));
+    }
     Ok(store)
 }
 

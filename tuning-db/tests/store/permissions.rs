@@ -1,6 +1,7 @@
 //! What the operating system forbids: an error that names it, and reading goes on where reading is allowed.
 //!
 //! Root may do everything, so each case runs in a child under another uid; where that cannot be, the cases are skipped and counted.
+//! Reading answers from the folder of another user too, but only its owner writes it, root included.
 
 use crate::sample::{self, Random};
 use std::fs::{self, Permissions};
@@ -79,12 +80,23 @@ fn child() {
             assert!(all(path, Source::B).is_err());
             store.close().unwrap();
         }
+        "writable by all" => {
+            is_forbidden(Store::open(path, options()));
+            assert_eq!(all(path, Source::Auto).unwrap(), (RECORDS, Source::C));
+        }
         "unwritable lock" => {
             is_forbidden(Store::open(path, options()));
             assert_eq!(all(path, Source::Auto).unwrap(), (RECORDS, Source::C));
         }
         other => panic!("no case {other}"),
     }
+}
+
+/// Not even root may in a container without that right, or where there is no other user.
+fn may_give_away(dir: &Path) -> bool {
+    let probe = dir.join("probe");
+    fs::write(&probe, []).unwrap();
+    rustix::process::geteuid().is_root() && chown(&probe, Some(NOBODY), Some(NOBODY)).is_ok()
 }
 
 fn own_all(path: &Path, uid: u32) {
@@ -102,8 +114,16 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-const CASES: [&str; 8] = [
+fn mode_all(path: &Path, bits: u32) {
+    mode(path, bits);
+    for entry in fs::read_dir(path).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_type().unwrap().is_dir() { mode_all(&entry.path(), bits) } else { mode(&entry.path(), bits) }
+    }
+}
+
+const CASES: [&str; 9] = [
     "other uid",
+    "writable by all",
     "read-only folder",
     "read-only medium",
     "read-only file",
@@ -121,6 +141,10 @@ fn runs(case: &str, program: &Path, outer: &Path) -> bool {
     let segment = || path.join("journal/0000000000000001.twj");
     match case {
         "other uid" => own_all(&path, 0),
+        "writable by all" => {
+            own_all(&path, 0);
+            mode_all(&path, 0o777);
+        }
         "read-only folder" => ["", "journal", "snap"].iter().for_each(|part| mode(&path.join(part), 0o500)),
         "read-only file" => mode(&segment(), 0o400),
         "unreadable journal" => mode(&segment(), 0o000),
@@ -142,7 +166,8 @@ fn runs(case: &str, program: &Path, outer: &Path) -> bool {
         command
     };
     let Ok(output) = command.env(CASE, case).env(PATH, &path).current_dir("/").output() else { return false };
-    if output.status.code() == Some(77) || output.stderr.starts_with(b"unshare:") {
+    // 127: there is no `setpriv`.
+    if matches!(output.status.code(), Some(77 | 127)) || output.stderr.starts_with(b"unshare:") {
         return false;
     }
     let said = [output.stdout, output.stderr].concat();
@@ -152,11 +177,11 @@ fn runs(case: &str, program: &Path, outer: &Path) -> bool {
 
 #[test]
 fn what_is_forbidden_is_said_and_reading_goes_on() {
-    if !rustix::process::geteuid().is_root() {
+    let dir = tempfile::tempdir().unwrap();
+    if !may_give_away(dir.path()) {
         println!("skipped {} cases: only root may become another user", CASES.len());
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
     mode(dir.path(), 0o755);
     // The test program may lie where another user cannot reach it.
     let program = dir.path().join("tests");
@@ -164,5 +189,35 @@ fn what_is_forbidden_is_said_and_reading_goes_on() {
     let skipped = CASES.iter().filter(|case| !runs(case, &program, dir.path())).count();
     if skipped > 0 {
         println!("skipped {skipped} of {} cases: no mount namespace is allowed here", CASES.len());
+    }
+}
+
+/// Root may write everything, and would leave files that their owner cannot open.
+#[test]
+fn root_does_not_write_the_database_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    if !may_give_away(dir.path()) {
+        println!("skipped 1 case: only root may give a folder away");
+        return;
+    }
+    let path = dir.path().join("db");
+    fill(&path, 1);
+    own_all(&path, NOBODY);
+    match Store::open(&path, options()) {
+        Err(StoreError::Foreign { owner, .. }) => assert_eq!(owner, NOBODY),
+        other => panic!("{:?}", other.map(|store| store.path().to_owned())),
+    }
+    assert_eq!(all(&path, Source::Auto).unwrap(), (RECORDS, Source::C));
+}
+
+#[test]
+fn a_folder_that_others_may_write_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let line = || Store::open(&path, options()).unwrap().open_report().exposed_line();
+    assert_eq!(line(), None);
+    for (bits, is_told) in [(0o755, false), (0o770, true), (0o702, true), (0o700, false)] {
+        mode(&path, bits);
+        assert_eq!(line().is_some_and(|line| line.contains(&format!("{bits:o}"))), is_told, "{bits:o}");
     }
 }

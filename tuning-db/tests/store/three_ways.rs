@@ -116,13 +116,19 @@ fn the_first_way_that_works_is_taken_and_a_forced_one_says_why_not() {
     let source = |source| Reader::open(&path, source).unwrap().query(&everything).map(|rows| rows.source.unwrap());
     assert_eq!(source(Source::Auto).unwrap(), Source::B);
     match source(Source::A) {
-        Err(StoreError::Unreadable { reasons, .. }) => assert!(reasons[0].starts_with("A: "), "{reasons:?}"),
+        Err(StoreError::Unreadable { reasons, class, .. }) => {
+            assert!(reasons[0].starts_with("A: "), "{reasons:?}");
+            assert_eq!(class, "db.source");
+        }
         other => panic!("{other:?}"),
     }
     store.close().unwrap();
     assert_eq!(source(Source::Auto).unwrap(), Source::A);
     match source(Source::B) {
-        Err(StoreError::Unreadable { reasons, .. }) => assert!(reasons[0].starts_with("B: "), "{reasons:?}"),
+        Err(error @ StoreError::Unreadable { .. }) => {
+            assert!(error.to_string().ends_with(": B: nobody who holds it answers"), "{error}");
+            assert_eq!(error.class(), "db.source", "nothing is damaged");
+        }
         other => panic!("{other:?}"),
     }
     // Without an index, a lock or a socket there is still the third way.
