@@ -5,6 +5,7 @@
 //! reopen until all sixty are there; compare, and let `check` look. A point that is never visited fails the test.
 
 use crate::campaign;
+use crate::kill::temporary;
 use crate::merge::everything_of;
 use crate::sample::{self, Random};
 use schema::*;
@@ -304,6 +305,7 @@ fn tune_with(point: (&'static str, bool), way: Way, nth: u64) -> bool {
         assert!(tries < 3, "{place}: it does not come to an end");
     }
     let store = Store::open(&path, sound()).unwrap();
+    assert_eq!(temporary(&path), Vec::<String>::new(), "{place}");
     assert_eq!(store.open_report().lost, 0, "{place}: {:?}", store.open_report());
     let found = everything_of(&store);
     assert_eq!(found.len(), TRIALS, "{place}");
@@ -328,4 +330,34 @@ fn a_continued_tuning_ends_with_the_same_observations() {
             }
         }
     }
+}
+
+/// What is handed in behind the commit that panics is answered too, and closing comes to an end.
+#[test]
+fn a_panic_of_the_writer_is_told_to_all_who_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    Store::open(&path, sound()).unwrap().close().unwrap();
+    let plan = Arc::new(Plan { point: "index.apply", way: Way::Panic, nth: 2, visits: AtomicU64::new(0) });
+    let faulty = OpenOptions {
+        between: Some(Arc::new(move |index: Box<dyn Index>| -> Result<Box<dyn Index>, IndexError> {
+            Ok(Box::new(FaultyIndex { index, plan: plan.clone() }))
+        })),
+        ..sound()
+    };
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let store = Store::open(&path, faulty).unwrap();
+        let mut random = Random(1);
+        store.append(sample::any(&mut random)).unwrap().wait().unwrap();
+        let tickets: Vec<_> = (0..1_000).map_while(|_| store.append(sample::any(&mut random)).ok()).collect();
+        let refused = tickets.into_iter().filter_map(|ticket| ticket.wait().err()).count();
+        let last = store.append(sample::any(&mut random)).err().map(|error| error.to_string());
+        let closed = store.close().is_ok();
+        done.send((refused, last, closed)).unwrap();
+    });
+    let (refused, last, closed) = is_done.recv_timeout(std::time::Duration::from_secs(60)).expect("somebody waits for ever");
+    assert!(refused > 0);
+    assert_eq!(last.as_deref(), Some("the database was closed: panic: injected at index.apply"));
+    assert!(!closed, "it was not closed cleanly");
 }
