@@ -4,6 +4,7 @@
 //! no step writes what it reads. The caller's buffers are bound for the time of a run and forgotten after it.
 
 use super::program::{Launch, Program};
+use crate::graph::Graph;
 use bytes::Bytes;
 use kernels::{Kernel, Operand, OperandMut, Operands};
 use memmap2::MmapMut;

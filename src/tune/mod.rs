@@ -456,7 +456,7 @@ fn finish(
     Ok(Tuned {
         path: model.path.clone(),
         name: model.name.clone(),
-        tasks: model.tasks.iter().flatten().map(|counted| counted.count).sum(),
+        tasks: nodes(number, model, work),
         distinct,
         known: known.len(),
         kept_default,
@@ -467,6 +467,19 @@ fn finish(
         artifact_changed: changed,
         warnings: model.warnings.clone(),
     })
+}
+
+/// Nodes that are tasks in the graphs that run: of whole batches, and of the parts that were chosen.
+fn nodes(number: usize, model: &Prepared, work: &Work) -> usize {
+    let own = work.entries.iter().zip(&work.chosen).filter(|(wanted, _)| wanted.model == number);
+    let graphs: BTreeMap<(usize, u32), usize> = own
+        .map(|(wanted, chosen)| {
+            let tasks = chosen.tasks.as_ref().unwrap_or(&model.tasks[wanted.graph]);
+            let nodes: usize = tasks.iter().map(|counted| counted.count).sum();
+            ((wanted.graph, chosen.split.parts()), nodes / chosen.split.rounds() as usize)
+        })
+        .collect();
+    graphs.values().sum()
 }
 
 /// Where a model's artifact comes from.
