@@ -1,7 +1,7 @@
 //! An item on its way: which configs it races next, what it learned of them, and which one a run-off would judge.
 //!
 //! An item is a task on a place. Its `Search` holds what is on record of it and its strategy; it measures nothing and spends nothing:
-//! [`super::explore`] asks it for rivals, has them raced and tells it the trials.
+//! [`mod@super::explore`] asks it for rivals, has them raced and tells it the trials.
 
 use super::explore::{Place, Rules};
 use crate::measure::{Effort, Trial};
