@@ -11,7 +11,6 @@
 pub mod bench;
 pub mod end_to_end;
 pub mod fake;
-pub mod meeting;
 pub mod noise;
 pub mod race;
 pub mod rehearsal;
@@ -30,15 +29,18 @@ use thiserror::Error;
 pub struct Effort {
     /// Samples of a config that stays in the race; one that falls behind gets fewer.
     pub samples: u32,
+    /// Pairs go on for at least this time, however many they become: what a machine does for some milliseconds must not judge an
+    /// inference of microseconds.
+    pub least: Duration,
     /// The race is cut after about this time; at least three samples are taken of everything.
     pub limit: Duration,
 }
 
 impl Effort {
     /// For search: a few milliseconds per config.
-    pub const SEARCH: Effort = Effort { samples: 9, limit: Duration::from_millis(250) };
+    pub const SEARCH: Effort = Effort { samples: 9, least: Duration::ZERO, limit: Duration::from_millis(250) };
     /// For a run-off: as many pairs as a difference of 2 % needs on a quiet machine.
-    pub const RUNOFF: Effort = Effort { samples: 24, limit: Duration::from_millis(600) };
+    pub const RUNOFF: Effort = Effort { samples: 24, least: Duration::ZERO, limit: Duration::from_millis(600) };
 }
 
 /// One config, measured.

@@ -148,13 +148,14 @@ pub fn pairs<T: Track>(track: &mut T, effort: &Effort, looks: &[usize]) -> Resul
     let mut pairs = Vec::new();
     let mut rounds = Rounds::default();
     let start = track.elapsed();
-    while pairs.len() < effort.samples as usize {
+    let spent = |track: &T| track.elapsed().saturating_sub(start);
+    while pairs.len() < effort.samples as usize || spent(track) < effort.least.min(effort.limit) {
         let lanes = [Lane::Sentinel, Lane::Rival(0), Lane::Rival(1), Lane::Rival(1), Lane::Rival(0)];
         match track.lap(&lanes)? {
             Err(fall) => return Ok(Err(fall)),
             Ok(times) => {
                 let at = |i: usize| times.get(i).copied().unwrap_or_default();
-                if rounds.counts(at(0), effort.samples) {
+                if rounds.counts(at(0), effort.samples.max(pairs.len() as u32)) {
                     pairs.push((at(1), at(2)));
                     pairs.push((at(4), at(3)));
                 }
@@ -164,11 +165,11 @@ pub fn pairs<T: Track>(track: &mut T, effort: &Effort, looks: &[usize]) -> Resul
         if looks.contains(&pairs.len()) && decided() {
             break;
         }
-        if pairs.len() >= noise::PAIRS_MIN && track.elapsed().saturating_sub(start) >= effort.limit {
+        if pairs.len() >= noise::PAIRS_MIN && spent(track) >= effort.limit {
             break;
         }
         // A rival so slow that six pairs cannot be had within four times the limit is judged by two.
-        if pairs.len() >= 2 && track.elapsed().saturating_sub(start) >= effort.limit * 4 {
+        if pairs.len() >= 2 && spent(track) >= effort.limit * 4 {
             break;
         }
     }
@@ -277,6 +278,17 @@ mod tests {
         let mut even = course(&[1_000_000, 1_000_000]);
         let Ok(Ok((_, _, ratio))) = pairs(&mut even, &Effort::RUNOFF, &LOOKS) else { panic!("nobody falls") };
         assert!(ratio.lo_ppm <= 1_003_000 && ratio.hi_ppm >= 997_000 && even.laps.len() == 12);
+    }
+
+    #[test]
+    fn what_takes_microseconds_is_paired_for_as_long_as_asked() {
+        let mut short = course(&[1_000_000, 1_000_000]);
+        let effort = Effort { samples: 8, least: Duration::from_millis(2), limit: Duration::from_millis(100) };
+        let Ok(Ok((default, _, ratio))) = pairs(&mut short, &effort, &[]) else { panic!("nobody falls") };
+        assert!(default.n > 700 && ratio.hi_ppm - ratio.lo_ppm < 3_000, "{} pairs, {ratio:?}", default.n);
+        let mut long = course(&[1_000_000_000, 1_000_000_000]);
+        let Ok(Ok((default, ..))) = pairs(&mut long, &effort, &[]) else { panic!("nobody falls") };
+        assert_eq!(default.n, 8);
     }
 
     #[test]

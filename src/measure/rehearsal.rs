@@ -87,7 +87,13 @@ impl WorkerBench<'_> {
         let ask = Ask::RehearsePlans { lanes: lanes.to_vec() };
         let mut pairs: BTreeMap<String, Vec<(Picos, Picos)>> = BTreeMap::new();
         let (mut rounds, mut laps, start) = (Rounds::default(), 0, Instant::now());
-        while laps < play.effort.samples / 2 && (laps < LAPS_MIN || start.elapsed() < play.effort.limit) {
+        let effort = play.effort;
+        let wanted = |laps: u32, spent: Duration| match spent {
+            spent if spent < effort.least.min(effort.limit) => true,
+            spent if spent < effort.limit => laps < effort.samples / 2,
+            _ => laps < LAPS_MIN,
+        };
+        while wanted(laps, start.elapsed()) {
             match self.ask(&ask, deadline)? {
                 Ok(Answer::Rehearsed { picos, tasks, tasks_picos }) => {
                     self.saw_sentinel(&[RaceLane::Sentinel], &picos);
@@ -95,7 +101,7 @@ impl WorkerBench<'_> {
                     let [a, b, c, d] = &tasks_picos[..] else {
                         return Err(MeasureError::Refused(format!("it rehearsed {} plans of four", tasks_picos.len())));
                     };
-                    if rounds.counts(sentinel, play.effort.samples / 2) {
+                    if rounds.counts(sentinel, laps.max(effort.samples / 2)) {
                         laps += 1;
                         for (at, task) in tasks.into_iter().enumerate() {
                             let time = |lane: &Vec<u64>| Picos(lane.get(at).copied().unwrap_or_default());

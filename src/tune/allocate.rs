@@ -26,14 +26,14 @@ pub struct Stand {
 }
 
 /// Gains below this part of one entry's time are noise: nothing is spent on them.
-pub const GAIN_MIN: f64 = 0.0008;
+pub const GAIN_MIN: f64 = 0.0005;
 /// Of the distance to the roofline, what an item's first round finds on average: every variant's own guess, and what did well on
 /// similar tasks.
 const FOUND_FIRST: f64 = 0.4;
 /// And a later one, which refines.
 const FOUND_LATER: f64 = 0.1;
 /// What of that trust is left after a round without a gain.
-const TRUST: f64 = 0.55;
+const TRUST: f64 = 0.7;
 /// Even next to the roofline something may be found: estimates of it are rough.
 const DISTANCE_MIN: f64 = 0.05;
 /// And nothing is expected to come closer than this.

@@ -1,7 +1,7 @@
 //! The loop: rounds of search over items, then run-offs, until the budget ends or nothing is left to gain.
 //!
-//! An *item* is a task on a *place* (a share of a device); *entries* are what the artifact will hold (a model at a batch on a place) and
-//! use items. The loop owns the budget, the seed, duplicates and the reason to stop; [`super::allocate`] says who is next, a
+//! An *item* is a task on a *place* (a share of a device); a *contender* is a way to compute what an entry of the artifact is for (a model
+//! at a batch on a place) and uses items. The loop owns the budget, the seed, duplicates and the reason to stop; [`super::allocate`] says who is next, a
 //! strategy which configs, a [`Bench`] what they take, [`mod@super::choose`] who won. Time comes from a [`Clock`], so all of it runs
 //! on a fake bench.
 //!
@@ -53,6 +53,15 @@ pub struct Rules<'a> {
     /// Set by a signal: the loop ends after the round it is in.
     pub interrupted: &'a AtomicBool,
     pub clock: &'a dyn Clock,
+    /// When the budget began, by that clock.
+    pub start: Duration,
+}
+
+impl Rules<'_> {
+    /// What is spent of the budget.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_sub(self.start)
+    }
 }
 
 /// The benches of each place, one per disjoint part; the first also judges finalists.
@@ -84,12 +93,16 @@ pub enum ExploreError {
 
 /// Runs plans of whole models.
 pub trait Rehearse {
-    /// Times each rival plan of an entry in pairs with its plan of defaults. The inner error is why the entry cannot be run here.
+    /// Times each rival plan of a contender in pairs with its plan of defaults. The inner error is why the contender cannot be run here.
     ///
     /// # Errors
     /// [`ExploreError`] when the stage itself fails; never for a candidate.
-    fn rehearse(&mut self, entry: usize, rivals: &[Cast], effort: Effort)
-    -> Result<Result<Vec<Rehearsed>, String>, ExploreError>;
+    fn rehearse(
+        &mut self,
+        contender: usize,
+        rivals: &[Cast],
+        effort: Effort,
+    ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError>;
 
     /// What the sentinel took on it since this was last asked.
     fn sentinels(&mut self) -> Vec<Picos>;
@@ -103,20 +116,19 @@ const SIMILAR_MAX: usize = 64;
 const MISSES_FORGIVEN: u32 = 3;
 /// A pass that gains less of the models' time than this is the last.
 const PASS_GAIN_MIN: f64 = 0.004;
-/// An item below this part of every entry that uses it is left at its default without a measurement.
+/// An item below this part of every contender that uses it is left at its default without a measurement.
 const NEGLIGIBLE: f64 = 0.002;
 
 /// The loop's state.
 pub struct Loop<'a, 'b, 'e> {
     pub(super) rules: &'a Rules<'a>,
     pub(super) places: &'a [Place],
-    pub(super) entries: usize,
+    pub(super) contenders: usize,
     pub(super) searches: Vec<Search<'a>>,
     pub(super) benches: &'a mut Benches<'b>,
     pub(super) stage: &'a mut dyn Rehearse,
     pub(super) records: &'a mut dyn Records,
     pub(super) events: &'a mut (dyn FnMut(Event) + 'e),
-    pub(super) start: Duration,
     pub(super) measured: u64,
     pub(super) reused: u64,
     pub(super) refused: BTreeMap<FailureClass, u64>,
@@ -126,7 +138,7 @@ pub struct Loop<'a, 'b, 'e> {
 }
 
 /// Explores every item that is not known, judges the finalists and chooses. `reserve` is what the caller will need of the budget
-/// afterwards, given the expected time of each entry.
+/// afterwards, given the expected time of each contender.
 ///
 /// # Errors
 /// [`ExploreError`] when records or benches fail; never for a candidate.
@@ -134,7 +146,7 @@ pub struct Loop<'a, 'b, 'e> {
 pub fn explore<'b>(
     places: &[Place],
     items: &[Item],
-    entries: usize,
+    contenders: usize,
     rules: &Rules<'_>,
     benches: &mut Benches<'b>,
     stage: &mut dyn Rehearse,
@@ -162,17 +174,15 @@ pub fn explore<'b>(
         reused += search.seen.len() as u64;
         searches.push(search);
     }
-    let start = rules.clock.now();
     let mut run = Loop {
         rules,
         places,
-        entries,
+        contenders,
         searches,
         benches,
         stage,
         records,
         events,
-        start,
         measured: 0,
         reused,
         refused: BTreeMap::new(),
@@ -184,25 +194,22 @@ pub fn explore<'b>(
 }
 
 impl Loop<'_, '_, '_> {
-    pub(super) fn elapsed(&self) -> Duration {
-        self.rules.clock.now().saturating_sub(self.start)
-    }
-
-    /// The expected time of each entry with every item at its default.
-    pub(super) fn entry_times(&self) -> Vec<Picos> {
-        let mut times = vec![0u64; self.entries];
+    /// The expected time of each contender with every item at its default.
+    pub(super) fn contender_times(&self) -> Vec<Picos> {
+        let mut times = vec![0u64; self.contenders];
         for search in &self.searches {
             for used in &search.item.uses {
                 let part = search.expected_default().0.saturating_mul(u64::from(used.count));
-                times[used.entry] = times[used.entry].saturating_add(part);
+                times[used.contender] = times[used.contender].saturating_add(part);
             }
         }
         times.into_iter().map(Picos).collect()
     }
 
-    /// The part of its entries' time that an item is: the sum over entries, and the greatest.
-    pub(super) fn weight(&self, search: &Search<'_>, entries: &[Picos]) -> (f64, f64) {
-        let part = |used: &Use| search.expected_default().0 as f64 * f64::from(used.count) / entries[used.entry].0.max(1) as f64;
+    /// The part of its contenders' time that an item is: the sum over contenders, and the greatest.
+    pub(super) fn weight(&self, search: &Search<'_>, times: &[Picos]) -> (f64, f64) {
+        let part =
+            |used: &Use| search.expected_default().0 as f64 * f64::from(used.count) / times[used.contender].0.max(1) as f64;
         let parts = search.item.uses.iter().map(part);
         parts.fold((0.0, 0.0), |(sum, most), part| (sum + part, f64::max(most, part)))
     }
@@ -230,12 +237,12 @@ impl Loop<'_, '_, '_> {
         }
     }
 
-    /// The time of all entries with what is chosen so far, each as a part of its time with defaults.
+    /// The time of all contenders with what is chosen so far, each as a part of its time with defaults.
     fn predicted(&self) -> f64 {
-        let entries = self.entry_times();
+        let times = self.contender_times();
         let part = |search: &Search<'_>| {
             let ratio = self.choice(search).ratio.map_or(1.0, |ratio| 1e6 / ratio.ppm.max(1) as f64);
-            self.weight(search, &entries).0 * ratio
+            self.weight(search, &times).0 * ratio
         };
         self.searches.iter().map(part).sum()
     }
@@ -245,8 +252,8 @@ impl Loop<'_, '_, '_> {
         choose(&search.observations, environment, &search.default, |config| search.space.explain(config).is_ok())
     }
 
-    fn stand(&self, search: &Search<'_>, entries: &[Picos]) -> Stand {
-        let (weight, most) = self.weight(search, entries);
+    fn stand(&self, search: &Search<'_>, times: &[Picos]) -> Stand {
+        let (weight, most) = self.weight(search, times);
         let closed = search.item.known || search.exhausted || most < NEGLIGIBLE;
         let left = if closed { 0 } else { search.space.size().saturating_sub(search.seen.len()) };
         // Before its first round nothing is known of an item: it must be looked at once, however good the guess.
@@ -266,9 +273,9 @@ impl Loop<'_, '_, '_> {
             if self.rules.interrupted.load(Ordering::SeqCst) {
                 return Ok(Stop::Interrupted);
             }
-            let entries = self.entry_times();
+            let times = self.contender_times();
             if let Some(time) = self.rules.budget.time
-                && self.elapsed() + reserve(&entries) + self.finals_reserve(&entries) >= time
+                && self.rules.elapsed() + reserve(&times) + self.finals_reserve(&times) >= time
             {
                 return Ok(Stop::Time(time));
             }
@@ -276,14 +283,14 @@ impl Loop<'_, '_, '_> {
             if left == Some(0) {
                 return Ok(Stop::Trials(self.measured));
             }
-            let stands: Vec<Stand> = self.searches.iter().map(|search| self.stand(search, &entries)).collect();
+            let stands: Vec<Stand> = self.searches.iter().map(|search| self.stand(search, &times)).collect();
             let order = allocate::order(&stands);
             let Some(&first) = order.first() else {
                 return Ok(if any { Stop::NothingLeft } else { Stop::NothingToDo });
             };
             any = true;
             let batch = self.together(first, &order);
-            match self.round(&batch, left, &entries) {
+            match self.round(&batch, left, &times) {
                 Err(ExploreError::Measure(MeasureError::Interrupted)) => return Ok(Stop::Interrupted),
                 done => done?,
             }
@@ -338,7 +345,7 @@ impl Loop<'_, '_, '_> {
     }
 
     /// One round of each item of `batch`, at the same time on disjoint parts of their place.
-    fn round(&mut self, batch: &[usize], mut left: Option<u64>, entries: &[Picos]) -> Result<(), ExploreError> {
+    fn round(&mut self, batch: &[usize], mut left: Option<u64>, times: &[Picos]) -> Result<(), ExploreError> {
         let place = self.searches[batch[0]].item.place;
         self.take_place(place);
         let mut rivals = Vec::new();
@@ -355,7 +362,7 @@ impl Loop<'_, '_, '_> {
         for ((&at, configs), trials) in batch.iter().zip(&rivals).zip(raced) {
             let (lead, trials) = if configs.lead { (trials.first().cloned(), &trials[1..]) } else { (None, &trials[..]) };
             self.record(at, trials)?;
-            self.learn(at, lead.as_ref(), trials, entries);
+            self.learn(at, lead.as_ref(), trials, times);
         }
         Ok(())
     }
@@ -455,7 +462,7 @@ impl Loop<'_, '_, '_> {
     }
 
     /// Tells the strategy the scores and keeps the best.
-    fn learn(&mut self, at: usize, lead: Option<&Trial>, trials: &[Trial], entries: &[Picos]) {
+    fn learn(&mut self, at: usize, lead: Option<&Trial>, trials: &[Trial], times: &[Picos]) {
         let best_before = self.searches[at].best.clone();
         let gain = self.searches[at].learn(lead, trials);
         let search = &self.searches[at];
@@ -468,7 +475,7 @@ impl Loop<'_, '_, '_> {
             _ => NoiseGrade::D,
         };
         let task_gain = search.expected_default().0 as f64 / time.0.max(1) as f64;
-        let (_, part) = self.weight(search, entries);
+        let (_, part) = self.weight(search, times);
         let model_gain = 1.0 / (1.0 - part.min(1.0) * (1.0 - 1.0 / task_gain.max(1e-9)));
         let task = search.item.task.to_string();
         let share = self.places[search.item.place].grant.share;

@@ -42,7 +42,7 @@ impl Rehearse for FakeStage<'_> {
         if self.flattered.is_none() {
             return Ok(Err("there are no models here".to_owned()));
         }
-        let items = self.rig.items.iter().filter(|item| item.uses[0].entry == entry);
+        let items = self.rig.items.iter().filter(|item| item.uses[0].contender == entry);
         let defaults: Vec<(Task, Config)> = items
             .map(|item| {
                 (
@@ -89,7 +89,7 @@ impl Rig {
             task,
             operator: fake::operator(),
             place,
-            uses: vec![Use { entry: entry / fake::tasks().len(), count: 2 }],
+            uses: vec![Use { contender: entry / fake::tasks().len(), count: 2 }],
             known: false,
         };
         let tasks = (0..2).flat_map(|place| fake::tasks().into_iter().map(move |task| (place, task)));
@@ -121,6 +121,7 @@ impl Rig {
             fresh: self.fresh,
             interrupted: flag,
             clock: &self.clock,
+            start: self.clock.now(),
         }
     }
 

@@ -13,32 +13,35 @@ use schema::{Config, Outcome, Picos, Subject};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Rival plans of one entry in a rehearsal: the first holds the best config of every task, the next the second best, and so on.
-const CASTS: usize = 4;
+/// Rival plans of one contender in a rehearsal: the first holds the best config of every task, the next the second best, and so on.
+const CASTS: usize = 6;
 /// Pairs of one rival plan.
 const PAIRS: u32 = 40;
-/// And their time, where the budget leaves it.
+/// And their time: at least,
+const PAIRS_LEAST: Duration = Duration::from_millis(150);
+/// and at most, where the budget leaves it.
 const PAIRS_TIME: Duration = Duration::from_millis(1000);
 /// Pairs that are worth the loading.
 const PAIRS_MIN: f64 = 6.0;
 
-/// What a rehearsal of an entry costs: making the plan of defaults, and one rival plan with the time of its pairs.
+/// What a rehearsal of a contender costs: making the plan of defaults, and one rival plan with the time of its pairs.
 fn rehearsal_cost(time: Picos) -> (Duration, Duration) {
     let time = time.as_secs_f64();
     let load = 0.05 + 3.0 * time;
-    let pairs = (2.0 * f64::from(PAIRS) * time).min(PAIRS_TIME.as_secs_f64()).max(2.0 * PAIRS_MIN * time);
+    let pairs =
+        (2.0 * f64::from(PAIRS) * time).clamp(PAIRS_LEAST.as_secs_f64(), PAIRS_TIME.as_secs_f64()).max(2.0 * PAIRS_MIN * time);
     (Duration::from_secs_f64(load), Duration::from_secs_f64(load + pairs))
 }
 
 impl Loop<'_, '_, '_> {
-    /// For each item the entry in which it weighs most: there it is rehearsed.
+    /// For each item the contender in which it weighs most: there it is rehearsed.
     fn homes(&self, times: &[Picos]) -> Vec<Option<usize>> {
-        let part = |search: &Search<'_>, entry: usize, count: u32| {
-            search.expected_default().0 as f64 * f64::from(count) / times[entry].0.max(1) as f64
+        let part = |search: &Search<'_>, contender: usize, count: u32| {
+            search.expected_default().0 as f64 * f64::from(count) / times[contender].0.max(1) as f64
         };
         let home = |search: &Search<'_>| {
-            let parts = search.item.uses.iter().map(|used| (part(search, used.entry, used.count), used.entry));
-            parts.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))).map(|(_, entry)| entry)
+            let parts = search.item.uses.iter().map(|used| (part(search, used.contender, used.count), used.contender));
+            parts.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))).map(|(_, contender)| contender)
         };
         self.searches.iter().map(home).collect()
     }
@@ -46,11 +49,11 @@ impl Loop<'_, '_, '_> {
     /// What judging the candidates so far will take.
     pub(super) fn finals_reserve(&self, times: &[Picos]) -> Duration {
         let homes = self.homes(times);
-        let open = |entry: &usize| {
-            self.searches.iter().zip(&homes).any(|(search, home)| *home == Some(*entry) && search.finalist().is_some())
+        let open = |contender: &usize| {
+            self.searches.iter().zip(&homes).any(|(search, home)| *home == Some(*contender) && search.finalist().is_some())
         };
-        let cost = |entry: usize| {
-            let (first, each) = rehearsal_cost(times[entry]);
+        let cost = |contender: usize| {
+            let (first, each) = rehearsal_cost(times[contender]);
             first + each * CASTS as u32
         };
         (0..times.len()).filter(open).map(cost).sum()
@@ -58,22 +61,22 @@ impl Loop<'_, '_, '_> {
 
     /// Times the candidates of every item inside the whole models.
     pub(super) fn rehearsals(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration) -> Result<(), ExploreError> {
-        let times = self.entry_times();
+        let times = self.contender_times();
         let homes = self.homes(&times);
         let candidates: Vec<Vec<Config>> = self.searches.iter().map(|search| search.candidates(CASTS)).collect();
         let own: Vec<Vec<usize>> =
-            (0..times.len()).map(|entry| (0..homes.len()).filter(|&at| homes[at] == Some(entry)).collect()).collect();
+            (0..times.len()).map(|contender| (0..homes.len()).filter(|&at| homes[at] == Some(contender)).collect()).collect();
         let open: Vec<usize> =
-            (0..times.len()).filter(|&entry| own[entry].iter().any(|&at| !candidates[at].is_empty())).collect();
-        for (done, &entry) in open.iter().enumerate() {
+            (0..times.len()).filter(|&contender| own[contender].iter().any(|&at| !candidates[at].is_empty())).collect();
+        for (done, &contender) in open.iter().enumerate() {
             if self.rules.interrupted.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let (first, each) = rehearsal_cost(times[entry]);
-            let mut most = own[entry].iter().map(|&at| candidates[at].len()).max().unwrap_or(0);
+            let (first, each) = rehearsal_cost(times[contender]);
+            let mut most = own[contender].iter().map(|&at| candidates[at].len()).max().unwrap_or(0);
             let mut limit = PAIRS_TIME;
             if let Some(budget) = self.rules.budget.time {
-                let left = budget.saturating_sub(self.elapsed() + reserve(&times));
+                let left = budget.saturating_sub(self.rules.elapsed() + reserve(&times));
                 let fair = (left / u32::try_from(open.len() - done).unwrap_or(u32::MAX)).saturating_sub(first);
                 let fitting = (fair.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize;
                 if fitting == 0 {
@@ -82,12 +85,12 @@ impl Loop<'_, '_, '_> {
                 most = most.min(fitting);
                 limit = limit.min(fair / most as u32);
             }
-            let casts: Vec<Cast> = (0..most).map(|rank| self.cast(entry, &candidates, rank)).collect();
-            self.tell_rehearsal(done, open.len(), &own[entry]);
+            let casts: Vec<Cast> = (0..most).map(|rank| self.cast(contender, &candidates, rank)).collect();
+            self.tell_rehearsal(done, open.len(), &own[contender]);
             self.rest();
-            match self.stage.rehearse(entry, &casts, Effort { samples: PAIRS, limit })? {
-                Err(why) => tracing::warn!(entry, why, "a model cannot be rehearsed"),
-                Ok(rehearsed) => self.judge_rehearsed(&own[entry], &candidates, &rehearsed)?,
+            match self.stage.rehearse(contender, &casts, Effort { samples: PAIRS, least: PAIRS_LEAST, limit })? {
+                Err(why) => tracing::warn!(contender, why, "a model cannot be rehearsed"),
+                Ok(rehearsed) => self.judge_rehearsed(&own[contender], &candidates, &rehearsed)?,
             }
             let times = self.stage.sentinels();
             (self.events)(Event::Sentinels { times });
@@ -101,10 +104,10 @@ impl Loop<'_, '_, '_> {
         (self.events)(Event::Rehearsal { number: done + 1, of, device, share });
     }
 
-    /// The plan of a rank: every task of the entry with its candidate of that rank, or its best. Tasks that are rehearsed in other
-    /// entries play here too, for the caches' sake.
-    fn cast(&self, entry: usize, candidates: &[Vec<Config>], rank: usize) -> Cast {
-        let used = |search: &Search<'_>| search.item.uses.iter().any(|used| used.entry == entry);
+    /// The plan of a rank: every task of the contender with its candidate of that rank, or its best. Tasks that are rehearsed in other
+    /// contenders play here too, for the caches' sake.
+    fn cast(&self, contender: usize, candidates: &[Vec<Config>], rank: usize) -> Cast {
+        let used = |search: &Search<'_>| search.item.uses.iter().any(|used| used.contender == contender);
         let playing = self.searches.iter().zip(candidates).filter(|(search, _)| used(search));
         let config = |(search, ranked): (&Search<'_>, &Vec<Config>)| {
             Some((search.item.task.to_string(), ranked.get(rank).or_else(|| ranked.first())?.clone()))
@@ -141,11 +144,11 @@ impl Loop<'_, '_, '_> {
 
     /// Judges alone who was not rehearsed, the weightiest gain first.
     pub(super) fn run_offs(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration) -> Result<(), ExploreError> {
-        let entries = self.entry_times();
+        let times = self.contender_times();
         let mut finalists: Vec<(f64, usize)> = Vec::new();
         for (at, search) in self.searches.iter().enumerate() {
             if let Some((_, gain)) = search.finalist() {
-                finalists.push((self.weight(search, &entries).0 * (1.0 - 1.0 / gain), at));
+                finalists.push((self.weight(search, &times).0 * (1.0 - 1.0 / gain), at));
             }
         }
         finalists.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -155,7 +158,7 @@ impl Loop<'_, '_, '_> {
             }
             let cost = self.searches[at].run_off_cost();
             if let Some(time) = self.rules.budget.time
-                && self.elapsed() + reserve(&entries) + cost > time
+                && self.rules.elapsed() + reserve(&times) + cost > time
             {
                 continue;
             }

@@ -14,10 +14,10 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// An entry that runs an item's task.
+/// A contender that runs an item's task.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Use {
-    pub entry: usize,
+    pub contender: usize,
     pub count: u32,
 }
 

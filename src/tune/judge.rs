@@ -1,22 +1,27 @@
-//! The last word: for every (model, batch, share) the tuned plan meets the default plan end to end, alone on its cores. A plan that
-//! is slower, wrong or does not run is not shipped: the entry keeps the defaults, whatever its tasks gained one by one.
+//! The last word: for every (model, batch, share) the tuned plan of each contender meets the default plan end to end, alone on its cores,
+//! and the one that gains most is shipped. A plan that is slower, wrong or does not run is not: the entry keeps the defaults, whatever its
+//! tasks gained one by one.
 
+use super::choose;
 use super::event::Event;
-use super::explore::{ExploreError, Explored, Place, Rules, observation};
-use super::models::Prepared;
+use super::explore::{ExploreError, Explored};
+use super::model_records::{EntryRecords, Found, default_plan};
 use super::records::Records;
 use super::stage::Stage;
-use super::{Objective, Options, Row, TuneError, Wanted, Work, choose};
+use super::work::{Scope, Work};
+use super::{Row, TuneError};
 use crate::measure::end_to_end::{EndToEnd, Stages};
-use crate::measure::{Effort, MeasureError, noise};
-use schema::{Config, FailureClass, Line, ModelRecord, Observation, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
-use std::collections::BTreeMap;
+use crate::measure::{Effort, MeasureError};
+use schema::{Config, FailureClass, Line, Observation, ObservationId, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Pairs of one entry.
 const PAIRS: u32 = 24;
-/// Time for the pairs of one entry where the budget leaves it.
+/// Their time: at least,
+const PAIRS_LEAST: Duration = Duration::from_millis(200);
+/// and at most, where the budget leaves it.
 const PAIRS_TIME: Duration = Duration::from_millis(2500);
 /// Part of the budget that end-to-end measurements may claim before the search has had its turn.
 const RESERVE_MAX: f64 = 0.45;
@@ -24,114 +29,80 @@ const RESERVE_MAX: f64 = 0.45;
 /// What was decided for an entry.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
-    /// The chosen configs go into the artifact; otherwise the defaults do.
-    pub tuned: bool,
+    /// The contender whose configs go into the artifact; otherwise the defaults do.
+    pub tuned: Option<usize>,
     /// The record of the plan that goes into it.
     pub record: Option<Observation>,
     pub row: Option<Row>,
 }
 
-/// A measured entry before its records are written.
+/// A measured contender before its records are written.
 struct Measured {
-    entry: usize,
+    contender: usize,
     plan: PlanKey,
     default: Timing,
     tuned: Timing,
-    ratio: Ratio,
+    /// `None` when the default is all there is.
+    ratio: Option<Ratio>,
     stages: Stages,
     memory_bytes: u64,
     energy_mj: Result<u64, String>,
-    kept: bool,
-    any_tuned: bool,
+}
+
+impl Measured {
+    /// What the tuned plan gains, where it may be shipped.
+    fn gain(&self) -> Option<u64> {
+        self.ratio.filter(is_kept).map(|ratio| ratio.ppm)
+    }
 }
 
 /// Judges every entry.
 pub struct Judge<'a, 'b> {
-    models: &'a [Prepared],
-    places: &'a [Place],
+    scope: Scope<'a>,
     work: &'a Work,
     explored: &'a Explored,
-    rules: &'a Rules<'a>,
-    options: &'a Options,
     stage: &'a mut Stage<'b>,
     records: &'a mut dyn Records,
+    /// Records of this tuning.
+    own: BTreeSet<ObservationId>,
     pub measured: u64,
     pub refused: BTreeMap<FailureClass, u64>,
     pub missing: Vec<String>,
 }
 
-/// What end-to-end measurements of the open entries will take, given the expected times of all: at most a part of the budget.
-pub fn reserve(open: &[bool], times: &[Picos], budget: Option<Duration>) -> Duration {
-    let cost = |(open, time): (&bool, &Picos)| if *open { entry_cost(*time) } else { Duration::ZERO };
-    let all: Duration = open.iter().zip(times).map(cost).sum();
+/// What end-to-end measurements of the open entries' contenders will take, given the expected times of all contenders: at most a part of
+/// the budget.
+pub fn reserve(work: &Work, times: &[Picos], budget: Option<Duration>) -> Duration {
+    let open = work.contenders.iter().zip(times).filter(|(contender, _)| work.open[contender.entry]);
+    let all: Duration = open.map(|(_, time)| cost(*time)).sum();
     budget.map_or(all, |budget| all.min(budget.mul_f64(RESERVE_MAX)))
 }
 
 /// Loading both plans, comparing, the pairs, the stages.
-fn entry_cost(time: Picos) -> Duration {
+fn cost(time: Picos) -> Duration {
     let time = time.as_secs_f64();
-    let pairs = (f64::from(PAIRS) * 2.0 * time).clamp(0.02, PAIRS_TIME.as_secs_f64() + 4.0 * time);
+    let pairs = (f64::from(PAIRS) * 2.0 * time).clamp(PAIRS_LEAST.as_secs_f64(), PAIRS_TIME.as_secs_f64() + 4.0 * time);
     Duration::from_secs_f64(0.15 + 5.0 * time + pairs)
-}
-
-/// Whether an entry has a record in the present environment, of any plan.
-///
-/// # Errors
-/// What the records say.
-pub fn has_record(
-    models: &[Prepared],
-    places: &[Place],
-    wanted: &Wanted,
-    rules: &Rules<'_>,
-    objective: Objective,
-    records: &mut dyn Records,
-) -> Result<bool, ExploreError> {
-    Ok(!entry_records(models, places, wanted, rules, objective, records)?.is_empty())
-}
-
-/// The records of an entry in the present environment, judged by this objective.
-pub(super) fn entry_records(
-    models: &[Prepared],
-    places: &[Place],
-    wanted: &Wanted,
-    rules: &Rules<'_>,
-    objective: Objective,
-    records: &mut dyn Records,
-) -> Result<Vec<Observation>, ExploreError> {
-    let (model, place) = (&models[wanted.model], &places[wanted.place]);
-    let bound = &model.graphs[wanted.graph];
-    let mechanism = objective.mechanism(place);
-    let mut all = records.of_model(model.key, place.device.key(), place.grant.share)?;
-    all.retain(|one| {
-        let same = |record: &ModelRecord| record.batch == bound.batch && record.dims == bound.dims;
-        let fits = matches!(&one.subject, Subject::Model(record) if same(record)) && one.grant.mechanism == mechanism;
-        fits && one.environment == place.environment.key() && one.numerics == rules.numerics
-    });
-    Ok(all)
 }
 
 impl<'a, 'b> Judge<'a, 'b> {
     /// A judge of what was explored.
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
-        models: &'a [Prepared],
-        places: &'a [Place],
+        scope: Scope<'a>,
         work: &'a Work,
         explored: &'a Explored,
-        rules: &'a Rules<'a>,
-        options: &'a Options,
         stage: &'a mut Stage<'b>,
         records: &'a mut dyn Records,
     ) -> Self {
-        let (refused, missing) = (BTreeMap::new(), Vec::new());
-        Judge { models, places, work, explored, rules, options, stage, records, measured: 0, refused, missing }
+        let (own, refused, missing) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        Judge { scope, work, explored, stage, records, own, measured: 0, refused, missing }
     }
 
-    /// A verdict for every entry, in order. `start` is when the budget began.
+    /// A verdict for every entry, in order.
     ///
     /// # Errors
     /// [`TuneError`] when records, workers or the disk fail.
-    pub fn all(&mut self, start: Duration, events: &mut dyn FnMut(Event)) -> Result<Vec<Verdict>, TuneError> {
+    pub fn all(&mut self, events: &mut dyn FnMut(Event)) -> Result<Vec<Verdict>, TuneError> {
         let mut verdicts = vec![Verdict::default(); self.work.entries.len()];
         let mut left = Vec::new();
         for (entry, place) in verdicts.iter_mut().enumerate() {
@@ -140,30 +111,25 @@ impl<'a, 'b> Judge<'a, 'b> {
                 None => left.push(entry),
             }
         }
-        for number in 0..self.models.len() {
+        for number in 0..self.scope.models.len() {
             let own: Vec<usize> = left.iter().copied().filter(|&entry| self.work.entries[entry].model == number).collect();
             if own.is_empty() {
                 continue;
             }
-            let mut measured = Vec::new();
+            let mut measured: BTreeMap<usize, Vec<Measured>> = BTreeMap::new();
             for (done, &entry) in own.iter().enumerate() {
-                if !self.rules.interrupted.load(Ordering::SeqCst) {
-                    match self.measure(entry, own.len() - done, start, events) {
-                        Err(TuneError::Explore(ExploreError::Measure(MeasureError::Interrupted))) => {}
-                        found => {
-                            measured.extend(found?);
-                            continue;
-                        }
+                match self.measure_entry(entry, &own[done..], events) {
+                    Err(TuneError::Explore(ExploreError::Measure(MeasureError::Interrupted))) => {
+                        let model = &self.scope.models[number].name;
+                        self.missing.push(format!("{model}: {} was not measured: interrupted", self.describe(entry)));
                     }
+                    found => drop(measured.insert(entry, found?)),
                 }
-                let model = &self.models[number].name;
-                self.missing.push(format!("{model}: {} was not measured: interrupted", self.describe(entry)));
             }
             self.stage.strike(number);
             self.write_records(&measured)?;
-            for one in measured {
-                let recorded = self.recorded(one.entry)?;
-                verdicts[one.entry] = recorded.unwrap_or_default();
+            for &entry in measured.keys() {
+                verdicts[entry] = self.recorded(entry)?.unwrap_or_default();
             }
         }
         Ok(verdicts)
@@ -171,70 +137,58 @@ impl<'a, 'b> Judge<'a, 'b> {
 
     fn describe(&self, entry: usize) -> String {
         let wanted = &self.work.entries[entry];
-        let place = &self.places[wanted.place];
-        let batch = self.models[wanted.model].graphs[wanted.graph].batch;
+        let place = &self.scope.places[wanted.place];
+        let batch = self.scope.models[wanted.model].graphs[wanted.graph].batch;
         format!("batch {batch} on {} at {} %", place.device.name, place.grant.share)
     }
 
-    /// The key of the plan that was chosen for an entry.
-    fn plan(&self, entry: usize) -> PlanKey {
-        let items = self.work.used[entry].iter();
-        choose::plan_key(
-            self.work.chosen[entry].split,
-            items.map(|&item| (self.work.items[item].task.key(), &self.explored.choices[item])),
-        )
+    /// The key of the plan that was chosen for a contender.
+    fn plan(&self, contender: usize) -> PlanKey {
+        let contender = &self.work.contenders[contender];
+        let choice = |&item: &usize| (self.work.items[item].task.key(), &self.explored.choices[item]);
+        choose::plan_key(contender.chosen.split, contender.used.iter().map(choice))
     }
 
-    /// The configs that were chosen for an entry where they are not the default, by the texts of their tasks.
-    fn configs(&self, entry: usize) -> Vec<(String, Config)> {
-        let chosen = self.work.used[entry].iter().map(|&item| (&self.work.items[item].task, &self.explored.choices[item]));
+    /// The configs that were chosen for a contender where they are not the default, by the texts of their tasks.
+    fn configs(&self, contender: usize) -> Vec<(String, Config)> {
+        let used = self.work.contenders[contender].used.iter();
+        let chosen = used.map(|&item| (&self.work.items[item].task, &self.explored.choices[item]));
         chosen.filter(|(_, choice)| !choice.is_default).map(|(task, choice)| (task.to_string(), choice.config.clone())).collect()
     }
 
-    /// The verdict that the records give for the chosen plan, if they hold one.
+    /// The verdict that the records give for an entry, if they know the plans of all its contenders.
     fn recorded(&mut self, entry: usize) -> Result<Option<Verdict>, TuneError> {
-        if self.options.fresh && self.measured == 0 {
-            return Ok(None);
+        let known = EntryRecords::of(&self.scope, &self.work.entries[entry], self.records, &self.own)?;
+        let mut best: Option<(u64, usize, &Observation)> = None;
+        for contender in self.work.of_entry(entry) {
+            let plan = self.plan(contender);
+            let Some(judged) = known.of_plan(plan) else { return Ok(None) };
+            if let Outcome::Ok { ratio: Some(ratio), .. } = &judged.outcome
+                && plan != default_plan()
+                && is_kept(ratio)
+                && best.is_none_or(|(most, ..)| ratio.ppm > most)
+            {
+                best = Some((ratio.ppm, contender, judged));
+            }
         }
-        let wanted = &self.work.entries[entry];
-        let all = entry_records(self.models, self.places, wanted, self.rules, self.options.objective, self.records)?;
-        let (plan, nothing) = (self.plan(entry), default_plan());
-        let of = |key: PlanKey| {
-            // The last of a writer, the greatest id between writers: a function of the set.
-            let own = all.iter().filter(|one| matches!(&one.subject, Subject::Model(record) if record.plan == key));
-            own.max_by_key(|one| (one.id.seq, one.id.writer))
-        };
-        let Some(judged) = of(plan) else { return Ok(None) };
-        let faster = match &judged.outcome {
-            Outcome::Ok { ratio: Some(ratio), .. } => is_kept(ratio),
-            Outcome::Ok { ratio: None, .. } => true,
-            Outcome::Failed { .. } => false,
-        };
-        let shipped = if faster { Some(judged) } else { of(nothing) };
-        let Some(shipped) = shipped else { return Ok(None) };
-        let tuned = faster && plan != nothing;
-        let row = self.row(entry, shipped, judged, tuned);
-        Ok(Some(Verdict { tuned, record: Some(shipped.clone()), row }))
+        let Some(shipped) = best.map(|(.., judged)| judged).or_else(|| known.of_plan(default_plan())) else { return Ok(None) };
+        let row = self.row(entry, shipped);
+        Ok(Some(Verdict { tuned: best.map(|(_, contender, _)| contender), record: Some(shipped.clone()), row }))
     }
 
-    fn row(&self, entry: usize, shipped: &Observation, judged: &Observation, kept: bool) -> Option<Row> {
-        let wanted = &self.work.entries[entry];
-        let place = &self.places[wanted.place];
+    fn row(&self, entry: usize, shipped: &Observation) -> Option<Row> {
+        let place = &self.scope.places[self.work.entries[entry].place];
         let (Subject::Model(record), Outcome::Ok { timing, ratio }) = (&shipped.subject, &shipped.outcome) else { return None };
+        let kept = record.plan != default_plan();
         let one = Ratio { ppm: 1_000_000, lo_ppm: 1_000_000, hi_ppm: 1_000_000 };
-        let ratio = if kept { ratio.unwrap_or(one) } else { one };
-        let default = match &judged.subject {
-            Subject::Model(judged) if kept => judged.default,
-            _ => record.default,
-        };
         Some(Row {
             device: place.device.name.0.clone(),
             share: place.grant.share,
             batch: record.batch,
-            default,
+            default: record.default,
             tuned: *timing,
-            ratio,
-            noise: timing.grade.max(default.grade),
+            ratio: ratio.filter(|_| kept).unwrap_or(one),
+            noise: timing.grade.max(record.default.grade),
             kept,
             split: record.split,
             memory_bytes: record.memory_bytes,
@@ -244,159 +198,130 @@ impl<'a, 'b> Judge<'a, 'b> {
         })
     }
 
-    /// Measures an entry; nothing when even its default does not run.
-    fn measure(
-        &mut self,
-        entry: usize,
-        entries_left: usize,
-        start: Duration,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Option<Measured>, TuneError> {
-        let wanted = self.work.entries[entry];
-        let place = &self.places[wanted.place];
-        let plan = self.plan(entry);
-        let configs = self.configs(entry);
-        let mut judged = plan != default_plan();
+    /// Measures the contenders of an entry whose plans no record knows; `left` are the entries still to measure, this one included. Empty
+    /// when even the default does not run.
+    fn measure_entry(&mut self, entry: usize, left: &[usize], events: &mut dyn FnMut(Event)) -> Result<Vec<Measured>, TuneError> {
+        let known = EntryRecords::of(&self.scope, &self.work.entries[entry], self.records, &self.own)?;
+        let mut plans = BTreeSet::new();
+        let open: Vec<usize> = self
+            .work
+            .of_entry(entry)
+            .filter(|&contender| {
+                let plan = self.plan(contender);
+                known.of_plan(plan).is_none() && plans.insert(plan)
+            })
+            .collect();
+        let later: usize = left[1..].iter().map(|&entry| self.work.of_entry(entry).count()).sum();
+        let mut measured = Vec::new();
+        for (done, &contender) in open.iter().enumerate() {
+            if self.scope.rules.interrupted.load(Ordering::SeqCst) {
+                return Err(ExploreError::from(MeasureError::Interrupted).into());
+            }
+            measured.extend(self.measure(contender, open.len() - done + later, events)?);
+        }
+        if let Some(best) = measured.iter().max_by_key(|one| one.gain()) {
+            let wanted = &self.work.entries[entry];
+            let place = &self.scope.places[wanted.place];
+            let kept = best.gain().is_some();
+            let one = Ratio { ppm: 1_000_000, lo_ppm: 1_000_000, hi_ppm: 1_000_000 };
+            events(Event::Result {
+                model: self.scope.models[wanted.model].name.clone(),
+                device: place.device.name.0.clone(),
+                batch: self.scope.models[wanted.model].graphs[wanted.graph].batch,
+                share: place.grant.share,
+                default: best.default.median,
+                tuned: if kept { best.tuned.median } else { best.default.median },
+                ratio: best.ratio.unwrap_or(one),
+                kept,
+            });
+        }
+        Ok(measured)
+    }
+
+    /// Measures a contender; nothing when even its default does not run.
+    fn measure(&mut self, contender: usize, left: usize, events: &mut dyn FnMut(Event)) -> Result<Option<Measured>, TuneError> {
+        let (entry, split) = (self.work.contenders[contender].entry, self.work.contenders[contender].chosen.split);
+        let (mut plan, configs) = (self.plan(contender), self.configs(contender));
         let mut limit = PAIRS_TIME;
-        if let Some(budget) = self.options.budget.time {
-            let spent = self.rules.clock.now().saturating_sub(start);
-            let fair = budget.saturating_sub(spent) / u32::try_from(entries_left).unwrap_or(u32::MAX);
+        if let Some(budget) = self.scope.options.budget.time {
+            let spent = self.scope.rules.elapsed();
+            let fair = budget.saturating_sub(spent) / u32::try_from(left).unwrap_or(u32::MAX);
             // The other half is for loading and comparing.
             limit = limit.min(fair / 2).max(Duration::from_millis(50));
         }
-        let effort = Effort { samples: PAIRS, limit };
-        let mut found = self.stage.end_to_end(entry, judged.then_some(&configs), effort)?;
+        let effort = Effort { samples: PAIRS, least: PAIRS_LEAST, limit };
+        let tuned = (plan != default_plan()).then_some((split, &configs[..]));
+        let mut found = self.stage.end_to_end(entry, tuned, effort)?;
         if let EndToEnd::Failed { tuned: true, class, detail } = &found {
-            let what = format!(
-                "{}: the tuned plan of {} fell ({detail}); it keeps the defaults",
-                self.models[wanted.model].name,
-                self.describe(entry)
-            );
-            events(Event::Warn { what });
-            self.fell(entry, plan, *class, detail)?;
-            judged = false;
+            let model = &self.scope.models[self.work.entries[entry].model].name;
+            events(Event::Warn { what: format!("{model}: a tuned plan of {} fell ({detail})", self.describe(entry)) });
+            self.fell(entry, (plan, split), *class, detail)?;
+            plan = default_plan();
             found = self.stage.end_to_end(entry, None, effort)?;
         }
         self.measured += 1;
-        match found {
+        Ok(match found {
             EndToEnd::Failed { class, detail, .. } => {
                 *self.refused.entry(class).or_default() += 1;
-                let model = &self.models[wanted.model].name;
+                let model = &self.scope.models[self.work.entries[entry].model].name;
                 self.missing.push(format!("{model}: {} was not measured: {detail}", self.describe(entry)));
-                Ok(None)
+                None
             }
             EndToEnd::Ok { default, tuned, ratio, stages, memory_bytes, energy_mj } => {
-                let kept = judged && is_kept(&ratio);
-                events(Event::Result {
-                    model: self.models[wanted.model].name.clone(),
-                    device: place.device.name.0.clone(),
-                    batch: self.models[wanted.model].graphs[wanted.graph].batch,
-                    share: place.grant.share,
-                    default: default.median,
-                    tuned: if kept { tuned.median } else { default.median },
-                    ratio,
-                    kept,
-                });
-                let plan = if judged { plan } else { default_plan() };
-                Ok(Some(Measured {
-                    entry,
-                    plan,
-                    default,
-                    tuned,
-                    ratio,
-                    stages,
-                    memory_bytes,
-                    energy_mj,
-                    kept,
-                    any_tuned: judged,
-                }))
+                let ratio = (plan != default_plan()).then_some(ratio);
+                Some(Measured { contender, plan, default, tuned, ratio, stages, memory_bytes, energy_mj })
             }
-        }
+        })
     }
 
-    /// Records that a plan fell, so that it is never tried again.
-    fn fell(&mut self, entry: usize, plan: PlanKey, class: FailureClass, detail: &str) -> Result<(), TuneError> {
+    /// Records that a plan fell.
+    fn fell(&mut self, entry: usize, plan: (PlanKey, Split), class: FailureClass, detail: &str) -> Result<(), TuneError> {
         *self.refused.entry(class).or_default() += 1;
-        let timing = Timing { median: Picos(0), mad: Picos(0), p99: Picos(0), n: 0, grade: noise::grade(Picos(0), Picos(0)) };
-        let record = self.record(entry, plan, timing, timing, 0, &Err("the plan fell".to_owned()), [None; 3]);
-        let outcome = Outcome::Failed { class, detail: detail.to_owned() };
-        self.append(entry, record, outcome)?;
-        self.records.commit().map_err(ExploreError::from)?;
-        Ok(())
-    }
-
-    /// Hands the record of an entry's plan to the records.
-    fn append(&mut self, entry: usize, record: ModelRecord, outcome: Outcome) -> Result<(), TuneError> {
-        let place = &self.places[self.work.entries[entry].place];
-        let mut row = observation(place, Subject::Model(Box::new(record)), outcome, self.rules);
-        row.grant.mechanism = self.options.objective.mechanism(place);
-        self.records.append(row).map_err(ExploreError::from)?;
+        Found::append_fallen(&self.scope, &self.work.entries[entry], plan, (class, detail), self.records)?;
+        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
         Ok(())
     }
 
     /// Writes the records of a model's entries, with the lines over the batches that were measured.
-    fn write_records(&mut self, measured: &[Measured]) -> Result<(), TuneError> {
-        for one in measured {
-            let wanted = self.work.entries[one.entry];
+    fn write_records(&mut self, measured: &BTreeMap<usize, Vec<Measured>>) -> Result<(), TuneError> {
+        for (&entry, contenders) in measured {
+            let wanted = &self.work.entries[entry];
             let lines = self.lines(measured, wanted.place);
-            let record = self.record(one.entry, one.plan, one.default, one.tuned, one.memory_bytes, &one.energy_mj, lines);
-            let ratio = one.any_tuned.then_some(one.ratio);
-            let outcome = Outcome::Ok { timing: one.tuned, ratio };
-            let mut rows = vec![(record.clone(), outcome)];
-            if one.any_tuned && !one.kept {
-                // What is shipped is the default: its figures are a record of their own, from the same pairs.
-                let throughput_milli_per_s = throughput(record.batch.rows(), one.default.median);
-                let record = ModelRecord { plan: default_plan(), split: Split::WHOLE, throughput_milli_per_s, ..record };
-                rows.push((record, Outcome::Ok { timing: one.default, ratio: None }));
+            let mut beside = None;
+            for one in contenders {
+                let found = Found {
+                    plan: one.plan,
+                    split: if one.ratio.is_some() { self.work.contenders[one.contender].chosen.split } else { Split::WHOLE },
+                    default: one.default,
+                    tuned: one.tuned,
+                    ratio: one.ratio,
+                    memory_bytes: one.memory_bytes,
+                    energy_mj: one.energy_mj.clone(),
+                    lines,
+                };
+                found.append(&self.scope, wanted, self.records)?;
+                beside = Some(found);
             }
-            for (record, outcome) in rows {
-                self.append(one.entry, record, outcome)?;
+            // Where the default is shipped its figures are a record of their own, from the same pairs.
+            if contenders.iter().all(|one| one.gain().is_none() && one.ratio.is_some())
+                && let Some(found) = beside
+            {
+                found.default_beside().append(&self.scope, wanted, self.records)?;
             }
         }
-        self.records.commit().map_err(ExploreError::from)?;
+        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn record(
-        &self,
-        entry: usize,
-        plan: PlanKey,
-        default: Timing,
-        tuned: Timing,
-        memory_bytes: u64,
-        energy: &Result<u64, String>,
-        [upload, compute, download]: [Option<Line>; 3],
-    ) -> ModelRecord {
-        let wanted = self.work.entries[entry];
-        let model = &self.models[wanted.model];
-        let bound = &model.graphs[wanted.graph];
-        ModelRecord {
-            model: model.key,
-            model_name: model.name.clone(),
-            batch: bound.batch,
-            dims: bound.dims.clone(),
-            plan,
-            split: if plan == default_plan() { Split::WHOLE } else { self.work.chosen[entry].split },
-            default,
-            upload,
-            compute,
-            download,
-            throughput_milli_per_s: throughput(bound.batch.rows(), tuned.median),
-            memory_bytes,
-            energy_mj: energy.as_ref().ok().copied(),
-            energy_why: energy.as_ref().err().cloned(),
-        }
-    }
-
-    /// The lines of upload, compute and download over the batches measured on a place.
-    fn lines(&self, measured: &[Measured], place: usize) -> [Option<Line>; 3] {
+    /// The lines of upload, compute and download over the batches measured on a place, of the best plan at each.
+    fn lines(&self, measured: &BTreeMap<usize, Vec<Measured>>, place: usize) -> [Option<Line>; 3] {
         let stage = |of: fn(&Stages) -> Picos| {
-            let own = measured.iter().filter(|one| self.work.entries[one.entry].place == place);
-            let points: Vec<(u32, Picos)> = own
-                .map(|one| {
-                    let wanted = self.work.entries[one.entry];
-                    (self.models[wanted.model].graphs[wanted.graph].batch.rows(), of(&one.stages))
+            let own = measured.iter().filter(|(entry, _)| self.work.entries[**entry].place == place);
+            let best = own.filter_map(|(entry, all)| Some((entry, all.iter().max_by_key(|one| one.gain())?)));
+            let points: Vec<(u32, Picos)> = best
+                .map(|(&entry, one)| {
+                    let wanted = self.work.entries[entry];
+                    (self.scope.models[wanted.model].graphs[wanted.graph].batch.rows(), of(&one.stages))
                 })
                 .collect();
             line(&points)
@@ -405,19 +330,9 @@ impl<'a, 'b> Judge<'a, 'b> {
     }
 }
 
-/// The key of the plan with the whole batch and every task at its default.
-fn default_plan() -> PlanKey {
-    choose::plan_key(Split::WHOLE, [])
-}
-
 /// A tuned plan is shipped when nothing says that it is slower than the default.
 fn is_kept(ratio: &Ratio) -> bool {
     ratio.ppm >= 1_000_000 && ratio.hi_ppm >= 1_000_000
-}
-
-/// Thousandths of rows per second.
-fn throughput(rows: u32, time: Picos) -> u64 {
-    (f64::from(rows) * 1000.0 / time.as_secs_f64().max(1e-12)) as u64
 }
 
 /// The least-squares line through (batch, time); `None` with fewer than two batches.

@@ -14,6 +14,7 @@ pub mod finals;
 pub mod item;
 pub mod judge;
 pub mod machine;
+pub mod model_records;
 pub mod models;
 pub mod objective;
 pub mod portfolio;
@@ -22,6 +23,7 @@ pub mod resume;
 pub mod splits;
 pub mod stage;
 pub mod store_records;
+pub mod work;
 
 pub use budget::{Budget, BudgetError, Stop};
 pub use choose::{Choice, choose, plan_key};
@@ -41,16 +43,16 @@ use crate::search;
 use crate::search::prior::Roofline;
 use explore::Rehearse;
 use explore::{Benches, Explored, Rules, explore};
-use item::{Item, Use};
 use judge::{Judge, Verdict};
 use kernels::Task;
-use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Picos, Ratio, Seed, Share, Split, TaskKey, Timing};
+use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Observation, Picos, Ratio, Seed, Share, Split, TaskKey, Timing};
 use stage::Stage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
+use work::{Scope, Wanted, Work};
 
 /// What is asked of a tuning.
 #[derive(Clone, Debug)]
@@ -202,6 +204,7 @@ pub fn tune(
         return Err(TuneError::UnknownAxis((*axis).to_owned()));
     }
     name(&models, &places, options, records)?;
+    // Import and passes come on top of the budget: it starts here.
     let rules = Rules {
         budget: options.budget,
         seed: options.seed,
@@ -211,35 +214,38 @@ pub fn tune(
         fresh: options.fresh,
         interrupted,
         clock: &clock,
+        start: clock.now(),
     };
-    // Import and passes come on top of the budget: it starts here.
-    let start = clock.now();
-    let entries = Work::entries(&models, asked);
-    let whole = Work::collect(&models, &places, entries.clone(), splits::whole(&entries), &rules, options, records)?;
+    let entries = Wanted::all(&models, asked);
+    let whole = {
+        let scope = Scope { models: &models, places: &places, rules: &rules, options };
+        Work::collect(&scope, entries.clone(), splits::whole(&entries), records)?
+    };
     events(Event::Start {
         models: models.iter().map(|model| model.name.clone()).collect(),
         tasks: models.iter().flat_map(|model| &model.tasks).flatten().map(|counted| counted.count).sum(),
-        distinct: whole.items.iter().map(|item| item.task.key()).collect::<std::collections::BTreeSet<_>>().len(),
+        distinct: whole.items.iter().map(|item| item.task.key()).collect::<BTreeSet<_>>().len(),
         known: whole.items.iter().filter(|item| item.known).count(),
         budget: options.budget.time,
     });
     let mut benches = benches(&places, options, interrupted);
     let probes = probe(&mut places, &whole, &mut benches, &rules, records)?;
-    let mut stage = Stage::new(&models, &places, &whole, options, &rules);
-    let chosen = splits::choose(&models, &places, asked, &entries, &rules, options, records, &mut stage, events)?;
-    for counted in chosen.iter().filter_map(|chosen| chosen.tasks.as_ref()).flatten() {
+    let scope = Scope { models: &models, places: &places, rules: &rules, options };
+    let mut stage = Stage::new(scope, &entries);
+    let (chosen, meetings) = splits::contenders(&scope, asked, &entries, records, &mut stage, events)?;
+    for counted in chosen.iter().flatten().filter_map(|chosen| chosen.tasks.as_ref()).flatten() {
         records.name_task(counted.task.key(), &counted.task.to_string()).map_err(ExploreError::from)?;
     }
-    let work = Work::collect(&models, &places, entries, chosen, &rules, options, records)?;
-    let mut stage = stage.with_work(&work);
+    let work = Work::collect(&scope, entries.clone(), chosen, records)?;
+    stage.admit(&work.contenders);
     let explored = {
         let mut benches = benches;
-        let reserve = |times: &[Picos]| judge::reserve(&work.open, times, options.budget.time);
-        explore(&places, &work.items, work.entries.len(), &rules, &mut benches, &mut stage, records, &reserve, events)?
+        let reserve = |times: &[Picos]| judge::reserve(&work, times, options.budget.time);
+        explore(&places, &work.items, work.contenders.len(), &rules, &mut benches, &mut stage, records, &reserve, events)?
     };
-    let mut judge = Judge::new(&models, &places, &work, &explored, &rules, options, &mut stage, records);
-    let verdicts = judge.all(start, events)?;
-    let measured = probes + explored.measured + judge.measured;
+    let mut judge = Judge::new(scope, &work, &explored, &mut stage, records);
+    let verdicts = judge.all(events)?;
+    let measured = probes + meetings + explored.measured + judge.measured;
     let mut refused = explored.refused.clone();
     judge.refused.iter().for_each(|(class, count)| *refused.entry(*class).or_default() += count);
     let missing = judge.missing;
@@ -247,8 +253,8 @@ pub fn tune(
     events(Event::Sentinels { times: sentinels });
     let stop = if interrupted.load(Ordering::SeqCst) { Stop::Interrupted } else { explored.stop };
     let mut tuned = Vec::with_capacity(models.len());
-    for (number, model) in models.iter().enumerate() {
-        tuned.push(finish(number, model, &places, &work, &explored, &verdicts, options)?);
+    for number in 0..models.len() {
+        tuned.push(finish(number, &scope, &work, &explored, &verdicts)?);
     }
     events(Event::End { stop, measured, reused: explored.reused });
     Ok(Outcome {
@@ -348,110 +354,22 @@ fn probe(
     Ok(measured)
 }
 
-/// What there is to do: the entries of the artifacts, and the items they use.
-pub struct Work {
-    pub entries: Vec<Wanted>,
-    /// For each entry, how it computes its batch.
-    pub chosen: Vec<splits::Chosen>,
-    pub items: Vec<Item>,
-    /// Entries that need an end-to-end measurement, as far as is known before the search.
-    pub open: Vec<bool>,
-    /// For each entry, its items with counts.
-    pub used: Vec<Vec<usize>>,
-}
-
-/// An entry of an artifact to be.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub model: usize,
-    /// Which of the model's graphs.
-    pub graph: usize,
-    pub place: usize,
-}
-
-impl Work {
-    /// An entry for each graph of each model on each of the first `asked` places.
-    fn entries(models: &[Prepared], asked: usize) -> Vec<Wanted> {
-        let mut entries = Vec::new();
-        for place in 0..asked {
-            for (model, prepared) in models.iter().enumerate() {
-                entries.extend((0..prepared.graphs.len()).map(|graph| Wanted { model, graph, place }));
-            }
-        }
-        entries
-    }
-
-    fn collect(
-        models: &[Prepared],
-        places: &[Place],
-        entries: Vec<Wanted>,
-        chosen: Vec<splits::Chosen>,
-        rules: &Rules<'_>,
-        options: &Options,
-        records: &mut dyn Records,
-    ) -> Result<Work, ExploreError> {
-        let mut work = Work { entries, chosen, items: Vec::new(), open: Vec::new(), used: Vec::new() };
-        let mut by_key: BTreeMap<(usize, TaskKey), usize> = BTreeMap::new();
-        for (entry, (wanted, chosen)) in work.entries.iter().zip(&work.chosen).enumerate() {
-            let mut used = Vec::new();
-            for counted in chosen.tasks.as_ref().unwrap_or(&models[wanted.model].tasks[wanted.graph]) {
-                let Some(operator) = kernels::operator(counted.task.operator()) else { continue };
-                let item = *by_key.entry((chosen.place, counted.task.key())).or_insert_with(|| {
-                    let task: Task = counted.task.clone();
-                    work.items.push(Item { task, operator, place: chosen.place, uses: Vec::new(), known: false });
-                    work.items.len() - 1
-                });
-                let count = u32::try_from(counted.count).unwrap_or(u32::MAX);
-                work.items[item].uses.push(Use { entry, count });
-                used.push(item);
-            }
-            work.used.push(used);
-        }
-        for wanted in &work.entries {
-            let has = !options.fresh && judge::has_record(models, places, wanted, rules, options.objective, records)?;
-            work.open.push(!has);
-        }
-        for item in &mut work.items {
-            if rules.fresh {
-                continue;
-            }
-            let settled = item.uses.iter().all(|used| !work.open[used.entry]);
-            let place = &places[item.place];
-            item.known = settled || {
-                let all = records.of_task(item.task.key(), place.device.key(), place.grant.share)?;
-                let fresh =
-                    || all.iter().filter(|one| one.environment == place.environment.key() && one.numerics == rules.numerics);
-                let judged = fresh().any(|one| matches!(one.subject, schema::Subject::Final { .. }));
-                // What another model's tuning measured is enough; what this one's left unfinished is not.
-                if options.resume { judged } else { fresh().any(|one| matches!(one.outcome, schema::Outcome::Ok { .. })) }
-            };
-        }
-        Ok(work)
-    }
-}
-
 /// Writes a model's artifact and says what came out.
-fn finish(
-    number: usize,
-    model: &Prepared,
-    places: &[Place],
-    work: &Work,
-    explored: &Explored,
-    verdicts: &[Verdict],
-    options: &Options,
-) -> Result<Tuned, TuneError> {
-    let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(format!("{}.tune", model.name)));
-    let contents = contents(number, model, places, work, &explored.choices, verdicts, options);
+fn finish(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored, verdicts: &[Verdict]) -> Result<Tuned, TuneError> {
+    let model = &scope.models[number];
+    let output = scope.options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(format!("{}.tune", model.name)));
+    let shipped: Vec<Shipped> = verdicts.iter().map(|verdict| Shipped::of(verdict, work, &explored.choices)).collect();
+    let contents = contents(number, scope, &work.entries, &shipped);
     let Written { bytes, changed, .. } = artifact::write(&output, &contents)?;
     let own = |entry: &usize| work.entries[*entry].model == number;
     let rows = (0..work.entries.len()).filter(own).filter_map(|entry| verdicts[entry].row.clone()).collect();
-    let gains = gains(number, model, places, work, explored);
+    let gains = gains(number, scope, work, explored);
     let mut kept: BTreeMap<&str, bool> = BTreeMap::new();
     for gain in &gains {
         *kept.entry(&gain.task).or_insert(true) &= gain.is_default;
     }
-    let items = || work.items.iter().filter(|item| item.uses.iter().any(|used| work.entries[used.entry].model == number));
-    let known: std::collections::BTreeSet<TaskKey> = items().filter(|item| item.known).map(|item| item.task.key()).collect();
+    let items = || work.items.iter().filter(|item| work.uses_of(item, number).next().is_some());
+    let known: BTreeSet<TaskKey> = items().filter(|item| item.known).map(|item| item.task.key()).collect();
     let (distinct, kept_default) = (kept.len(), kept.values().filter(|kept| **kept).count());
     Ok(Tuned {
         path: model.path.clone(),
@@ -469,9 +387,10 @@ fn finish(
     })
 }
 
-/// Nodes that are tasks in the graphs that run: of whole batches, and of the parts that were chosen.
+/// Nodes that are tasks in the graphs that were searched: of whole batches, and of parts.
 fn nodes(number: usize, model: &Prepared, work: &Work) -> usize {
-    let own = work.entries.iter().zip(&work.chosen).filter(|(wanted, _)| wanted.model == number);
+    let own =
+        work.contenders.iter().map(|one| (work.entries[one.entry], &one.chosen)).filter(|(wanted, _)| wanted.model == number);
     let graphs: BTreeMap<(usize, u32), usize> = own
         .map(|(wanted, chosen)| {
             let tasks = chosen.tasks.as_ref().unwrap_or(&model.tasks[wanted.graph]);
@@ -498,33 +417,42 @@ fn provenance(model: &Prepared, options: &Options) -> Provenance {
     }
 }
 
-/// What a model's artifact holds. Entries without a verdict hold the defaults.
-pub(crate) fn contents(
-    number: usize,
-    model: &Prepared,
-    places: &[Place],
-    work: &Work,
-    choices: &[Choice],
-    verdicts: &[Verdict],
-    options: &Options,
-) -> Contents {
+/// What an entry ships: the plan that won, or the default, and its record.
+#[derive(Default)]
+struct Shipped {
+    split: Split,
+    configs: Vec<(Task, Config)>,
+    record: Option<Observation>,
+}
+
+impl Shipped {
+    fn of(verdict: &Verdict, work: &Work, choices: &[Choice]) -> Shipped {
+        let record = verdict.record.clone();
+        let Some(contender) = verdict.tuned.map(|tuned| &work.contenders[tuned]) else {
+            return Shipped { record, ..Shipped::default() };
+        };
+        let config = |&item: &usize| (work.items[item].task.clone(), choices[item].config.clone());
+        let mut configs: Vec<(Task, Config)> = contender.used.iter().map(config).collect();
+        configs.sort_by_key(|(task, _)| task.to_string());
+        Shipped { split: contender.chosen.split, configs, record }
+    }
+}
+
+/// What a model's artifact holds: `shipped` is that of each entry, and where there is none the default.
+fn contents(number: usize, scope: &Scope<'_>, entries: &[Wanted], shipped: &[Shipped]) -> Contents {
+    let model = &scope.models[number];
     let mut contents = Contents {
-        provenance: provenance(model, options),
+        provenance: provenance(model, scope.options),
         graphs: model.graphs.clone(),
         entries: Vec::new(),
         records: Vec::new(),
         notes: Vec::new(),
     };
-    for (entry, wanted) in work.entries.iter().enumerate().filter(|(_, wanted)| wanted.model == number) {
-        let place = &places[wanted.place];
-        let verdict = verdicts.get(entry).unwrap_or(&Verdict { tuned: false, record: None, row: None });
-        let mut configs: Vec<(Task, Config)> = work.used[entry]
-            .iter()
-            .filter(|_| verdict.tuned)
-            .map(|&item| (work.items[item].task.clone(), choices[item].config.clone()))
-            .collect();
-        configs.sort_by_key(|(task, _)| task.to_string());
-        let record = verdict.record.clone().map(|record| {
+    for (entry, wanted) in entries.iter().enumerate().filter(|(_, wanted)| wanted.model == number) {
+        let place = &scope.places[wanted.place];
+        let (shipped, default) = (shipped.get(entry), Shipped::default());
+        let shipped = shipped.unwrap_or(&default);
+        let record = shipped.record.clone().map(|record| {
             contents.records.push(record);
             contents.records.len() - 1
         });
@@ -536,8 +464,8 @@ pub(crate) fn contents(
             batch: model.graphs[wanted.graph].batch,
             dims: model.graphs[wanted.graph].dims.clone(),
             graph: wanted.graph,
-            split: if verdict.tuned { work.chosen[entry].split } else { Split::WHOLE },
-            configs,
+            split: shipped.split,
+            configs: shipped.configs.clone(),
             record,
         });
     }
@@ -545,22 +473,22 @@ pub(crate) fn contents(
 }
 
 /// What each task of a model gained on each share.
-fn gains(number: usize, model: &Prepared, places: &[Place], work: &Work, explored: &Explored) -> Vec<TaskGain> {
+fn gains(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored) -> Vec<TaskGain> {
     let mut by_share: BTreeMap<TaskKey, BTreeMap<Share, BTreeMap<Config, Picos>>> = BTreeMap::new();
     for (item, times) in work.items.iter().zip(&explored.times) {
-        let share = places[item.place].grant.share;
+        let share = scope.places[item.place].grant.share;
         by_share.entry(item.task.key()).or_default().entry(share).or_default().extend(times.iter().cloned());
     }
     let mut gains = Vec::new();
     for (at, item) in work.items.iter().enumerate() {
-        let Some(used) = item.uses.iter().find(|used| work.entries[used.entry].model == number) else { continue };
-        let (place, choice) = (&places[item.place], &explored.choices[at]);
+        let Some(used) = work.uses_of(item, number).next() else { continue };
+        let (place, choice) = (&scope.places[item.place], &explored.choices[at]);
         gains.push(TaskGain {
             task: item.task.to_string(),
             device: place.device.name.0.clone(),
             share: place.grant.share,
             count: used.count,
-            batch: model.graphs[work.entries[used.entry].graph].batch,
+            batch: scope.models[number].graphs[work.wanted(used.contender).graph].batch,
             config: choice.config.clone(),
             is_default: choice.is_default,
             default: choice.default_time,

@@ -1,5 +1,5 @@
-//! How each entry computes its batch: as a whole, or in parts, chosen by meetings of whole plans with default configs before any task
-//! is explored, so that the search spends its seconds on the tasks that will run.
+//! How each entry may compute its batch: as a whole, or in parts. Whole plans with default configs meet before any task is explored, so
+//! that the search spends its seconds on the tasks that will run; where two ways are near, both contend until their tasks are tuned.
 //!
 //! Parts of a few rows keep a network's activations in the caches near the cores; lanes of one core each need no barrier after every
 //! operator. Against it stand weights, which every part reads again. Which of these wins is a matter of the model and the machine, so it
@@ -8,28 +8,35 @@
 //! (docs/measurements/splits.md).
 
 use super::event::Event;
-use super::explore::{ExploreError, Place, Rules};
+use super::explore::{ExploreError, Place};
+use super::model_records::{EntryRecords, Found, split_plan};
 use super::models::Prepared;
 use super::records::Records;
 use super::stage::Stage;
-use super::{Options, Wanted, judge};
+use super::work::{Scope, Wanted};
 use crate::measure::Effort;
+use crate::measure::end_to_end::EndToEnd;
 use crate::split;
 use crate::task::{self, Counted};
-use schema::{Outcome, Split, Subject};
+use schema::{Outcome, Split};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Rows of a part where the walk begins.
 const FIRST_ROWS: u32 = 4;
-/// A split must be faster than what it replaces by more than this, or its tasks are not worth a search of their own.
-const GAIN_MIN_PPM: u64 = 1_020_000;
+/// A split must be faster than what it replaces by more than this, or the walk does not follow it.
+const GAIN_MIN: f64 = 1.02;
+/// A way this near to the best may win once its tasks are tuned: it contends.
+const NEAR: f64 = 1.2;
+/// Ways of one entry whose tasks are searched at most.
+const CONTENDERS_MAX: usize = 2;
 /// Pairs of one meeting, and time for them.
-const EFFORT: Effort = Effort { samples: 8, limit: Duration::from_millis(250) };
-/// Part of the budget that choosing splits may take.
+const EFFORT: Effort = Effort { samples: 8, least: Duration::from_millis(60), limit: Duration::from_millis(250) };
+/// Part of the budget that meetings may take.
 const BUDGET_MAX: f64 = 0.25;
 
-/// The choice for an entry.
+/// A way to compute an entry's batch.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     pub split: Split,
@@ -39,58 +46,108 @@ pub struct Chosen {
     pub tasks: Option<Vec<Counted>>,
 }
 
-/// Nothing is split.
-pub fn whole(entries: &[Wanted]) -> Vec<Chosen> {
-    entries.iter().map(|wanted| Chosen { split: Split::WHOLE, place: wanted.place, tasks: None }).collect()
+impl Chosen {
+    /// Nothing is split.
+    fn whole(wanted: &Wanted) -> Chosen {
+        Chosen { split: Split::WHOLE, place: wanted.place, tasks: None }
+    }
 }
 
-/// A split for every entry, in order. Only the first `asked` of `places` have entries; the others are parts of them.
+/// Nothing is split anywhere.
+pub fn whole(entries: &[Wanted]) -> Vec<Vec<Chosen>> {
+    entries.iter().map(|wanted| vec![Chosen::whole(wanted)]).collect()
+}
+
+/// The ways that contend for every entry, in order, the likeliest first, and how many plans that measured. Only the first `asked` of the
+/// places have entries; the others are parts of them.
+///
+/// Every meeting is on record, and an entry that was judged has no more of them: the same records give the same contenders.
 ///
 /// # Errors
 /// [`ExploreError`] when records, workers or the disk fail.
-#[allow(clippy::too_many_arguments)]
-pub fn choose(
-    models: &[Prepared],
-    places: &[Place],
+pub fn contenders(
+    scope: &Scope<'_>,
     asked: usize,
     entries: &[Wanted],
-    rules: &Rules<'_>,
-    options: &Options,
     records: &mut dyn Records,
     stage: &mut Stage<'_>,
     events: &mut dyn FnMut(Event),
-) -> Result<Vec<Chosen>, ExploreError> {
-    let mut chosen = whole(entries);
-    let start = rules.clock.now();
-    let mut open: Vec<(usize, Vec<Candidate>)> = Vec::new();
+) -> Result<(Vec<Vec<Chosen>>, u64), ExploreError> {
+    let mut measured = 0;
+    let mut all = Vec::with_capacity(entries.len());
     for (entry, wanted) in entries.iter().enumerate() {
-        let ladder = ladder(models, places, asked, wanted);
-        match recorded(models, places, wanted, rules, options, records)? {
-            Some(split) => {
-                let known = ladder.into_iter().find(|candidate| candidate.split == split);
-                chosen[entry] = known.map_or_else(|| chosen[entry].clone(), |known| known.chosen(models, wanted));
-            }
-            None if ladder.is_empty() => {}
-            None => open.push((entry, ladder)),
+        let ladder = ladder(scope.models, scope.places, asked, wanted);
+        let known = EntryRecords::of(scope, wanted, records, &BTreeSet::new())?;
+        let before = measured;
+        let mut gains: BTreeMap<usize, f64> = BTreeMap::new();
+        let best = walk(&ladder, &mut |candidate| {
+            let split = ladder[candidate].split;
+            let gain = match known.of_plan(split_plan(split)).map(|one| &one.outcome) {
+                Some(Outcome::Ok { ratio: Some(ratio), .. }) => ratio.ppm as f64 / 1e6,
+                Some(_) => 0.0,
+                None => {
+                    let over = scope.options.budget.time.is_some_and(|budget| scope.rules.elapsed() > budget.mul_f64(BUDGET_MAX));
+                    if over || known.any_judged() || scope.rules.interrupted.load(Ordering::SeqCst) {
+                        return Ok(0.0);
+                    }
+                    measured += 1;
+                    meet(scope, entry, wanted, split, stage, records)?
+                }
+            };
+            gains.insert(candidate, gain);
+            Ok(gain)
+        })?;
+        let ways = near(best, &gains);
+        if measured > before {
+            let batch = scope.models[wanted.model].graphs[wanted.graph].batch;
+            let (model, share) = (scope.models[wanted.model].name.clone(), scope.places[wanted.place].grant.share);
+            let split = best.map_or(Split::WHOLE, |best| ladder[best].split);
+            events(Event::Split { model, batch, share, split });
         }
+        let way = |candidate: &Option<usize>| match candidate {
+            Some(candidate) => ladder[*candidate].chosen(scope.models, wanted),
+            None => Chosen::whole(wanted),
+        };
+        all.push(ways.iter().map(way).collect());
     }
-    for (entry, ladder) in open {
-        let spent = rules.clock.now().saturating_sub(start);
-        let over = options.budget.time.is_some_and(|budget| spent > budget.mul_f64(BUDGET_MAX));
-        if over || rules.interrupted.load(Ordering::SeqCst) {
-            break;
+    Ok((all, measured))
+}
+
+/// Measures a split with default configs against the whole, puts it on record and says what it gains; 0 when it falls.
+fn meet(
+    scope: &Scope<'_>,
+    entry: usize,
+    wanted: &Wanted,
+    split: Split,
+    stage: &mut Stage<'_>,
+    records: &mut dyn Records,
+) -> Result<f64, ExploreError> {
+    let plan = split_plan(split);
+    let gain = match stage.end_to_end(entry, Some((split, &[])), EFFORT)? {
+        EndToEnd::Ok { default, tuned, ratio, memory_bytes, energy_mj, .. } => {
+            let lines = [None; 3];
+            let found = Found { plan, split, default, tuned, ratio: Some(ratio), memory_bytes, energy_mj, lines };
+            found.append(scope, wanted, records)?;
+            ratio.ppm as f64 / 1e6
         }
-        let wanted = &entries[entry];
-        let of = |candidate: Option<usize>| candidate.map_or(Split::WHOLE, |candidate: usize| ladder[candidate].split);
-        let best = stage.meet(entry, EFFORT, |gain| walk(&ladder, &mut |candidate, best| gain(of(best), of(Some(candidate)))))?;
-        if let Some(best) = best {
-            chosen[entry] = ladder[best].chosen(models, wanted);
+        EndToEnd::Failed { tuned: true, class, detail } => {
+            Found::append_fallen(scope, wanted, (plan, split), (class, &detail), records)?;
+            0.0
         }
-        let batch = models[wanted.model].graphs[wanted.graph].batch;
-        let (model, share) = (models[wanted.model].name.clone(), places[wanted.place].grant.share);
-        events(Event::Split { model, batch, share, split: chosen[entry].split });
-    }
-    Ok(chosen)
+        // The default fell: nothing is said of the split.
+        EndToEnd::Failed { tuned: false, .. } => return Ok(0.0),
+    };
+    records.commit()?;
+    Ok(gain)
+}
+
+/// The best way and what is near it, at most [`CONTENDERS_MAX`]; `None` is the whole, whose gain is 1.
+fn near(best: Option<usize>, gains: &BTreeMap<usize, f64>) -> Vec<Option<usize>> {
+    let of = |way: &Option<usize>| way.map_or(1.0, |candidate| gains[&candidate]);
+    let mut others: Vec<Option<usize>> = gains.keys().copied().map(Some).chain([None]).filter(|way| *way != best).collect();
+    others.retain(|way| of(way) * NEAR >= of(&best));
+    others.sort_by(|a, b| of(b).total_cmp(&of(a)));
+    std::iter::once(best).chain(others).take(CONTENDERS_MAX).collect()
 }
 
 /// A split that an entry could have.
@@ -140,47 +197,26 @@ fn lane_place(places: &[Place], asked: usize, of: usize) -> Option<usize> {
     places.iter().position(|place| place.device == whole.device && place.grant.limits.units == 1)
 }
 
-/// Which candidate is best, `None` for the whole: from a middling part downwards while it gains, else one step up. `gain` says what a
-/// candidate gains over another one or over the whole, in millionths; 0 when it falls.
-fn walk(
-    ladder: &[Candidate],
-    gain: &mut dyn FnMut(usize, Option<usize>) -> Result<u64, ExploreError>,
-) -> Result<Option<usize>, ExploreError> {
+/// Which candidate is best, `None` for the whole: from a middling part downwards while it gains, else one step up. `gain` says how much
+/// faster than the whole a candidate is; 0 when it falls.
+fn walk(ladder: &[Candidate], gain: &mut dyn FnMut(usize) -> Result<f64, ExploreError>) -> Result<Option<usize>, ExploreError> {
+    if ladder.is_empty() {
+        return Ok(None);
+    }
     let middle = ladder.iter().rposition(|candidate| candidate.rows <= FIRST_ROWS).unwrap_or(0);
-    let mut best = None;
+    let (mut best, mut most) = (None, 1.0);
     for candidate in (0..=middle).rev() {
-        if gain(candidate, best)? <= GAIN_MIN_PPM {
+        let gain = gain(candidate)?;
+        if gain <= most * GAIN_MIN {
             break;
         }
-        best = Some(candidate);
+        (best, most) = (Some(candidate), gain);
     }
     let above = middle + 1;
-    if best.is_none_or(|best| best == middle) && above < ladder.len() && gain(above, best)? > GAIN_MIN_PPM {
+    if best.is_none_or(|best| best == middle) && above < ladder.len() && gain(above)? > most * GAIN_MIN {
         best = Some(above);
     }
     Ok(best)
-}
-
-/// The split of the plan that was judged last for an entry.
-fn recorded(
-    models: &[Prepared],
-    places: &[Place],
-    wanted: &Wanted,
-    rules: &Rules<'_>,
-    options: &Options,
-    records: &mut dyn Records,
-) -> Result<Option<Split>, ExploreError> {
-    if options.fresh {
-        return Ok(None);
-    }
-    let all = judge::entry_records(models, places, wanted, rules, options.objective, records)?;
-    let judged = all.iter().filter(|one| matches!(one.outcome, Outcome::Ok { ratio: Some(_), .. }));
-    let newest = judged.max_by_key(|one| (one.id.seq, one.id.writer));
-    let newest = newest.or_else(|| all.iter().max_by_key(|one| (one.id.seq, one.id.writer)));
-    Ok(newest.and_then(|one| match &one.subject {
-        Subject::Model(record) => Some(record.split),
-        _ => None,
-    }))
 }
 
 #[cfg(test)]
@@ -192,9 +228,9 @@ mod tests {
         let one = |&rows: &u32| Candidate { split: Split::new(16 / rows, 1).unwrap(), place: 0, rows };
         let ladder: Vec<Candidate> = rows.iter().map(one).collect();
         let mut meetings = 0;
-        let best = walk(&ladder, &mut |candidate, best| {
+        let best = walk(&ladder, &mut |candidate| {
             meetings += 1;
-            Ok(best.map_or(whole, |best: usize| times[best]) * 1_000_000 / times[candidate])
+            Ok(whole as f64 / times[candidate] as f64)
         });
         (best.unwrap().map(|best| ladder[best].rows), meetings)
     }
@@ -208,5 +244,16 @@ mod tests {
         assert_eq!(ends_at(&rows, &[200, 150, 120, 110], 100), (None, 2));
         assert_eq!(ends_at(&rows, &[200, 150, 120, 90], 100), (Some(8), 2));
         assert_eq!(ends_at(&[1, 2], &[99, 99], 100), (None, 1), "a gain within the noise is none");
+    }
+
+    #[test]
+    fn what_is_near_the_best_contends_and_what_is_not_does_not() {
+        let gains = |of: &[f64]| of.iter().copied().enumerate().collect::<BTreeMap<usize, f64>>();
+        assert_eq!(near(None, &gains(&[])), [None]);
+        assert_eq!(near(None, &gains(&[0.9, 0.7])), [None, Some(0)]);
+        assert_eq!(near(None, &gains(&[0.0, 0.7])), [None], "what fell or is far");
+        assert_eq!(near(Some(1), &gains(&[1.45, 1.5])), [Some(1), Some(0)]);
+        assert_eq!(near(Some(1), &gains(&[1.0, 1.1])), [Some(1), Some(0)], "two at most");
+        assert_eq!(near(Some(0), &gains(&[3.0, 1.1])), [Some(0)]);
     }
 }

@@ -3,15 +3,14 @@
 //! Workers read models from artifacts. A draft beside the artifact to be holds a model's graphs and weights without configs; it is
 //! written when a model is first needed and removed with the stage.
 
-use super::explore::{ExploreError, Place, Rehearse, Rules};
-use super::models::Prepared;
-use super::{Objective, Options, Work};
+use super::Objective;
+use super::explore::{ExploreError, Rehearse};
+use super::work::{Contender, Scope, Wanted};
 use crate::artifact::{self, ArtifactError};
 use crate::device::Grant;
 use crate::execute::release_constants;
 use crate::measure::bench::WorkerBench;
 use crate::measure::end_to_end::{Course, EndToEnd};
-use crate::measure::meeting::Meetings;
 use crate::measure::rehearsal::{Cast, Play, Rehearsed};
 use crate::measure::{Bench, Effort, MeasureError};
 use schema::{Config, Picos, Split};
@@ -23,52 +22,29 @@ const MODEL_MAX_ERROR: f64 = 1e-3;
 
 /// Plans of the entries, run by workers on the entries' shares.
 pub struct Stage<'a> {
-    models: &'a [Prepared],
-    places: &'a [Place],
-    work: &'a Work,
-    options: &'a Options,
-    rules: &'a Rules<'a>,
+    scope: Scope<'a>,
+    entries: &'a [Wanted],
+    contenders: &'a [Contender],
     drafts: BTreeMap<usize, Draft>,
     sentinels: Vec<Picos>,
 }
 
 impl<'a> Stage<'a> {
-    /// An empty one.
-    pub fn new(models: &'a [Prepared], places: &'a [Place], work: &'a Work, options: &'a Options, rules: &'a Rules<'a>) -> Self {
-        Stage { models, places, work, options, rules, drafts: BTreeMap::new(), sentinels: Vec::new() }
+    /// An empty one, on which nobody contends yet.
+    pub fn new(scope: Scope<'a>, entries: &'a [Wanted]) -> Self {
+        Stage { scope, entries, contenders: &[], drafts: BTreeMap::new(), sentinels: Vec::new() }
     }
 
-    /// The same with other work on the same entries: drafts hold no configs, so they stay.
-    pub fn with_work(mut self, work: &'a Work) -> Self {
-        debug_assert_eq!(self.work.entries, work.entries, "drafts are of the same entries");
-        self.work = work;
-        self
-    }
-
-    /// Lets plans of an entry meet that compute its batch in different parts; `course` is told how to ask what one gains over another.
-    ///
-    /// # Errors
-    /// [`ExploreError`] when the draft cannot be written or the worker fails.
-    pub fn meet<T>(
-        &mut self,
-        entry: usize,
-        effort: Effort,
-        course: impl FnOnce(&mut dyn FnMut(Split, Split) -> Result<u64, ExploreError>) -> Result<T, ExploreError>,
-    ) -> Result<T, ExploreError> {
-        let seed = self.options.seed.0;
-        let mut bench = self.bench(entry);
-        let (artifact, number) = self.draft(entry)?;
-        let mut meetings = Meetings::new(&mut bench, artifact, number, seed);
-        let met = course(&mut |holder, challenger| Ok(meetings.gain(holder, challenger, &effort)?));
-        self.sentinels.extend(bench.sentinels());
-        met
+    /// Those may be rehearsed.
+    pub fn admit(&mut self, contenders: &'a [Contender]) {
+        self.contenders = contenders;
     }
 
     /// The draft with an entry, and the entry's number in it.
     fn draft(&mut self, entry: usize) -> Result<(&Path, u32), ArtifactError> {
-        let model = self.work.entries[entry].model;
+        let model = self.entries[entry].model;
         if !self.drafts.contains_key(&model) {
-            let draft = Draft::write(model, self.models, self.places, self.work, self.options)?;
+            let draft = Draft::write(model, &self.scope, self.entries)?;
             self.drafts.insert(model, draft);
         }
         let draft = &self.drafts[&model];
@@ -76,35 +52,33 @@ impl<'a> Stage<'a> {
     }
 
     fn max_error(&self) -> f64 {
-        MODEL_MAX_ERROR.max(self.options.max_error)
+        MODEL_MAX_ERROR.max(self.scope.options.max_error)
     }
 
     fn bench(&self, entry: usize) -> WorkerBench<'a> {
-        self.bench_on(&self.places[self.work.entries[entry].place].grant)
+        self.bench_on(&self.scope.places[self.entries[entry].place].grant)
     }
 
     fn bench_on(&self, grant: &Grant) -> WorkerBench<'a> {
-        WorkerBench::new(&self.options.worker, grant, self.options.seed, self.options.max_error)
-            .interrupted_by(self.rules.interrupted)
+        WorkerBench::new(&self.scope.options.worker, grant, self.scope.options.seed, self.scope.options.max_error)
+            .interrupted_by(self.scope.rules.interrupted)
     }
 
-    /// Measures the plan of an entry with these configs, in the parts that were chosen for it, against that of defaults; with `None` the
-    /// defaults alone.
+    /// Measures a plan of an entry, in these parts and with these configs, against that of defaults; with `None` the defaults alone.
     ///
     /// # Errors
     /// [`ExploreError`] when the draft cannot be written or the worker fails.
     pub fn end_to_end(
         &mut self,
         entry: usize,
-        configs: Option<&[(String, Config)]>,
+        plan: Option<(Split, &[(String, Config)])>,
         effort: Effort,
     ) -> Result<EndToEnd, ExploreError> {
-        let (defaults, configs) = (configs.is_none(), configs.unwrap_or_default());
-        let (seed, max_error) = (self.options.seed.0, self.max_error());
-        let split = if defaults { Split::WHOLE } else { self.work.chosen[entry].split };
+        let (split, configs) = plan.unwrap_or((Split::WHOLE, &[]));
+        let (seed, max_error) = (self.scope.options.seed.0, self.max_error());
         let mut bench = self.bench(entry);
         let mut neighbours = self.neighbours(entry);
-        let by_energy = self.options.objective == Objective::Energy;
+        let by_energy = self.scope.options.objective == Objective::Energy;
         let (artifact, number) = self.draft(entry)?;
         let course = Course { artifact, entry: number, split, configs, seed, max_error, effort, by_energy };
         // Neighbours do the same work at the same time; what they measure is nobody's business.
@@ -121,9 +95,9 @@ impl<'a> Stage<'a> {
 
     /// Benches on the other disjoint parts of an entry's device, where its objective is what all of them do together.
     fn neighbours(&self, entry: usize) -> Vec<WorkerBench<'a>> {
-        let place = &self.places[self.work.entries[entry].place];
-        let machine = self.options.devices.iter().find(|machine| machine.device == place.device);
-        let Some(machine) = machine.filter(|_| self.options.objective == Objective::Throughput) else { return Vec::new() };
+        let place = &self.scope.places[self.entries[entry].place];
+        let machine = self.scope.options.devices.iter().find(|machine| machine.device == place.device);
+        let Some(machine) = machine.filter(|_| self.scope.options.objective == Objective::Throughput) else { return Vec::new() };
         let grants = (1..).map_while(|slot| machine.grant_slot(place.grant.share, slot).ok());
         grants.map(|grant| self.bench_on(&grant)).collect()
     }
@@ -137,12 +111,12 @@ impl<'a> Stage<'a> {
 impl Rehearse for Stage<'_> {
     fn rehearse(
         &mut self,
-        entry: usize,
+        contender: usize,
         rivals: &[Cast],
         effort: Effort,
     ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
-        let (seed, max_error) = (self.options.seed.0, self.max_error());
-        let split = self.work.chosen[entry].split;
+        let (seed, max_error) = (self.scope.options.seed.0, self.max_error());
+        let (entry, split) = (self.contenders[contender].entry, self.contenders[contender].chosen.split);
         let mut bench = self.bench(entry);
         let (artifact, number) = self.draft(entry)?;
         let found = bench.rehearse(&Play { artifact, entry: number, split, seed, max_error, effort }, rivals);
@@ -166,19 +140,14 @@ struct Draft {
 }
 
 impl Draft {
-    fn write(
-        number: usize,
-        models: &[Prepared],
-        places: &[Place],
-        work: &Work,
-        options: &Options,
-    ) -> Result<Draft, ArtifactError> {
-        let contents = super::contents(number, &models[number], places, work, &[], &[], options);
-        let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(&models[number].name));
+    fn write(number: usize, scope: &Scope<'_>, entries: &[Wanted]) -> Result<Draft, ArtifactError> {
+        let (model, options) = (&scope.models[number], scope.options);
+        let contents = super::contents(number, scope, entries, &[]);
+        let output = options.outputs.get(number).cloned().unwrap_or_else(|| PathBuf::from(&model.name));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let path = folder.join(format!(".{}.draft-{}.tune", models[number].name, std::process::id()));
+        let path = folder.join(format!(".{}.draft-{}.tune", model.name, std::process::id()));
         let path = std::path::absolute(&path).unwrap_or(path);
-        let own = (0..work.entries.len()).filter(|&entry| work.entries[entry].model == number);
+        let own = (0..entries.len()).filter(|&entry| entries[entry].model == number);
         let draft = Draft { path, entries: own.zip(0u32..).collect() };
         artifact::write(&draft.path, &contents)?;
         contents.graphs.iter().for_each(|bound| release_constants(&bound.graph));

@@ -18,7 +18,7 @@ KIT = Path(os.environ.get("TUNEWRIGHT_SHARED", ROOT.parent / "shared")) / "model
 # Between two slots: threads of the rival that still spin are gone then.
 PAUSE_S = 0.03
 # Times that both rivals are started.
-LOADS = 2
+LOADS = 8
 
 
 class Rival:
@@ -59,19 +59,24 @@ def interval(ratios):
 
 
 def latency_ratio(worker, pair, inputs, folder, share, rounds, slot_s):
-    """Latency of the first artifact over that of the second: median, lower and upper end."""
+    """Latency of the first artifact over that of the second: median, lower and upper end.
+
+    Where a process's pages lie in the caches is luck that stays for its life: each load is new processes and gives one ratio, and the
+    interval is over loads."""
     ratios = []
     for load in range(LOADS):
         rivals = [Rival(worker, artifact, inputs, folder / f"rival{which}.npz", share) for which, artifact in enumerate(pair)]
         for rival in rivals:
             rival.slot(slot_s)
-        for turn in range(rounds // LOADS):
+        turns = []
+        for turn in range(max(1, rounds // LOADS)):
             order = (0, 1) if (turn + load) % 2 == 0 else (1, 0)
             medians = [0.0, 0.0]
             for which in order:
                 time.sleep(PAUSE_S)
                 medians[which] = rivals[which].slot(slot_s)
-            ratios.append(medians[0] / medians[1])
+            turns.append(medians[0] / medians[1])
+        ratios.append(statistics.median(turns))
         for rival in rivals:
             rival.close()
     return interval(ratios)

@@ -12,6 +12,12 @@ pub struct Split {
     lanes: u32,
 }
 
+impl Default for Split {
+    fn default() -> Self {
+        Split::WHOLE
+    }
+}
+
 impl Split {
     /// The batch at once, on all units.
     pub const WHOLE: Split = Split { parts: 1, lanes: 1 };
