@@ -14,7 +14,7 @@ use crate::record::Record;
 use crate::state::{Served, State};
 use crate::tables::{Best, DeviceRow, ModelRow, Tables};
 use crate::ticket::Ticket;
-use crate::writer::{Work, Writer};
+use crate::writer::{Numbers, Work, Writer};
 use schema::{Config, Device, DeviceKey, Environment, ModelKey, NewObservation, Numerics, Observation, Outcome, Share, TaskKey};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -81,6 +81,9 @@ impl Store {
         }
         let head = crate::snapshot::Head::read(&*options.disk, path);
         let seq = opened.appender.next_seq() - 1;
+        let history = Tables(&*opened.index).history().map_err(|error| index_error(path, error))?;
+        let published = history.into_values().filter_map(|history| history.0.last().map(|(_, seq)| *seq));
+        let numbers = Numbers::above(published.chain(opened.reached.values().copied()));
         let damaged = opened.report.rebuilt.is_some();
         let mut state = State::new(opened.index, opened.dropped, opened.reached, seq, opened.manifest);
         state.published = if damaged { None } else { head.map(|head| head.watermark) };
@@ -100,7 +103,7 @@ impl Store {
                 .spawn(work)
                 .map_err(|error| StoreError::io(path, "start a thread", error))
         };
-        let writer = Writer::new(shared.clone(), opened.appender, options.index);
+        let writer = Writer::new(shared.clone(), opened.appender, options.index, numbers);
         let writer = spawn("tuning-db writer", Box::new(move || writer.run()))?;
         let publisher = match options.snapshot_every {
             Some(every) => {

@@ -37,15 +37,47 @@ pub(crate) enum Work {
     Stop,
 }
 
+/// The numbers of observations: those of their frames, but above every number known here, of whatever writer, so that what is measured
+/// after a merge is newer than what was merged ([`ObservationId::order`]).
+pub(crate) struct Numbers {
+    greatest: u64,
+}
+
+impl Numbers {
+    /// No database comes to a greater number; one that says so takes no part, or an import could end all numbers.
+    const MAX: u64 = 1 << 62;
+
+    /// Above those of observations an index knows of.
+    pub fn above(known: impl IntoIterator<Item = u64>) -> Self {
+        let mut numbers = Numbers { greatest: 0 };
+        known.into_iter().for_each(|seq| numbers.saw(seq));
+        numbers
+    }
+
+    /// Takes notice of an observation of another database.
+    fn saw(&mut self, seq: u64) {
+        if seq <= Self::MAX {
+            self.greatest = self.greatest.max(seq);
+        }
+    }
+
+    /// The number of the observation in a frame.
+    fn next(&mut self, frame: u64) -> u64 {
+        self.greatest = (self.greatest + 1).max(frame);
+        self.greatest
+    }
+}
+
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     appender: Appender,
     kind: IndexKind,
+    numbers: Numbers,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, appender: Appender, kind: IndexKind) -> Self {
-        Writer { shared, appender, kind }
+    pub fn new(shared: Arc<Shared>, appender: Appender, kind: IndexKind, numbers: Numbers) -> Self {
+        Writer { shared, appender, kind, numbers }
     }
 
     /// Until stopped or the disk fails for good.
@@ -77,8 +109,16 @@ impl Writer {
             let seq = self.appender.next_seq() + frames.len() as u64;
             let own = ObservationId { writer: self.appender.writer(), seq };
             let record = match work {
-                Work::New(new) => Record::Observation(Box::new(new.with_id(own))),
-                Work::Record(record) => record,
+                Work::New(new) => {
+                    let seq = self.numbers.next(seq);
+                    Record::Observation(Box::new(new.with_id(ObservationId { seq, ..own })))
+                }
+                Work::Record(record) => {
+                    if let Record::Observation(observation) = &record {
+                        self.numbers.saw(observation.id.seq);
+                    }
+                    record
+                }
                 Work::BeginSnapshot => return self.begin_snapshot(promise).map(|()| false),
                 Work::Rebuild { why, rebuilds } => {
                     promise.keep(self.rebuild(&why, rebuilds).map(|()| own));

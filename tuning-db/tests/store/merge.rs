@@ -2,6 +2,7 @@
 
 use crate::campaign;
 use crate::sample::{self, Random};
+use crate::wounds::copy;
 use proptest::prelude::*;
 use schema::*;
 use std::collections::BTreeMap;
@@ -157,6 +158,57 @@ fn merging_is_a_union_and_merging_twice_changes_nothing() {
     }
     let store = Store::open(&a, options()).unwrap();
     assert_eq!(everything_of(&store), merged);
+}
+
+/// What was measured knowing of another observation is newer than it, whatever numbers the other database had come to.
+#[test]
+fn what_is_measured_after_a_merge_is_newer_than_what_was_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    let store = Store::open(&long, options()).unwrap();
+    write(&store, 1, 300);
+    store.close().unwrap();
+    let store = Store::open(&short, options()).unwrap();
+    write(&store, 2, 3);
+    tuning_db::merge(&store, &long).unwrap();
+    let mut random = Random(3);
+    let mut newest = everything_of(&store).into_keys().max_by_key(|id| id.order()).unwrap();
+    let mut measure = |store: &Store| {
+        let id = store.append(sample::any(&mut random)).unwrap().wait().unwrap();
+        assert!(id.order() > newest.order(), "{id} after {newest}");
+        newest = id;
+    };
+    measure(&store);
+    measure(&store);
+    // A process that was killed here: its successor knows as much.
+    let killed = dir.path().join("killed");
+    copy(&short, &killed);
+    store.close().unwrap();
+    for path in [&killed, &short] {
+        let store = Store::open(path, options()).unwrap();
+        measure(&store);
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_number_that_no_database_comes_to_ends_no_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let store = Store::open(&a, options()).unwrap();
+    write(&store, 1, 1);
+    store.close().unwrap();
+    let mut text = Vec::new();
+    tuning_db::export(&Reader::open(&a, Source::Auto).unwrap(), &Query::parse("").unwrap(), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let id = text.lines().find_map(|line| Some(line.split_once("\"id\":\"")?.1.split_once('"')?.0)).unwrap();
+    let evil = format!("{}:{}", id.split_once(':').unwrap().0, u64::MAX);
+    let store = Store::open(&b, options()).unwrap();
+    let imported = tuning_db::import(&store, &mut text.replace(id, &evil).as_bytes(), ImportOptions::default()).unwrap();
+    assert_eq!(imported.merged.added, 1);
+    write(&store, 2, 5);
+    assert_eq!(everything_of(&store).len(), 6);
+    assert_eq!(everything_of(&store).keys().filter(|id| id.seq > 100).count(), 1);
 }
 
 #[test]
