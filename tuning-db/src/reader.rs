@@ -26,7 +26,7 @@ use std::time::Duration;
 const OPEN_MS_MAX: u64 = 200;
 /// The gravest first; what is in none of them is a way that is not open now.
 const CLASSES: [&str; 4] = ["db.damaged", "machine.disk", "machine.permission", "db.locked"];
-/// How much later than its writing a frame may be seen: the commit window.
+/// How much later than it was handed in an observation may be seen: a commit and what waits for it (docs/adr/0008).
 const WINDOW_MS: u64 = 20;
 
 /// Which way an answer came.

@@ -1,6 +1,6 @@
 //! The writer: one thread that owns the journal. Group commit: whatever was handed in while the last sync ran goes together.
 //!
-//! A commit is at most 64 frames or 256 KiB, and begins at once when the one before has ended: nothing waits for company. Order
+//! A commit is at most 64 frames or 256 KiB, and begins at once when the one before has ended: nothing waits for company (docs/adr/0008). Order
 //! within a commit: journal, sync, index, tickets. So what a ticket confirms is on disk *and* seen by every question.
 
 use crate::caught::panic_text;
