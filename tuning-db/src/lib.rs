@@ -22,6 +22,7 @@ pub mod envelope;
 pub mod error;
 pub mod gc;
 mod heal;
+pub mod history;
 pub mod index;
 pub mod index_btree;
 mod index_sled;
