@@ -164,5 +164,5 @@ fn lines(found: &Found) -> Vec<String> {
 /// An environment for people.
 fn where_(seen: &Seen) -> String {
     let stale = if seen.stale { "stale: " } else { "" };
-    format!("{stale}{}", escape(&seen.environment))
+    format!("{stale}{}", escape(&seen.environment.replace('\n', ", ")))
 }

@@ -63,7 +63,7 @@ pub fn run(_: &Arguments, database: &Database, screen: &mut Screen) -> Result<Ex
             let head = ["device", "observations", "newest", "oldest", "environment"].map(str::to_owned).to_vec();
             let row = |found: &stat::EnvironmentStat| {
                 let stale = if found.stale { "stale: " } else { "fresh: " };
-                let environment = format!("{stale}{}", escape(&found.environment));
+                let environment = format!("{stale}{}", escape(&found.environment.replace('\n', ", ")));
                 vec![found.device.clone(), show_count(found.observations), show_age(found.last_s), show_age(found.first_s), environment]
             };
             let rows: Vec<_> = std::iter::once(head).chain(report.environments.iter().map(row)).collect();
