@@ -206,8 +206,22 @@ fn every_command_keeps_its_schema() {
         ask(&["db", "query", "--of", of], &[0]);
     }
     let trials = ask(&["db", "query", "--of", "trials", "limit 1"], &[0]);
-    ask(&["db", "show", trials["rows"][0]["id"].as_str().unwrap()], &[0]);
-    ask(&["db", "stat"], &[0]);
+    let shown = ask(&["db", "show", trials["rows"][0]["id"].as_str().unwrap()], &[0]);
+    let record = &schema("db.show.result")["properties"]["records"]["items"]["properties"];
+    // Records are free forms; what is put beside them is not.
+    for name in ["history", "used_by"] {
+        let mut wrong = Vec::new();
+        walk(&record[name], &shown["records"][0][name], name, &mut wrong);
+        assert!(wrong.is_empty(), "{wrong:?} in {shown}");
+    }
+    assert_eq!(shown["records"][0]["used_by"][0]["as"], "best", "{shown}");
+    let models = ask(&["db", "query"], &[0]);
+    let shown = ask(&["db", "show", models["rows"][0]["id"].as_str().unwrap()], &[0]);
+    assert_eq!(shown["records"][0]["used_by"][0]["as"], "model_record", "{shown}");
+    let stat = ask(&["db", "stat"], &[0]);
+    let environments = stat["environments"].as_array().unwrap();
+    assert!(environments.len() == 1 && environments[0]["stale"] == false, "{stat}");
+    assert_eq!((&environments[0]["newest"], &environments[0]["observations"]), (&stat["newest"], &stat["observations"]));
     ask(&["db", "check"], &[0]);
     ask(&["db", "repair", "--dry-run"], &[0]);
     ask(&["db", "gc", "--dry-run"], &[0]);

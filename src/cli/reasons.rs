@@ -31,7 +31,13 @@ static REASONS: &[(&str, &str, &str)] = &[
     ("db.diff.result", "before_ns", "not measured there"),
     ("db.diff.result", "after_ns", "not measured there"),
     ("db.repair.result", "done", "nothing was repaired"),
+    ("db.show.result", "generation", "not published yet"),
+    ("db.show.result", "median_ns", "it failed"),
+    ("db.show.result", "failure", "it did not fail"),
+    ("db.show.result", "ratio", "never compared with the default"),
     ("db.show.result", "*", "not measured"),
+    ("db.stat.result", "oldest", "there are no observations"),
+    ("db.stat.result", "newest", "there are no observations"),
     ("doctor.settings", "value", "it has no value"),
 ];
 

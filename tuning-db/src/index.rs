@@ -43,6 +43,33 @@ pub trait Index: Send + Sync {
     fn hint_flush(&mut self) -> Result<(), IndexError>;
 }
 
+/// In the place of an index that could not be made again: no question has an answer.
+pub(crate) struct Absent;
+
+impl Absent {
+    fn error() -> IndexError {
+        IndexError::Io("the index could not be made again".into())
+    }
+}
+
+impl Index for Absent {
+    fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        Err(Absent::error())
+    }
+
+    fn scan(&self, _: &[u8], _: &[u8], _: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), IndexError> {
+        Err(Absent::error())
+    }
+
+    fn apply(&mut self, _: &Changes) -> Result<(), IndexError> {
+        Err(Absent::error())
+    }
+
+    fn hint_flush(&mut self) -> Result<(), IndexError> {
+        Err(Absent::error())
+    }
+}
+
 /// An index with changes laid over it.
 pub struct Overlay<'a> {
     base: &'a dyn Index,

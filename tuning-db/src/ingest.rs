@@ -64,6 +64,24 @@ pub struct Taken {
     pub conflicts: u64,
 }
 
+/// Notes a record in what the next generation will have reached.
+pub(crate) fn reach(reached: &mut BTreeMap<[u8; 16], u64>, record: &Record) {
+    match record {
+        Record::Observation(observation) => {
+            let last = reached.entry(observation.id.writer).or_default();
+            *last = (*last).max(observation.id.seq);
+        }
+        Record::Note(Note::Generation { reached: published, .. }) => {
+            for (writer, seq) in published {
+                if reached.get(writer).is_some_and(|held| held <= seq) {
+                    reached.remove(writer);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Takes records into an index: collects the changes, applies nothing.
 pub struct Ingest<'a> {
     view: Overlay<'a>,
@@ -97,6 +115,7 @@ impl<'a> Ingest<'a> {
     /// # Errors
     /// [`IndexError`] when the index below fails or holds what was never written.
     pub fn record(&mut self, record: &Record) -> Result<(), IndexError> {
+        reach(&mut self.reached, record);
         match record {
             Record::Observation(observation) => self.observation(observation),
             Record::Model { key, name } => self.name(key.0, [0; 32], name),
@@ -151,16 +170,11 @@ impl<'a> Ingest<'a> {
                 history.0.push((number, *seq));
                 self.put_meta(key.as_ref(), &history)?;
             }
-            if self.reached.get(writer).is_some_and(|held| held <= seq) {
-                self.reached.remove(writer);
-            }
         }
         Ok(())
     }
 
     fn observation(&mut self, observation: &Observation) -> Result<(), IndexError> {
-        let reached = self.reached.entry(observation.id.writer).or_default();
-        *reached = (*reached).max(observation.id.seq);
         if self.dropped.contains(observation.id) {
             self.taken.known += 1;
             return Ok(());

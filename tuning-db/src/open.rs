@@ -5,7 +5,7 @@ use crate::error::{At, StoreError};
 use crate::index::{Index, IndexError};
 use crate::index_btree::BTreeIndex;
 use crate::index_sled::{SledIndex, open_within};
-use crate::ingest::{Dropped, Ingest};
+use crate::ingest::{Dropped, Ingest, reach};
 use crate::journal::read::From;
 use crate::journal::{Appender, Frame, JournalReport, read_journal};
 use crate::lock::Lock;
@@ -333,13 +333,25 @@ impl Opening<'_> {
             Ok(dropped) => dropped,
             Err(error) => return Ok(Err((index, Some(error)))),
         };
+        if let Err(error) = Tables(&*index).history() {
+            return Ok(Err((index, Some(error))));
+        }
         let mut reached = BTreeMap::new();
         let mut pending = Vec::new();
         let mut broken = None;
         let mut replayed = 0;
-        let from = From { above: seq, all: !self.was_clean };
+        // What is in the index and in no snapshot still has to get its generation.
+        let head = snapshot::Head::read(&*self.options.disk, self.path).map_or(0, |head| head.watermark);
+        let above = if self.was_clean { seq } else { seq.min(head) };
+        let from = From { above, all: !self.was_clean };
         let dir = self.journal_dir.clone();
         let journal = read_journal(&*self.options.disk, &dir, from, &mut |frame, payload| {
+            if frame.seq <= seq {
+                if let Some(record) = decode_frame(&dir, frame, payload)? {
+                    reach(&mut reached, &record);
+                }
+                return Ok(());
+            }
             replayed += 1;
             pending.extend(decode_frame(&dir, frame, payload)?);
             if pending.len() >= 1_000 && broken.is_none() {

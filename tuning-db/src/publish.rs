@@ -4,9 +4,9 @@
 //! under the lock for a moment, with those kept values laid over it: together they are the index of the moment the note was written.
 
 use crate::error::StoreError;
-use crate::index::{Changes, Flow, scan_over};
 use crate::open::index_error;
 use crate::snapshot::Writer;
+use crate::state::Part;
 use crate::store::{Shared, locked};
 use crate::writer::Work;
 use std::sync::PoisonError;
@@ -39,7 +39,7 @@ pub(crate) fn run(shared: &Shared, every: Duration) {
 pub(crate) fn publish(shared: &Shared) -> Result<u64, StoreError> {
     let _one = locked(&shared.publishing);
     {
-        let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = shared.state.read();
         if state.published == Some(state.seq) || state.seq == 0 {
             return crate::tables::Tables(&*state.index).generation().map_err(|error| index_error(&shared.path, error));
         }
@@ -47,8 +47,8 @@ pub(crate) fn publish(shared: &Shared) -> Result<u64, StoreError> {
     let begun = shared.hand_in(Work::BeginSnapshot)?.wait()?;
     let generation = u64::try_from(u128::from_be_bytes(begun.writer)).unwrap_or(u64::MAX);
     let written = write(shared, generation, begun.seq);
-    let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-    state.undo = None;
+    let mut state = shared.state.write();
+    state.end_snapshot();
     if written.is_ok() {
         state.published = Some(begun.seq);
     }
@@ -80,35 +80,10 @@ fn write(shared: &Shared, generation: u64, watermark: u64) -> Result<(), StoreEr
     writer.finish(&*shared.disk, &shared.path, generation, watermark).map(drop)
 }
 
-struct Part {
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
-    next: Option<Vec<u8>>,
-}
-
 fn part(shared: &Shared, from: &[u8]) -> Result<Part, StoreError> {
-    let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(undo) = &state.undo else {
-        return Err(StoreError::damaged(&shared.path, "the index was made again during a snapshot"));
-    };
-    read_part(&*state.index, undo, from).map_err(|error| index_error(&shared.path, error))
-}
-
-fn read_part(index: &dyn crate::index::Index, undo: &Changes, from: &[u8]) -> Result<Part, crate::index::IndexError> {
-    let mut part = Part { entries: Vec::new(), next: None };
-    let (mut bytes, mut fault) = (0, None);
-    scan_over(index, undo, from, &[], &mut |key, value| {
-        if bytes >= PART_BYTES {
-            part.next = Some(key.to_vec());
-            return Flow::Break(());
-        }
-        // Only what is as it was written goes into a snapshot.
-        if let Err(error) = crate::envelope::open(key, value) {
-            fault = Some(error);
-            return Flow::Break(());
-        }
-        bytes += key.len() + value.len();
-        part.entries.push((key.to_vec(), value.to_vec()));
-        Flow::Continue(())
-    })?;
-    fault.map_or(Ok(part), |fault| Err(fault.into()))
+    match shared.state.read().part(from, PART_BYTES) {
+        Ok(Some(part)) => Ok(part),
+        Ok(None) => Err(StoreError::damaged(&shared.path, "the index was made again during a snapshot")),
+        Err(error) => Err(index_error(&shared.path, error)),
+    }
 }

@@ -24,11 +24,9 @@ use std::time::Duration;
 
 /// An index that took longer to open is left to writers: a snapshot answers sooner.
 const OPEN_MS_MAX: u64 = 200;
-/// Snapshots are taken away when newer ones come: so often is `head` read again.
-const TRIES: usize = 3;
 /// The gravest first; what is in none of them is a way that is not open now.
 const CLASSES: [&str; 4] = ["db.damaged", "machine.disk", "machine.permission", "db.locked"];
-/// How much later than its writing a frame may be seen: the commit window.
+/// How much later than it was handed in an observation may be seen: a commit and what waits for it (docs/adr/0008).
 const WINDOW_MS: u64 = 20;
 
 /// Which way an answer came.
@@ -223,23 +221,13 @@ impl Reader {
     fn by_snapshot<T>(&self, question: &dyn Fn(&dyn Index) -> Result<T, IndexError>) -> Result<(T, u64), StoreError> {
         let disk = &RealDisk;
         let stale_by_ms = if Lock::is_held(&self.path).is_some() { WINDOW_MS } else { 0 };
-        for _ in 0..TRIES {
-            let head = Head::read(disk, &self.path).map(|head| head.generation);
-            let rest = snapshot::generations(disk, &self.path).into_iter().filter(|generation| Some(*generation) != head);
-            for generation in head.into_iter().chain(rest) {
-                let Ok(snapshot) = Snapshot::open(disk, &self.path, generation) else { continue };
-                let changes = match tail(disk, &self.path, &snapshot, snapshot.watermark) {
-                    Err(error @ (StoreError::Newer { .. } | StoreError::Permission { .. })) => return Err(error),
-                    Err(_) => continue,
-                    Ok(changes) => changes,
-                };
-                if let Ok(answer) = question(&Overlay::with(&snapshot, changes)) {
-                    return Ok((answer, stale_by_ms));
-                }
-            }
-            if Head::read(disk, &self.path).map(|head| head.generation) == head {
-                break;
-            }
+        let over = |snapshot: &Snapshot| match tail(disk, &self.path, snapshot, snapshot.watermark) {
+            Err(error @ (StoreError::Newer { .. } | StoreError::Permission { .. })) => Err(error),
+            Err(_) => Ok(None),
+            Ok(changes) => Ok(question(&Overlay::with(snapshot, changes)).ok()),
+        };
+        if let Some(answer) = snapshot::first_of(disk, &self.path, &mut { over })? {
+            return Ok((answer, stale_by_ms));
         }
         let gathered = Gathered::from_journal(disk, &self.path.join("journal"))?;
         let (missing, _) = gathered.journal.missing();

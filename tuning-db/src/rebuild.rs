@@ -5,7 +5,7 @@ use crate::envelope::{self, Kind};
 use crate::error::StoreError;
 use crate::index::{Changes, Flow, Index, IndexError};
 use crate::index_btree::BTreeIndex;
-use crate::ingest::{Dropped, Ingest, derive_all};
+use crate::ingest::{Dropped, Ingest, derive_all, reach};
 use crate::journal::read::From;
 use crate::journal::{FrameRef, JournalReport, read_journal};
 use crate::key::{self, TrialKey, meta, table};
@@ -68,8 +68,7 @@ impl Gathered {
         let Record::Observation(observation) = record else {
             return self.other(record);
         };
-        let reached = self.reached.entry(observation.id.writer).or_default();
-        *reached = (*reached).max(observation.id.seq);
+        reach(&mut self.reached, record);
         let (key, value) = trial_entry(observation)?;
         let id_hash = key::id_hash(observation.id);
         let place = key::cut(&key);

@@ -18,6 +18,8 @@ pub const DIR: &str = "snap";
 pub const HEAD: &str = "head";
 /// Format of snapshots.
 pub const FORMAT: u16 = 1;
+/// Snapshots are taken away when newer ones come: so often is `head` read again.
+const TRIES: usize = 3;
 /// Snapshots kept.
 const KEPT: usize = 2;
 
@@ -97,6 +99,32 @@ pub fn generations(disk: &dyn Disk, db: &Path) -> Vec<u64> {
 /// All snapshots that can be opened, newest first.
 pub fn all(disk: &dyn Disk, db: &Path) -> Vec<Snapshot> {
     generations(disk, db).into_iter().filter_map(|generation| Snapshot::open(disk, db, generation).ok()).collect()
+}
+
+/// The first answer that a snapshot gives: the one `head` names, else the others, newest first. Those that went away while they were
+/// looked for made room for newer ones: then `head` is read again.
+///
+/// # Errors
+/// What `ask` returns; a snapshot that cannot be opened is passed over.
+pub fn first_of<T>(
+    disk: &dyn Disk,
+    db: &Path,
+    ask: &mut dyn FnMut(&Snapshot) -> Result<Option<T>, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    for _ in 0..TRIES {
+        let head = Head::read(disk, db).map(|head| head.generation);
+        let rest = generations(disk, db).into_iter().filter(|generation| Some(*generation) != head);
+        for generation in head.into_iter().chain(rest) {
+            let Ok(snapshot) = Snapshot::open(disk, db, generation) else { continue };
+            if let Some(answer) = ask(&snapshot)? {
+                return Ok(Some(answer));
+            }
+        }
+        if Head::read(disk, db).map(|head| head.generation) == head {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// How far the journal reached when the newest snapshot was made, from whatever is left of head and snapshots.

@@ -29,10 +29,27 @@ pub struct DeviceStat {
     pub stale_why: BTreeMap<String, u64>,
 }
 
+/// Observations of one device in one environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EnvironmentStat {
+    /// The device's name.
+    pub device: String,
+    /// The environment's text; its key when the database has no text.
+    pub environment: String,
+    pub observations: u64,
+    /// The device runs under another one now.
+    pub stale: bool,
+    /// Seconds since 1970 of the earliest and the latest observation, by the clocks of their machines.
+    pub first_s: u64,
+    pub last_s: u64,
+}
+
 /// What a database holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct StatReport {
     pub devices: Vec<DeviceStat>,
+    /// By device, fresh before stale, then the latest first.
+    pub environments: Vec<EnvironmentStat>,
     pub observations: u64,
     pub tasks: u64,
     pub models: u64,
@@ -88,6 +105,7 @@ fn count(index: &dyn Index) -> Result<StatReport, IndexError> {
         drivers.get(&(device, environment)).cloned().unwrap_or_else(|| environment.to_string())
     };
     let mut devices: BTreeMap<DeviceKey, DeviceStat> = BTreeMap::new();
+    let mut environments: BTreeMap<(DeviceKey, EnvironmentKey), EnvironmentStat> = BTreeMap::new();
     let mut writers = std::collections::BTreeSet::new();
     let mut measured: u128 = 0;
     tables.each(key::whole(table::TRIALS).as_ref(), &mut |key, value| {
@@ -96,6 +114,18 @@ fn count(index: &dyn Index) -> Result<StatReport, IndexError> {
         writers.insert(observation.id.writer);
         report.first_s = Some(report.first_s.map_or(observation.wall_clock_s, |first| first.min(observation.wall_clock_s)));
         report.last_s = Some(report.last_s.map_or(observation.wall_clock_s, |last| last.max(observation.wall_clock_s)));
+        let stale = currents.get(&observation.device).is_some_and(|current| *current != observation.environment);
+        let environment = environments.entry((observation.device, observation.environment)).or_insert_with(|| EnvironmentStat {
+            device: observation.device_name.0.clone(),
+            environment: observation.environment.to_string(),
+            observations: 0,
+            stale,
+            first_s: observation.wall_clock_s,
+            last_s: observation.wall_clock_s,
+        });
+        environment.observations += 1;
+        environment.first_s = environment.first_s.min(observation.wall_clock_s);
+        environment.last_s = environment.last_s.max(observation.wall_clock_s);
         let device = devices.entry(observation.device).or_default();
         device.name.clone_from(&observation.device_name.0);
         match &observation.subject {
@@ -123,6 +153,13 @@ fn count(index: &dyn Index) -> Result<StatReport, IndexError> {
         }
         Ok(Flow::Continue(()))
     })?;
+    for row in &rows {
+        if let Some(environment) = environments.get_mut(&(row.key, row.environment.key())) {
+            environment.environment.clone_from(&row.environment.text);
+        }
+    }
+    report.environments = environments.into_values().collect();
+    report.environments.sort_by(|a, b| (&a.device, a.stale, b.last_s).cmp(&(&b.device, b.stale, a.last_s)));
     report.writers = writers.len() as u64;
     report.measured_ns = u64::try_from(measured).unwrap_or(u64::MAX);
     report.devices = devices.into_values().collect();

@@ -9,14 +9,16 @@ use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::open::{self, OpenOptions, OpenReport, index_error};
 use crate::publish;
+use crate::queue::Queue;
 use crate::record::Record;
+use crate::state::{Served, State};
 use crate::tables::{Best, DeviceRow, ModelRow, Tables};
-use crate::ticket::{Promise, Ticket};
-use crate::writer::{Item, Queue, State, Work, Writer};
+use crate::ticket::Ticket;
+use crate::writer::{Numbers, Work, Writer};
 use schema::{Config, Device, DeviceKey, Environment, ModelKey, NewObservation, Numerics, Observation, Outcome, Share, TaskKey};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Longest detail of a failure, in bytes.
@@ -38,9 +40,8 @@ pub struct Store {
 pub(crate) struct Shared {
     pub path: PathBuf,
     pub disk: Arc<dyn Disk>,
-    pub queue: Mutex<Queue>,
-    pub queued: Condvar,
-    pub state: RwLock<State>,
+    pub queue: Queue<Work>,
+    pub state: Served,
     /// Held while a snapshot is being written: one at a time.
     pub publishing: Mutex<()>,
     /// Keys whose names have been handed in.
@@ -56,30 +57,13 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Hands something to the writer.
     pub fn hand_in(&self, work: Work) -> Result<Ticket, StoreError> {
-        let (promise, ticket) = Promise::new();
-        let mut queue = locked(&self.queue);
-        if let Some(why) = &queue.closed {
-            return Err(why.clone());
-        }
-        queue.items.push_back(Item { work, promise });
-        self.queued.notify_one();
-        Ok(ticket)
+        self.queue.hand_in(work)
     }
 
     /// Asks the index. When it turns out damaged it is made again, and asked once more.
     pub fn ask<T>(&self, question: impl Fn(&dyn Index) -> Result<T, IndexError>) -> Result<T, StoreError> {
-        let ask = || {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            (question(&*state.index), state.rebuilds)
-        };
-        match ask() {
-            (Ok(answer), _) => Ok(answer),
-            (Err(IndexError::Corrupt(why)), rebuilds) => {
-                self.hand_in(Work::Rebuild { why, rebuilds })?.wait()?;
-                ask().0.map_err(|error| index_error(&self.path, error))
-            }
-            (Err(error), _) => Err(index_error(&self.path, error)),
-        }
+        let rebuild = |why, rebuilds| self.hand_in(Work::Rebuild { why, rebuilds })?.wait().map(drop);
+        self.state.ask(question, rebuild)?.map_err(|error| index_error(&self.path, error))
     }
 }
 
@@ -97,23 +81,17 @@ impl Store {
         }
         let head = crate::snapshot::Head::read(&*options.disk, path);
         let seq = opened.appender.next_seq() - 1;
+        let history = Tables(&*opened.index).history().map_err(|error| index_error(path, error))?;
+        let published = history.into_values().filter_map(|history| history.0.last().map(|(_, seq)| *seq));
+        let numbers = Numbers::above(published.chain(opened.reached.values().copied()));
         let damaged = opened.report.rebuilt.is_some();
-        let state = State {
-            index: opened.index,
-            dropped: opened.dropped,
-            reached: opened.reached,
-            undo: None,
-            seq,
-            published: if damaged { None } else { head.map(|head| head.watermark) },
-            rebuilds: 0,
-            manifest: opened.manifest,
-        };
+        let mut state = State::new(opened.index, opened.dropped, opened.reached, seq, opened.manifest);
+        state.published = if damaged { None } else { head.map(|head| head.watermark) };
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             disk: options.disk.clone(),
-            queue: Mutex::default(),
-            queued: Condvar::new(),
-            state: RwLock::new(state),
+            queue: Queue::new(),
+            state: Served::new(state),
             publishing: Mutex::new(()),
             known: Mutex::default(),
             stop: Mutex::new(false),
@@ -125,7 +103,7 @@ impl Store {
                 .spawn(work)
                 .map_err(|error| StoreError::io(path, "start a thread", error))
         };
-        let writer = Writer::new(shared.clone(), opened.appender, options.index);
+        let writer = Writer::new(shared.clone(), opened.appender, options.index, numbers);
         let writer = spawn("tuning-db writer", Box::new(move || writer.run()))?;
         let publisher = match options.snapshot_every {
             Some(every) => {
@@ -296,7 +274,7 @@ impl Store {
 
     /// Publishes although nothing changed: the snapshot there may be damaged.
     pub(crate) fn publish_again(&self) -> Result<u64, StoreError> {
-        self.shared.state.write().unwrap_or_else(PoisonError::into_inner).published = None;
+        self.shared.state.write().published = None;
         self.publish_snapshot()
     }
 
@@ -318,7 +296,7 @@ impl Store {
 
     /// Makes the index again from the journal.
     pub(crate) fn rebuild(&self, why: &str) -> Result<(), StoreError> {
-        let rebuilds = self.shared.state.read().unwrap_or_else(PoisonError::into_inner).rebuilds;
+        let rebuilds = self.shared.state.read().rebuilds;
         self.shared.hand_in(Work::Rebuild { why: why.to_owned(), rebuilds })?.wait().map(drop)
     }
 
@@ -338,7 +316,7 @@ impl Store {
         let published = publish::publish(&self.shared).map(drop);
         let _ = self.shared.hand_in(Work::Stop);
         let _ = writer.join();
-        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.write();
         let flushed = state.index.hint_flush().map_err(|error| index_error(&self.shared.path, error));
         state.index = Box::new(crate::index_btree::BTreeIndex::default());
         let closed = published.and(flushed);

@@ -1,10 +1,10 @@
 //! A ticket: the promise that something handed in will be durable, and the moment it is.
 
 use crate::error::StoreError;
+use crate::sync::{Arc, Condvar, Mutex, locked};
 use schema::ObservationId;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
-#[derive(Default)]
 struct Cell {
     answer: Mutex<Option<Result<ObservationId, StoreError>>>,
     answered: Condvar,
@@ -21,7 +21,7 @@ impl Ticket {
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::Closed`]: it may be lost, and the store takes nothing more.
     pub fn wait(self) -> Result<ObservationId, StoreError> {
-        let mut answer = self.0.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = locked(&self.0.answer);
         loop {
             if let Some(answer) = answer.take() {
                 return answer;
@@ -36,7 +36,7 @@ pub(crate) struct Promise(Option<Arc<Cell>>);
 
 impl Promise {
     pub fn new() -> (Promise, Ticket) {
-        let cell = Arc::new(Cell::default());
+        let cell = Arc::new(Cell { answer: Mutex::new(None), answered: Condvar::new() });
         (Promise(Some(cell.clone())), Ticket(cell))
     }
 
@@ -46,7 +46,7 @@ impl Promise {
 
     fn answer(&mut self, answer: Result<ObservationId, StoreError>) {
         if let Some(cell) = self.0.take() {
-            *cell.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+            *locked(&cell.answer) = Some(answer);
             cell.answered.notify_all();
         }
     }

@@ -1,24 +1,24 @@
 //! The writer: one thread that owns the journal. Group commit: whatever was handed in while the last sync ran goes together.
 //!
-//! A commit is at most 64 frames or 256 KiB, and begins at once when the one before has ended: nothing waits for company. Order
+//! A commit is at most 64 frames or 256 KiB, and begins at once when the one before has ended: nothing waits for company (docs/adr/0008). Order
 //! within a commit: journal, sync, index, tickets. So what a ticket confirms is on disk *and* seen by every question.
 
 use crate::caught::panic_text;
 use crate::envelope::SCHEMA;
 use crate::error::StoreError;
-use crate::index::{Changes, Index, get_over};
-use crate::ingest::{Dropped, Ingest};
+use crate::index::Absent;
+use crate::ingest::Ingest;
 use crate::journal::{Appender, Frame};
-use crate::manifest::Manifest;
 use crate::open::{IndexKind, index_error, replace_index};
+use crate::queue::{Item, commit};
 use crate::rebuild::{Built, Gathered};
 use crate::record::{Note, Record};
-use crate::store::{Shared, locked};
+use crate::state::State;
+use crate::store::Shared;
 use crate::ticket::Promise;
 use schema::{NewObservation, ObservationId};
-use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 const COMMIT_FRAMES: usize = 64;
 const COMMIT_BYTES: usize = 256 << 10;
@@ -37,58 +37,61 @@ pub(crate) enum Work {
     Stop,
 }
 
-/// Work with the promise to answer.
-pub(crate) struct Item {
-    pub work: Work,
-    pub promise: Promise,
+/// The numbers of observations: those of their frames, but above every number known here, of whatever writer, so that what is measured
+/// after a merge is newer than what was merged ([`ObservationId::order`]).
+pub(crate) struct Numbers {
+    greatest: u64,
 }
 
-/// What was handed in and not taken yet.
-#[derive(Default)]
-pub(crate) struct Queue {
-    pub items: VecDeque<Item>,
-    /// Why nothing more is taken.
-    pub closed: Option<StoreError>,
-}
+impl Numbers {
+    /// No database comes to a greater number; one that says so takes no part, or an import could end all numbers.
+    const MAX: u64 = 1 << 62;
 
-/// What questions are answered from.
-pub(crate) struct State {
-    pub index: Box<dyn Index>,
-    pub dropped: Dropped,
-    pub reached: BTreeMap<[u8; 16], u64>,
-    /// While a snapshot is taken: of each key changed since, what it held.
-    pub undo: Option<Changes>,
-    /// Up to where the journal is in the index.
-    pub seq: u64,
-    /// The same of the newest snapshot.
-    pub published: Option<u64>,
-    /// How often the index was made again while open.
-    pub rebuilds: u64,
-    pub manifest: Manifest,
+    /// Above those of observations an index knows of.
+    pub fn above(known: impl IntoIterator<Item = u64>) -> Self {
+        let mut numbers = Numbers { greatest: 0 };
+        known.into_iter().for_each(|seq| numbers.saw(seq));
+        numbers
+    }
+
+    /// Takes notice of an observation of another database.
+    fn saw(&mut self, seq: u64) {
+        if seq <= Self::MAX {
+            self.greatest = self.greatest.max(seq);
+        }
+    }
+
+    /// The number of the observation in a frame.
+    fn next(&mut self, frame: u64) -> u64 {
+        self.greatest = (self.greatest + 1).max(frame);
+        self.greatest
+    }
 }
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     appender: Appender,
     kind: IndexKind,
+    numbers: Numbers,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, appender: Appender, kind: IndexKind) -> Self {
-        Writer { shared, appender, kind }
+    pub fn new(shared: Arc<Shared>, appender: Appender, kind: IndexKind, numbers: Numbers) -> Self {
+        Writer { shared, appender, kind, numbers }
     }
 
     /// Until stopped or the disk fails for good.
     pub fn run(mut self) {
         loop {
-            let items = self.take();
+            // Anything but frames stands alone.
+            let items = self.shared.queue.take(COMMIT_FRAMES, |work| matches!(work, Work::New(_) | Work::Record(_)));
             // Whatever happens here, nobody may wait for an answer that never comes.
             let done = catch_unwind(AssertUnwindSafe(|| self.commit(items)))
                 .unwrap_or_else(|panic| Err(StoreError::Closed { why: panic_text(&*panic) }));
             match done {
                 Ok(false) => {}
-                Ok(true) => break self.refuse_more(StoreError::Closed { why: "it was closed".into() }),
-                Err(error) => break self.refuse_more(error),
+                Ok(true) => break self.shared.queue.close(&StoreError::Closed { why: "it was closed".into() }),
+                Err(error) => break self.shared.queue.close(&error),
             }
         }
         if let Err(error) = self.appender.close_segment() {
@@ -96,25 +99,8 @@ impl Writer {
         }
     }
 
-    fn refuse_more(&self, why: StoreError) {
-        let mut queue = locked(&self.shared.queue);
-        queue.closed = Some(why.clone());
-        queue.items.drain(..).for_each(|item| item.promise.keep(Err(why.clone())));
-    }
-
-    /// The next commit's worth. Anything but frames stands alone.
-    fn take(&self) -> Vec<Item> {
-        let mut queue = locked(&self.shared.queue);
-        while queue.items.is_empty() {
-            queue = self.shared.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        let is_frame = |item: &Item| matches!(item.work, Work::New(_) | Work::Record(_));
-        let frames = queue.items.iter().take(COMMIT_FRAMES).take_while(|item| is_frame(item)).count();
-        queue.items.drain(..frames.max(1)).collect()
-    }
-
     /// Whether it is time to stop.
-    fn commit(&mut self, items: Vec<Item>) -> Result<bool, StoreError> {
+    fn commit(&mut self, items: Vec<Item<Work>>) -> Result<bool, StoreError> {
         let mut frames = Vec::with_capacity(items.len());
         let mut records = Vec::with_capacity(items.len());
         let mut promises = Vec::with_capacity(items.len());
@@ -123,8 +109,16 @@ impl Writer {
             let seq = self.appender.next_seq() + frames.len() as u64;
             let own = ObservationId { writer: self.appender.writer(), seq };
             let record = match work {
-                Work::New(new) => Record::Observation(Box::new(new.with_id(own))),
-                Work::Record(record) => record,
+                Work::New(new) => {
+                    let seq = self.numbers.next(seq);
+                    Record::Observation(Box::new(new.with_id(ObservationId { seq, ..own })))
+                }
+                Work::Record(record) => {
+                    if let Record::Observation(observation) = &record {
+                        self.numbers.saw(observation.id.seq);
+                    }
+                    record
+                }
                 Work::BeginSnapshot => return self.begin_snapshot(promise).map(|()| false),
                 Work::Rebuild { why, rebuilds } => {
                     promise.keep(self.rebuild(&why, rebuilds).map(|()| own));
@@ -156,17 +150,10 @@ impl Writer {
         records: &mut Vec<Record>,
         promises: &mut Vec<(Promise, ObservationId)>,
     ) -> Result<(), StoreError> {
-        let written = self.appender.append(frames);
+        let committed = commit(self, promises, |writer| writer.appender.append(frames), |writer| writer.take_in(records));
         frames.clear();
-        if let Err(error) = written {
-            promises.drain(..).for_each(|(promise, _)| promise.keep(Err(error.clone())));
-            return Err(error);
-        }
-        let taken_in = self.take_in(records);
         records.clear();
-        // Durable is durable, whatever became of the index.
-        promises.drain(..).for_each(|(promise, id)| promise.keep(Ok(id)));
-        taken_in?;
+        committed?;
         if self.appender.is_full() {
             return Err(StoreError::Full { path: self.shared.path.clone() });
         }
@@ -177,7 +164,7 @@ impl Writer {
     fn take_in(&mut self, records: &[Record]) -> Result<(), StoreError> {
         let seq = self.appender.next_seq() - 1;
         let shared = self.shared.clone();
-        let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.state.write();
         let state = &mut *state;
         let dropped = std::mem::take(&mut state.dropped);
         let mut ingest = Ingest::new(&*state.index, dropped);
@@ -186,17 +173,7 @@ impl Writer {
         state.reached = std::mem::take(&mut ingest.reached);
         let (changes, dropped) = ingest.finish();
         state.dropped = dropped;
-        let done = done.and_then(|()| {
-            if let Some(undo) = &mut state.undo {
-                for key in changes.0.keys() {
-                    if !undo.0.contains_key(key) {
-                        let held = get_over(&*state.index, &Changes::default(), key)?;
-                        undo.0.insert(key.clone(), held);
-                    }
-                }
-            }
-            state.index.apply(&changes)
-        });
+        let done = done.and_then(|()| state.apply(&changes));
         state.seq = seq;
         let rebuilds = state.rebuilds;
         match done {
@@ -207,7 +184,7 @@ impl Writer {
 
     fn begin_snapshot(&mut self, promise: Promise) -> Result<(), StoreError> {
         let (number, reached) = {
-            let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            let state = self.shared.state.read();
             let held = crate::tables::Tables(&*state.index).generation();
             let number = match held {
                 Ok(held) => held.saturating_add(1),
@@ -221,45 +198,36 @@ impl Writer {
         let record = Record::Note(Note::Generation { number, reached });
         let seq = self.appender.next_seq();
         let frame = Frame { kind: record.kind(), schema: SCHEMA, seq, payload: record.encode() };
-        if let Err(error) = self.appender.append(&[frame]) {
-            promise.keep(Err(error.clone()));
-            return Err(error);
-        }
-        let taken_in = self.take_in(&[record]);
-        {
-            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.undo = Some(Changes::default());
-        }
         // The answer carries the generation, the sequence number is the watermark.
-        promise.keep(Ok(ObservationId { writer: u128::from(number).to_be_bytes(), seq }));
-        taken_in
+        let answer = ObservationId { writer: u128::from(number).to_be_bytes(), seq };
+        let take_in = |writer: &mut Self| {
+            let taken_in = writer.take_in(&[record]);
+            writer.shared.state.write().begin_snapshot();
+            taken_in
+        };
+        commit(self, &mut vec![(promise, answer)], |writer| writer.appender.append(&[frame]), take_in)
     }
 
     fn rebuild(&mut self, why: &str, rebuilds: u64) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        let mut state = shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        self.rebuild_state(&mut state, why, rebuilds)
+        self.rebuild_state(&mut shared.state.write(), why, rebuilds)
     }
 
     fn rebuild_state(&mut self, state: &mut State, why: &str, rebuilds: u64) -> Result<(), StoreError> {
-        if state.rebuilds != rebuilds {
-            return Ok(());
-        }
-        tracing::warn!(why, "the index is damaged and made again");
-        let (disk, path) = (&*self.shared.disk, &self.shared.path);
-        let gathered = Gathered::from_journal(disk, &path.join("journal"))?;
-        let Built { index, dropped, reached } =
-            gathered.into_index(self.appender.next_seq() - 1).map_err(|error| index_error(path, error))?;
-        state.index = Box::new(crate::index_btree::BTreeIndex::default());
-        state.index = match self.kind {
-            IndexKind::Memory => Box::new(index),
-            IndexKind::Sled => replace_index(disk, path, &mut state.manifest, index, &mut None)?,
-        };
-        (state.dropped, state.reached) = (dropped, reached);
-        // A snapshot under way would mix two indexes.
-        state.undo = None;
-        state.published = None;
-        state.rebuilds += 1;
-        Ok(())
+        state.replace(rebuilds, |state| {
+            tracing::warn!(why, "the index is damaged and made again");
+            let (disk, path) = (&*self.shared.disk, &self.shared.path);
+            let gathered = Gathered::from_journal(disk, &path.join("journal"))?;
+            let Built { index, dropped, reached } =
+                gathered.into_index(self.appender.next_seq() - 1).map_err(|error| index_error(path, error))?;
+            // When making it fails nobody may take nothing for an answer.
+            state.index = Box::new(Absent);
+            state.index = match self.kind {
+                IndexKind::Memory => Box::new(index),
+                IndexKind::Sled => replace_index(disk, path, &mut state.manifest, index, &mut None)?,
+            };
+            (state.dropped, state.reached) = (dropped, reached);
+            Ok(())
+        })
     }
 }

@@ -163,6 +163,16 @@ pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// How long ago something was, for people: `3 d ago`.
+pub fn show_age(then_s: u64) -> String {
+    match now_s().saturating_sub(then_s) {
+        age @ 0..120 => format!("{age} s ago"),
+        age @ 120..7_200 => format!("{} min ago", age / 60),
+        age @ 7_200..172_800 => format!("{} h ago", age / 3_600),
+        age => format!("{} d ago", age / 86_400),
+    }
+}
+
 /// A failure of a database in the form of the command line.
 pub fn from_store(path: &Path, error: &StoreError) -> Failure {
     let text = error.to_string();

@@ -6,6 +6,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
 /// Who wrote it and which of its writes it was; unique over all databases.
+///
+/// Numbers grow over all writers of a database, and a database numbers past everything it has taken in from others: a later
+/// observation has the greater number whenever its writer could know of the earlier one. Sorting ids themselves sorts by writer,
+/// which says nothing of time; [`order`](Self::order) does.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObservationId {
     pub writer: [u8; 16],
@@ -197,6 +201,16 @@ impl fmt::Display for ObservationId {
 }
 
 impl ObservationId {
+    /// What sorts observations by when they were made, as far as that can be known without a clock: by number, then by writer.
+    ///
+    /// What was written later in one database comes later, whichever of its processes wrote it, and so does what was measured after
+    /// a merge than what was merged. Two observations whose databases did not know each other have no order in time; they get the
+    /// same one everywhere. A clock has no part in it, because clocks jump and differ (Lamport 1978, "Time, clocks, and the ordering of
+    /// events in a distributed system").
+    pub fn order(self) -> (u64, [u8; 16]) {
+        (self.seq, self.writer)
+    }
+
     /// The id written by [`Display`](fmt::Display).
     pub fn parse(text: &str) -> Option<Self> {
         let (writer, seq) = text.split_once(':')?;
@@ -260,5 +274,14 @@ mod tests {
         let id = ObservationId { writer: [0xa7; 16], seq: 17 };
         assert_eq!(ObservationId::parse(&id.to_string()), Some(id));
         assert_eq!(ObservationId::parse("a7:1"), None);
+    }
+
+    #[test]
+    fn a_later_number_is_newer_whoever_wrote_it() {
+        let id = |writer: u8, seq| ObservationId { writer: [writer; 16], seq };
+        let mut ids = [id(1, 30), id(9, 7), id(4, 30), id(2, 31)];
+        ids.sort_by_key(|id| id.order());
+        assert_eq!(ids, [id(9, 7), id(1, 30), id(4, 30), id(2, 31)]);
+        assert!(id(2, 31).order() > id(9, 7).order() && id(2, 31) < id(9, 7), "ids themselves sort by writer");
     }
 }

@@ -5,6 +5,7 @@ use crate::sample::{self, Random};
 use schema::*;
 use std::fs;
 use std::path::Path;
+use tuning_db::history::Use;
 use tuning_db::{GcOptions, OpenOptions, Query, Reader, Side, Source, Store, Verdict};
 
 fn options() -> OpenOptions {
@@ -67,6 +68,15 @@ fn figures_add_up() {
     assert_eq!(stat.observations, 300);
     assert_eq!(stat.devices.iter().map(|device| device.trials + device.finals + device.models).sum::<u64>(), 300);
     assert!(stat.devices.iter().all(|device| device.stale > 0 && device.stale_why.keys().all(|why| why.starts_with("driver "))));
+    // Every observation is in one environment, and all but the current one of a device are stale.
+    assert_eq!(stat.environments.iter().map(|environment| environment.observations).sum::<u64>(), 300);
+    assert_eq!(
+        stat.environments.iter().filter(|environment| environment.stale).map(|old| old.observations).sum::<u64>(),
+        stat.devices.iter().map(|device| device.stale).sum::<u64>()
+    );
+    assert_eq!(stat.environments.iter().map(|environment| environment.first_s).min(), stat.first_s);
+    assert_eq!(stat.environments.iter().map(|environment| environment.last_s).max(), stat.last_s);
+    assert!(stat.environments.iter().any(|environment| environment.environment.contains("driver=575")));
     assert!(stat.journal_bytes > 0 && stat.index_bytes > 0 && stat.snapshot_bytes > 0 && stat.measured_ns > 0);
     let record = Random(3);
     let bytes = tuning_db::check::record_bytes(
@@ -175,4 +185,53 @@ fn the_newest_two_snapshots_are_kept() {
     let mut names: Vec<_> = fs::read_dir(path.join("snap")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["3.tws", "4.tws", "head"]);
+}
+
+/// What is said of an observation: the same thing measured before and after, in which environment, and what came of it.
+#[test]
+fn an_observation_has_a_history_and_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut new = sample::trial(&mut Random(1));
+    new.subject = Subject::Trial { task: TaskKey::of("task"), config: sample::config(7) };
+    let (device, current) = sample::device(0);
+    (new.device, new.share) = (device.key(), Share::WHOLE);
+    let measured = |driver: u64, median: u64| {
+        let timing = Timing { median: Picos(median), mad: Picos(1_000), p99: Picos(median), n: 30, grade: NoiseGrade::A };
+        let environment = sample::environment(driver).key();
+        NewObservation { environment, outcome: Outcome::Ok { timing, ratio: None }, ..new.clone() }
+    };
+    let store = Store::open(&path, options()).unwrap();
+    let append = |new: NewObservation| store.append(new).unwrap().wait().unwrap();
+    store.put_device(&device, &current).unwrap();
+    let stale = append(measured(560, 5_000_000));
+    let first = append(measured(575, 7_000_000));
+    let second = append(measured(575, 9_000_000));
+    let mut faster = measured(575, 1_000_000);
+    faster.subject = Subject::Trial { task: TaskKey::of("task"), config: sample::config(8) };
+    append(faster);
+    store.close().unwrap();
+    let reader = Reader::open(&path, Source::Auto).unwrap();
+    let account = |id: ObservationId| {
+        let everything = Query::parse("").unwrap();
+        let found = reader.tables(&|index| {
+            let mut found = None;
+            tuning_db::query::eval::observations(index, &everything, &mut |observation| {
+                found = found.take().or((observation.id == id).then_some(observation));
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+            tuning_db::history::account(tuning_db::tables::Tables(index), found.unwrap())
+        });
+        found.unwrap()
+    };
+    let told = account(first);
+    assert_eq!((told.seen.generation, told.seen.stale), (Some(1), false));
+    assert_eq!(
+        told.history.iter().map(|seen| (seen.observation.id, seen.stale)).collect::<Vec<_>>(),
+        [(second, false), (stale, true)]
+    );
+    let [Use::Best { rank: 2, of: 2, best }] = &told.uses[..] else { panic!("{:?}", told.uses) };
+    assert_eq!((best.found.observations, best.stale), (2, false));
+    let [Use::Best { rank: 1, of: 1, best }] = &account(stale).uses[..] else { panic!("used within its environment") };
+    assert!(best.stale);
 }

@@ -1,9 +1,12 @@
 //! The ordinary life of a store.
 
 use crate::sample::{self, Random};
+use crate::wounds::copy;
 use schema::*;
 use std::path::Path;
-use tuning_db::{OpenOptions, Query, Reader, Source, Store, StoreError};
+use std::sync::Arc;
+use tuning_db::index::{Changes, Flow, Index, IndexError};
+use tuning_db::{Of, OpenOptions, Query, Reader, Source, Store, StoreError};
 
 fn options() -> OpenOptions {
     OpenOptions { snapshot_every: None, ..OpenOptions::default() }
@@ -127,4 +130,47 @@ fn a_generation_is_published_when_something_changed() {
     assert_eq!(reader.generation(), 2);
     let rows = reader.query(&Query::parse("").unwrap()).unwrap();
     assert_eq!((rows.generation, rows.source), (2, Some(Source::C)));
+}
+
+/// An index that is on disk after every commit.
+struct Flushed(Box<dyn Index>);
+
+impl Index for Flushed {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], f: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), IndexError> {
+        self.0.scan(from, to, f)
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<(), IndexError> {
+        self.0.apply(changes)?;
+        self.0.hint_flush()
+    }
+
+    fn hint_flush(&mut self) -> Result<(), IndexError> {
+        self.0.hint_flush()
+    }
+}
+
+/// Writer is killed when its last observations are in the index and in no snapshot: they get the generation of its successor.
+#[test]
+fn what_a_killed_writer_left_gets_a_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, killed) = (dir.path().join("db"), dir.path().join("killed"));
+    let between: tuning_db::Between = Arc::new(|index| Ok(Box::new(Flushed(index))));
+    let store = Store::open(&path, OpenOptions { between: Some(between), ..options() }).unwrap();
+    fill(&store, 1, 20);
+    store.publish_snapshot().unwrap();
+    fill(&store, 2, 20);
+    copy(&path, &killed);
+    let unpublished = Query::parse("generation is null").unwrap().of(Of::Trials);
+    assert!(store.query(&unpublished).unwrap().rows.len() > 10);
+    let store = Store::open(&killed, options()).unwrap();
+    assert_eq!(store.open_report().replayed, 0, "the index was up to date");
+    store.publish_snapshot().unwrap();
+    assert_eq!(store.query(&unpublished).unwrap().rows.len(), 0);
+    let second = Query::parse("generation=2").unwrap().of(Of::Trials);
+    assert!(store.query(&second).unwrap().rows.len() > 10);
 }

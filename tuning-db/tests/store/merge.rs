@@ -2,6 +2,7 @@
 
 use crate::campaign;
 use crate::sample::{self, Random};
+use crate::wounds::copy;
 use proptest::prelude::*;
 use schema::*;
 use std::collections::BTreeMap;
@@ -157,6 +158,61 @@ fn merging_is_a_union_and_merging_twice_changes_nothing() {
     }
     let store = Store::open(&a, options()).unwrap();
     assert_eq!(everything_of(&store), merged);
+}
+
+/// What was measured knowing of another observation is newer than it, whatever numbers the other database had come to.
+#[test]
+fn what_is_measured_after_an_import_is_newer_than_what_was_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (long, short) = (dir.path().join("long"), dir.path().join("short"));
+    let store = Store::open(&long, options()).unwrap();
+    write(&store, 1, 300);
+    let last = everything_of(&store).into_keys().max_by_key(|id| id.order()).unwrap();
+    store.close().unwrap();
+    let mut text = Vec::new();
+    tuning_db::export(&Reader::open(&long, Source::Auto).unwrap(), &Query::parse("").unwrap(), &mut text).unwrap();
+    // A part of it, as of a query: the schema, and the last observation.
+    let text = String::from_utf8(text).unwrap();
+    let part: Vec<&str> =
+        text.lines().enumerate().filter(|(n, line)| *n == 0 || line.contains(&last.to_string())).map(|(_, line)| line).collect();
+    let store = Store::open(&short, options()).unwrap();
+    write(&store, 2, 3);
+    let imported = tuning_db::import(&store, &mut part.join("\n").as_bytes(), ImportOptions::default()).unwrap();
+    assert_eq!(imported.merged.added, 1);
+    let mut random = Random(3);
+    let mut measure = |store: &Store| store.append(sample::any(&mut random)).unwrap().wait().unwrap();
+    let (first, second) = (measure(&store), measure(&store));
+    assert!(last.order() < first.order() && first.order() < second.order(), "{last}, {first}, {second}");
+    // A process that was killed here: its successor knows as much.
+    let killed = dir.path().join("killed");
+    copy(&short, &killed);
+    store.close().unwrap();
+    for path in [&killed, &short] {
+        let store = Store::open(path, options()).unwrap();
+        let third = measure(&store);
+        assert!(second.order() < third.order(), "{second}, {third}");
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_number_that_no_database_comes_to_ends_no_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let store = Store::open(&a, options()).unwrap();
+    write(&store, 1, 1);
+    store.close().unwrap();
+    let mut text = Vec::new();
+    tuning_db::export(&Reader::open(&a, Source::Auto).unwrap(), &Query::parse("").unwrap(), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let id = text.lines().find_map(|line| Some(line.split_once("\"id\":\"")?.1.split_once('"')?.0)).unwrap();
+    let evil = format!("{}:{}", id.split_once(':').unwrap().0, u64::MAX);
+    let store = Store::open(&b, options()).unwrap();
+    let imported = tuning_db::import(&store, &mut text.replace(id, &evil).as_bytes(), ImportOptions::default()).unwrap();
+    assert_eq!(imported.merged.added, 1);
+    write(&store, 2, 5);
+    assert_eq!(everything_of(&store).len(), 6);
+    assert_eq!(everything_of(&store).keys().filter(|id| id.seq > 100).count(), 1);
 }
 
 #[test]

@@ -45,7 +45,7 @@ enum Target {
 
 const TARGETS: [Target; 5] = [Target::Index, Target::Journal, Target::Snapshot, Target::Head, Target::Manifest];
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
