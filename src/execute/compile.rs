@@ -137,6 +137,9 @@ struct Draft<'g> {
 /// What shared kernels are found by: task, config and constant operands.
 type SharedKey = (TaskKey, ConfigKey, Vec<Option<ValueId>>);
 
+/// A constant is a table that is looked up in when a task touches less than one of so many of its bytes.
+const LOOKED_UP: u64 = 4;
+
 impl Compiler<'_> {
     /// Compiles a main graph (`captured` empty, `body` false) or a body with its captures in order; `known` are the captured constants.
     pub fn program(
@@ -227,7 +230,22 @@ impl Compiler<'_> {
             }
             draft.kernels.push(Some(Built { kernel, signature, task, config, scratch }));
         }
+        self.look_up(draft);
         Ok(())
+    }
+
+    /// Says of the tables that kernels only look up in how they are read: a constant much larger than all a task touches is one.
+    fn look_up(&self, draft: &Draft<'_>) {
+        for (node, built) in draft.graph.nodes.iter().zip(&draft.kernels) {
+            let Some((operator, built)) = task::operator(node).zip(built.as_ref()) else { continue };
+            let touched = (operator.bytes)(&built.task);
+            let constants = node.inputs.iter().flatten().filter_map(|id| draft.homes.constants[id.index()].as_ref());
+            for table in
+                constants.filter(|constant| constant.texts().is_none() && constant.bytes().len() as u64 / LOOKED_UP > touched)
+            {
+                self.releaser.look_up(table.bytes());
+            }
+        }
     }
 
     /// The config for a task: the chosen one if it is legal here, else the default.
