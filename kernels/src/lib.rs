@@ -14,6 +14,7 @@ pub mod attribute;
 pub mod conv2d;
 #[allow(unsafe_code)]
 pub mod conv_transpose2d;
+pub mod convolution;
 pub mod copy;
 #[allow(unsafe_code)]
 pub mod depthwise;

@@ -29,6 +29,11 @@ impl Piece {
         &self.dims
     }
 
+    /// Where the first element lies in the source.
+    pub fn from(&self) -> usize {
+        self.from
+    }
+
     /// The strides of the source, joined.
     pub fn from_strides(&self) -> &[isize] {
         &self.from_strides

@@ -10,7 +10,9 @@
 
 use burn_ops::Rival;
 use kernels::layout::{from_layout, to_layout};
-use kernels::{Fill, Isa, Limits, Operand, OperandMut, OperandSpec, Operands, Operator, Packed, Request, Task, Tensor, Variant};
+use kernels::{
+    Fill, Isa, Limits, Operand, OperandMut, OperandSpec, Operands, Operator, Packed, Request, Task, Tensor, ThreadPool, Variant,
+};
 use schema::{Config, DType};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -89,7 +91,7 @@ static TASKS: &[(&str, &str)] = &[
 ];
 
 /// How long configs of one task are searched.
-const SEARCH: Duration = Duration::from_millis(200);
+const SEARCH: Duration = Duration::from_millis(300);
 /// Rounds of a paired comparison.
 const ROUNDS: usize = 11;
 /// The shortest slot that is timed.
@@ -124,10 +126,10 @@ fn main() -> ExitCode {
 /// Prints one line; whether ours is no slower.
 fn beside(name: &str, task: &Task, units: u32) -> bool {
     let limits = Limits { isa: Isa::detect(), units, l1d_bytes: 48 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(units as usize).build().expect("threads can be made");
+    let pool = ThreadPool::new(units as usize, || {}).expect("threads can be made");
     let case = Case::new(task, limits);
     let rival = Rival::of(task, &case.tensors).unwrap_or_else(|| panic!("Burn has a way to '{task}'"));
-    pool.install(|| {
+    pool.enter(|| {
         let default = case.operator.default_config(task, &limits);
         let first = case.ready(&default);
         first.run();
@@ -285,7 +287,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The best config that a short search finds: all of them in a fixed shuffled order, the best three again.
+    /// The best config that a short search finds: the variants' defaults first, then all in a fixed shuffled order, the best three
+    /// and the operator's default again.
     fn search(&self) -> Config {
         let mut configs: Vec<Config> = self.operator.variants.iter().flat_map(|variant| self.legal(variant)).collect();
         let mut state = 1u64;
@@ -293,10 +296,13 @@ impl<'a> Case<'a> {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             configs.swap(i, (state >> 33) as usize % (i + 1));
         }
-        configs.insert(0, self.operator.default_config(self.task, &self.limits));
+        // Where one variant has hundreds of configs and another six, time would run out before the latter's turn.
+        let defaults = self.operator.variants.iter().map(|variant| variant.default_config(self.task, &self.limits));
+        let first: Vec<Config> = defaults.filter(|default| configs.contains(default)).collect();
+        configs.retain(|config| !first.contains(config));
         let end = Instant::now() + SEARCH;
         let mut timed = Vec::new();
-        for config in configs {
+        for config in first.into_iter().chain(configs) {
             if Instant::now() > end {
                 break;
             }
@@ -307,8 +313,9 @@ impl<'a> Case<'a> {
             timed.push((slot(&run, count).min(slot(&run, count)), config));
         }
         timed.sort_by(|a, b| a.0.total_cmp(&b.0));
-        timed.truncate(3);
-        let again = timed.into_iter().map(|(_, config)| {
+        let default = self.operator.default_config(self.task, &self.limits);
+        let better = timed.into_iter().map(|(_, config)| config).filter(|config| *config != default).take(3);
+        let again = better.chain([default.clone()]).map(|config| {
             let ready = self.ready(&config);
             (time(&|| ready.run()), config)
         });

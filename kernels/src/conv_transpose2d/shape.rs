@@ -1,8 +1,8 @@
 //! The parameters of a transposed convolution, checked.
 
-use crate::conv2d::shape::{EXTENT_MAX, elements, image_task, layout, list, operands};
+use crate::convolution::{Node, Parameters, elements, list, signature};
 use crate::epilogue::Epilogue;
-use crate::gemm::{push_epilogue, refuse};
+use crate::gemm::refuse;
 use crate::{BuildError, Facts, Layout, OperandSpec, Signature, Task};
 
 /// A transposed convolution as numbers.
@@ -36,46 +36,25 @@ impl Shape {
     /// # Errors
     /// [`BuildError::Task`] when a parameter is missing or makes no sense.
     pub fn of(task: &Task) -> Result<Self, BuildError> {
-        let groups = if task.get("groups").is_some() { task.int("groups") } else { 1 };
-        let extents = ["n", "c", "h", "w", "o", "kh", "kw"].map(|name| (name, task.int(name)));
-        for (name, extent) in extents.into_iter().chain([("groups", groups)]) {
-            if !(1..=EXTENT_MAX).contains(&extent) {
-                return Err(refuse(task, format!("parameter '{name}' is {extent}, and not from 1 to 2³⁰")));
-            }
-        }
-        let [n, c, h, w, o, kh, kw] = extents.map(|(_, extent)| extent);
-        let strides = list(task, "strides", [1; 2])?;
-        let dilations = list(task, "dilations", [1; 2])?;
-        let pads = list(task, "pads", [0; 4])?;
+        let parameters = Parameters::of(task)?;
+        let Parameters { n, c, h, w, o, kernel, strides, pads, dilations, .. } = parameters;
+        let Parameters { groups, input, output, weight_constant, epilogue, .. } = parameters;
         let output_pads = list(task, "output_pads", [0; 2])?;
-        if strides.contains(&0) || dilations.contains(&0) {
-            return Err(refuse(task, "strides and dilations must be at least 1"));
-        }
         if (0..2).any(|axis| output_pads[axis] >= strides[axis].max(dilations[axis])) {
             return Err(refuse(task, "'output_pads' must be less than strides or dilations"));
-        }
-        if !c.is_multiple_of(groups) || !o.is_multiple_of(groups) {
-            return Err(refuse(task, format!("{groups} groups do not divide {c} and {o} channels")));
         }
         let extent = |axis: usize, extent: usize, kernel: usize| {
             let whole = (extent - 1).checked_mul(strides[axis])?.checked_add((kernel - 1).checked_mul(dilations[axis])?)?;
             (whole + 1 + output_pads[axis]).checked_sub(pads[axis] + pads[axis + 2]).filter(|&extent| extent > 0)
         };
         let none = || refuse(task, "nothing is left of the result");
-        let oh = extent(0, h, kh).ok_or_else(none)?;
-        let ow = extent(1, w, kw).ok_or_else(none)?;
-        let weight_constant = match task.word("weight") {
-            "" | "const" => true,
-            "dynamic" => false,
-            other => return Err(refuse(task, format!("'weight' is const or dynamic and not '{other}'"))),
-        };
-        let epilogue = match task.word("epilogue") {
-            "" => Epilogue::default(),
-            text => Epilogue::parse(text).ok_or_else(|| refuse(task, "'epilogue' is not one"))?,
-        };
-        let (input, output) = (layout(task, "in")?, layout(task, "out")?);
-        let counts =
-            [elements([n, c, h, w], input), elements([n, o, oh, ow], output), elements([c, o / groups, kh, kw], Layout::Rows)];
+        let oh = extent(0, h, kernel[0]).ok_or_else(none)?;
+        let ow = extent(1, w, kernel[1]).ok_or_else(none)?;
+        let counts = [
+            elements([n, c, h, w], input),
+            elements([n, o, oh, ow], output),
+            elements([c, o / groups, kernel[0], kernel[1]], Layout::Rows),
+        ];
         // A copy of x may need a border on each side: leave room for it.
         if counts.iter().any(|count| count.is_none_or(|count| count > u32::MAX as usize / 4)) {
             return Err(refuse(task, "an operand has 2³⁰ elements or more"));
@@ -86,7 +65,7 @@ impl Shape {
             h,
             w,
             o,
-            kernel: [kh, kw],
+            kernel,
             strides,
             pads,
             output_pads,
@@ -128,33 +107,27 @@ impl Shape {
 
     /// What goes in and out.
     pub fn signature(&self) -> Signature {
-        let y = OperandSpec::f32("y", self.output_shape().to_vec()).in_layout(self.output);
+        let x = OperandSpec::f32("x", vec![self.n, self.c, self.h, self.w]).in_layout(self.input);
         let weight = OperandSpec { constant: self.weight_constant, ..OperandSpec::f32("weight", self.weight_shape()) };
-        let mut inputs = vec![OperandSpec::f32("x", vec![self.n, self.c, self.h, self.w]).in_layout(self.input), weight];
-        push_epilogue(&mut inputs, &self.epilogue, self.o, self.weight_constant, &y);
-        Signature { inputs, outputs: vec![y] }
+        let y = OperandSpec::f32("y", self.output_shape().to_vec()).in_layout(self.output);
+        signature(x, weight, y, &self.epilogue)
     }
 }
 
 /// The task of a node: attributes as the task's parameters; inputs x and weight of four axes.
 pub fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let bare = Task::new("conv_transpose2d");
-    let (x, weight, y) = operands(facts, &bare)?;
-    let (&[n, c, h, w], &[_, group_o, kh, kw]) = (&x.shape[..], &weight.shape[..]) else {
+    let node = Node::of(facts, &bare)?;
+    let (&[n, c, h, w], &[_, group_o, kh, kw]) = (&node.x.shape[..], &node.weight.shape[..]) else {
         return Err(refuse(&bare, "x and weight need four axes"));
     };
-    let groups = usize::try_from(facts.attributes.int("groups").unwrap_or(1)).unwrap_or(0);
+    let groups = node.groups();
     let output_pads: Vec<usize> = facts.attributes.ints("output_pads").unwrap_or(&[0, 0]).iter().map(|&x| x as usize).collect();
-    let task = image_task(bare, facts, [n, c, h, w], [kh, kw])
+    let task = node
+        .task(bare, [n, c, h, w], [kh, kw])
         .with_int("o", group_o.saturating_mul(groups))
         .with_int("groups", groups)
-        .with_ints("output_pads", &output_pads)
-        .with_word("in", x.layout)
-        .with_word("out", y.layout)
-        .with_word("weight", if weight.constant { "const" } else { "dynamic" });
-    let shape = Shape::of(&task)?;
-    if weight.shape != shape.weight_shape() {
-        return Err(refuse(&task, format!("the weight is {:?} and not {:?}", weight.shape, shape.weight_shape())));
-    }
+        .with_ints("output_pads", &output_pads);
+    node.check_weight(&task, &Shape::of(&task)?.weight_shape())?;
     Ok(task)
 }

@@ -14,7 +14,7 @@ pub static RUNS: Variant = Variant {
     revision: 1,
     knobs: &[PARTITION],
     rules: &[PARTITION_RULE],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::COPY.bytes)(task), limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
 

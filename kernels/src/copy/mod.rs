@@ -11,17 +11,19 @@
 //! **Layouts**: rows; `join` along axis 1 also with every operand f32 in `Channels`, with any halos. **Task**: `kind`, the operands and
 //! the attributes above.
 
+mod host_pairs;
 mod host_runs;
 mod pieces;
 mod planes;
 mod reference;
 
 use crate::plane::Plane;
+use crate::row_split;
 use crate::rows;
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
-use crate::{BuildError, Facts, Layout, OperandSpec, Operator, Signature, Task, Variant, strides};
-use schema::DType;
+use crate::{BuildError, Facts, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant, strides};
+use schema::{DType, KnobValue};
 
 /// Elements moved, repeated or left out.
 pub static COPY: Operator = Operator {
@@ -35,7 +37,12 @@ pub static COPY: Operator = Operator {
     row_wise,
 };
 
-static VARIANTS: &[&Variant] = &[&host_runs::RUNS];
+static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_pairs::PAIRS];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((COPY.bytes)(task), limits)
+}
 
 /// The names of the inputs; also the most there can be.
 static INPUTS: [&str; 64] = [

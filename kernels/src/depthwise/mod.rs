@@ -7,8 +7,8 @@ mod host_blocked;
 mod host_staged;
 pub mod plane;
 
-use crate::conv2d::shape::{image_task, operands};
 use crate::conv2d::{Shape, convolve};
+use crate::convolution::{Node, Parameters};
 use crate::gemm::refuse;
 use crate::{BuildError, Facts, Operator, Task};
 
@@ -26,22 +26,19 @@ pub static DEPTHWISE: Operator = Operator {
 
 /// The convolution a task stands for.
 pub fn shape(task: &Task) -> Result<Shape, BuildError> {
-    Shape::read(task, task.int("c"), task.int("c"))
+    Shape::new(task, Parameters::read(task, task.int("c"), task.int("c"))?)
 }
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let bare = Task::new("depthwise");
-    let (x, weight, y) = operands(facts, &bare)?;
-    let (&[n, c, h, w], &[o, 1, kh, kw]) = (&x.shape[..], &weight.shape[..]) else {
+    let node = Node::of(facts, &bare)?;
+    let (&[n, c, h, w], &[o, 1, kh, kw]) = (&node.x.shape[..], &node.weight.shape[..]) else {
         return Err(refuse(&bare, "x needs four axes and the weight is [c, 1, kh, kw]"));
     };
     if o != c {
         return Err(refuse(&bare, format!("{o} kernels for {c} channels")));
     }
-    let task = image_task(bare, facts, [n, c, h, w], [kh, kw])
-        .with_word("in", x.layout)
-        .with_word("out", y.layout)
-        .with_word("weight", if weight.constant { "const" } else { "dynamic" });
+    let task = node.task(bare, [n, c, h, w], [kh, kw]);
     shape(&task)?;
     Ok(task)
 }

@@ -13,7 +13,7 @@ pub static PREFETCH: Variant = Variant {
     revision: 1,
     knobs: &[Knob::ints("ahead", &[0, 4, 8, 16]), PARTITION],
     rules: &[Rule { reason: "there are no bags to sum", holds: |task, _, _| Bag::of(task) != Bag::None }, PARTITION_RULE],
-    default: |task, limits| vec![KnobValue::Int(8), row_split::partition_for_bytes((super::EMBEDDING.bytes)(task), limits)],
+    default: |task, limits| vec![KnobValue::Int(8), super::partition(task, limits)],
     build,
 };
 

@@ -13,8 +13,9 @@ mod reference;
 
 pub(crate) use host_rows::Indices;
 
-use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
-use schema::DType;
+use crate::row_split;
+use crate::{BuildError, Facts, Fill, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant};
+use schema::{DType, KnobValue};
 
 /// Rows of a table.
 pub static EMBEDDING: Operator = Operator {
@@ -32,6 +33,11 @@ pub static EMBEDDING: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_rows::ROWS, &host_prefetch::PREFETCH];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((EMBEDDING.bytes)(task), limits)
+}
 
 /// Bytes read from the table.
 fn read_bytes(task: &Task) -> u64 {

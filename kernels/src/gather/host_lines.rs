@@ -15,7 +15,7 @@ pub static LINES: Variant = Variant {
         Rule { reason: "the axis is not the innermost", holds: |task, _, _| Extents::of(task).is_ok_and(|e| e.inner == 1) },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::GATHER.bytes)(task), limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
 

@@ -23,7 +23,7 @@ pub static PREFETCH: Variant = Variant {
         },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![KnobValue::Int(4), row_split::partition_for_bytes((super::GATHER.bytes)(task), limits)],
+    default: |task, limits| vec![KnobValue::Int(4), super::partition(task, limits)],
     build,
 };
 

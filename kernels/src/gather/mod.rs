@@ -12,11 +12,12 @@ mod host_runs;
 mod reference;
 
 use crate::embedding::{Indices, row_of};
+use crate::row_split;
 use crate::rows;
 use crate::strided_copy::is_copied;
 use crate::transpose::copied_fill;
-use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
-use schema::DType;
+use crate::{BuildError, Facts, Fill, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant};
+use schema::{DType, KnobValue};
 
 /// Slices along an axis.
 pub static GATHER: Operator = Operator {
@@ -31,6 +32,11 @@ pub static GATHER: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_prefetch::PREFETCH, &host_lines::LINES];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((GATHER.bytes)(task), limits)
+}
 
 /// Rows of indices into what is the same for all, or the same indices into every row.
 fn row_wise(facts: &Facts<'_>, varies: &[bool]) -> bool {

@@ -6,7 +6,8 @@ use crate::layout::{BLOCK, Layout};
 use crate::plane;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
-use crate::{BuildError, Isa, Kernel, Operands, Request, Rule, Variant};
+use crate::{BuildError, Isa, Kernel, Operands, Request, Rule, Task, Variant};
+use schema::KnobValue;
 
 /// Columns in, columns out.
 pub static COLUMNS: Variant = Variant {
@@ -20,20 +21,21 @@ pub static COLUMNS: Variant = Variant {
         },
         Rule {
             reason: "the threads share out matrices, and there is only one",
-            holds: |task, config, _| {
-                let shape = task.ints("x");
-                config.name("partition") != Some("rows") || shape.iter().rev().skip(2).product::<usize>() > 1
-            },
+            holds: |task, config, _| config.name("partition") != Some("rows") || matrices(task) > 1,
         },
         PARTITION_RULE,
     ],
     default: |task, limits| {
-        let matrices = task.ints("x").iter().rev().skip(2).product::<usize>();
-        let bytes = if matrices > 1 { (super::LAYER_NORM.bytes)(task) } else { 0 };
-        vec![row_split::partition_for_bytes(bytes, limits)]
+        let one = KnobValue::Name("one".to_owned());
+        vec![if matrices(task) > 1 { super::partition(task, limits) } else { one }]
     },
     build,
 };
+
+/// What the threads share out.
+fn matrices(task: &Task) -> usize {
+    task.ints("x").iter().rev().skip(2).product()
+}
 
 fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let extents = Extents::of(request.task)?;

@@ -19,7 +19,7 @@ pub static ROWS: Variant = Variant {
         },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![KnobValue::Int(4), row_split::partition_for_bytes((super::LAYER_NORM.bytes)(task), limits)],
+    default: |task, limits| vec![KnobValue::Int(4), super::partition(task, limits)],
     build,
 };
 

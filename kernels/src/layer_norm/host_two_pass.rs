@@ -14,7 +14,7 @@ pub static TWO_PASS: Variant = Variant {
     revision: 1,
     knobs: &[PARTITION],
     rules: &[PARTITION_RULE],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::LAYER_NORM.bytes)(task), limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
 

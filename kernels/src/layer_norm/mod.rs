@@ -12,8 +12,9 @@ mod host_rows;
 mod host_two_pass;
 mod reference;
 
-use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant};
-use schema::DType;
+use crate::row_split;
+use crate::{BuildError, Facts, Fill, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant};
+use schema::{DType, KnobValue};
 
 /// Normalisation over the last axes.
 pub static LAYER_NORM: Operator = Operator {
@@ -28,6 +29,11 @@ pub static LAYER_NORM: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_two_pass::TWO_PASS, &host_rows::ROWS, &host_columns::COLUMNS];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((LAYER_NORM.bytes)(task), limits)
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let x = facts.input("layer_norm", 0)?;

@@ -6,7 +6,7 @@ use super::planes::Planes;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
 use crate::strides::offset_of;
-use crate::{BuildError, Element, Isa, Kernel, Knob, Layout, Operands, Request, Variant, strides};
+use crate::{BuildError, Element, Isa, Kernel, Knob, Layout, Operands, Request, Task, Variant, strides};
 use schema::{DType, KnobValue};
 
 /// Any axes, any type.
@@ -15,7 +15,7 @@ pub static FOLDS: Variant = Variant {
     revision: 1,
     knobs: &[Knob::ints("piece", &[64, 256, 1024]), PARTITION],
     rules: &[PARTITION_RULE],
-    default: |task, limits| vec![KnobValue::Int(256), row_split::partition_for_bytes((super::REDUCE.bytes)(task), limits)],
+    default: |task, limits| vec![KnobValue::Int(256), super::partition(task, limits)],
     build,
 };
 
@@ -40,7 +40,7 @@ pub struct Folds {
     /// Without the innermost run, if that is folded.
     folded: Axes,
     /// Elements that lie together and are folded; 1 when the innermost axis is kept.
-    run: usize,
+    pub run: usize,
     /// Elements that lie together and are kept; 1 when the innermost axis is folded.
     pub line: usize,
     /// Elements folded into one.
@@ -53,6 +53,13 @@ pub struct Folds {
 }
 
 impl Folds {
+    /// The axes of a task of f32 in rows.
+    pub fn of(task: &Task) -> Result<Self, BuildError> {
+        let signature = super::signature(task)?;
+        let kind = Kind::parse(task.word("kind")).ok_or_else(|| task.refused("there is no such kind"))?;
+        Ok(Folds::new(&signature.inputs[0].shape, &task.ints("axes"), kind, DType::F32, Isa::Scalar))
+    }
+
     /// Joins the axes of a shape.
     pub fn new(shape: &[usize], axes: &[usize], kind: Kind, dtype: DType, isa: Isa) -> Self {
         let own = strides::row_major(shape);
@@ -92,6 +99,15 @@ impl Folds {
         offset_of(flat, &self.kept.0, &self.kept.1) as usize
     }
 
+    /// Where the `R` kept elements from `flat` on begin in the input.
+    pub fn bases<const R: usize>(&self, flat: usize) -> [usize; R] {
+        // One axis is the rule, and divisions would cost as much as a short row.
+        match self.kept.1[..] {
+            [stride] => std::array::from_fn(|r| (flat + r) * stride as usize),
+            _ => std::array::from_fn(|r| self.base(flat + r)),
+        }
+    }
+
     /// Where the `index`-th of the folded runs lies behind the base.
     pub fn fold(&self, index: usize) -> usize {
         // One axis is the rule, and divisions would cost as much as a short line.
@@ -99,6 +115,12 @@ impl Folds {
             [stride] => index * stride as usize,
             _ => offset_of(index, &self.folded.0, &self.folded.1) as usize,
         }
+    }
+
+    /// The innermost axis along which folded runs lie beside each other: its extent and stride.
+    pub fn inner(&self) -> (usize, usize) {
+        let (extent, stride) = (self.folded.0.last(), self.folded.1.last());
+        (extent.copied().unwrap_or(1), stride.map_or(0, |&stride| stride as usize))
     }
 
     fn whole<T: Element + num_traits::PrimInt + num_traits::WrappingAdd + num_traits::WrappingMul>(

@@ -1,42 +1,26 @@
 //! Kept innermost axes, several lines at once: a piece of the output is read and written once for that many lines of the input, which
 //! are as many streams.
 
-use super::Kind;
 use super::host_folds::Folds;
+use super::{KEPT_RULE, Kind, PLAIN_RULE};
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
-use crate::{BuildError, Isa, Kernel, Knob, Layout, Operands, Request, Rule, Task, Variant};
-use schema::{DType, KnobValue};
+use crate::{BuildError, Isa, Kernel, Knob, Operands, Request, Variant};
+use schema::KnobValue;
 
 /// Axes before the innermost.
 pub static LINES: Variant = Variant {
     id: "reduce.host_lines",
     revision: 1,
     knobs: &[Knob::ints("lines", &[2, 4, 8]), Knob::ints("piece", &[64, 256, 1024, 4096]), PARTITION],
-    rules: &[
-        Rule { reason: "only f32 in rows", holds: |task, _, _| plain(task) },
-        Rule { reason: "the innermost axis is folded", holds: |task, _, _| plain(task) && folds(task).is_ok_and(|f| f.line > 1) },
-        PARTITION_RULE,
-    ],
-    default: |task, limits| {
-        vec![KnobValue::Int(4), KnobValue::Int(1024), row_split::partition_for_bytes((super::REDUCE.bytes)(task), limits)]
-    },
+    rules: &[PLAIN_RULE, KEPT_RULE, PARTITION_RULE],
+    default: |task, limits| vec![KnobValue::Int(4), KnobValue::Int(1024), super::partition(task, limits)],
     build,
 };
 
-fn plain(task: &Task) -> bool {
-    super::signature(task).is_ok_and(|s| s.inputs[0].layout == Layout::Rows && s.inputs[0].dtype == DType::F32)
-}
-
-fn folds(task: &Task) -> Result<Folds, BuildError> {
-    let signature = super::signature(task)?;
-    let kind = Kind::parse(task.word("kind")).ok_or_else(|| task.refused("there is no such kind"))?;
-    Ok(Folds::new(&signature.inputs[0].shape, &task.ints("axes"), kind, DType::F32, Isa::Scalar))
-}
-
 fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     Ok(Box::new(Lines {
-        folds: folds(request.task)?,
+        folds: Folds::of(request.task)?,
         lines: request.config.int("lines").unwrap_or(4) as usize,
         piece: request.config.int("piece").unwrap_or(1024) as usize,
         parts: row_split::parts(request.config, request.limits),

@@ -9,11 +9,14 @@
 
 mod host_folds;
 mod host_lines;
+mod host_registers;
+mod host_rows;
 mod planes;
 mod reference;
 
-use crate::{BuildError, Facts, Layout, OperandSpec, Operator, Signature, Task, Variant, from_front};
-use schema::DType;
+use crate::row_split;
+use crate::{BuildError, Facts, Layout, Limits, OperandSpec, Operator, Rule, Signature, Task, Variant, from_front};
+use schema::{DType, KnobValue};
 
 /// Axes folded into one element.
 pub static REDUCE: Operator = Operator {
@@ -27,7 +30,24 @@ pub static REDUCE: Operator = Operator {
     row_wise: |facts, _| task(facts).is_ok_and(|task| !task.ints("axes").contains(&0)),
 };
 
-static VARIANTS: &[&Variant] = &[&host_folds::FOLDS, &host_lines::LINES];
+static VARIANTS: &[&Variant] = &[&host_folds::FOLDS, &host_lines::LINES, &host_registers::REGISTERS, &host_rows::ROWS];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((REDUCE.bytes)(task), limits)
+}
+
+/// The rule of variants that fold rows of f32 only.
+const PLAIN_RULE: Rule = Rule {
+    reason: "only f32 in rows",
+    holds: |task, _, _| signature(task).is_ok_and(|s| s.inputs[0].layout == Layout::Rows && s.inputs[0].dtype == DType::F32),
+};
+
+/// The rule of variants that fold lines onto each other.
+const KEPT_RULE: Rule = Rule {
+    reason: "the innermost axis is folded",
+    holds: |task, _, _| host_folds::Folds::of(task).is_ok_and(|folds| folds.line > 1),
+};
 
 /// What is computed of the elements folded together.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub static BLOCKS: Variant = Variant {
         },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![row_split::partition_for_bytes((super::REORDER.bytes)(task), limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
 

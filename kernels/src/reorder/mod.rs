@@ -11,8 +11,9 @@ mod host_lines;
 mod reference;
 
 use crate::plane::Plane;
-use crate::{BuildError, Facts, Layout, OperandSpec, Operator, Signature, Task, Variant};
-use schema::DType;
+use crate::row_split;
+use crate::{BuildError, Facts, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant};
+use schema::{DType, KnobValue};
 
 /// The same tensor in another layout.
 pub static REORDER: Operator = Operator {
@@ -27,6 +28,11 @@ pub static REORDER: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_lines::LINES, &host_blocks::BLOCKS];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((REORDER.bytes)(task), limits)
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let bare = Task::new("reorder");

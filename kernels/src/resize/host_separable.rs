@@ -1,9 +1,8 @@
 //! Width first, then height: a line of the input is stretched once and kept for all lines of the output it takes part in. So an
 //! enlargement mixes columns once per line of the input, and mixes lines with whole vectors, in rows too.
 
-use super::Tap;
+use super::Extents;
 use crate::layout::BLOCK;
-use crate::plane::Plane;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes};
 use crate::{BuildError, Isa, Kernel, Operands, Request, Rule, Task, Variant};
@@ -14,42 +13,21 @@ pub static SEPARABLE: Variant = Variant {
     revision: 1,
     knobs: &[PARTITION],
     rules: &[Rule { reason: "the height does not grow: no line is used twice", holds: |task, _, _| grows(task) }, PARTITION_RULE],
-    default: |task, limits| {
-        let ns = (super::RESIZE.bytes)(task) / 10 + (super::RESIZE.flops)(task) / 32;
-        vec![row_split::partition_for(ns, limits)]
-    },
+    default: |task, limits| vec![super::partition(task, limits, 32)],
     build,
 };
 
 fn grows(task: &Task) -> bool {
-    super::signature(task).is_ok_and(|signature| {
-        let (from, to, ..) = super::both(task, &signature);
-        to[0] > from[0]
-    })
+    Extents::of(task).is_ok_and(|e| e.to[0] > e.from[0])
 }
 
 fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
-    let signature = super::signature(request.task)?;
-    let (from, to, rows, columns) = super::both(request.task, &signature);
-    Ok(Box::new(Separable {
-        planes: Plane::of(&signature.inputs[0]).zip(Plane::of(&signature.outputs[0])),
-        from,
-        to,
-        rows,
-        columns,
-        linear: request.task.word("mode") == "linear",
-        parts: row_split::parts(request.config, request.limits),
-        isa: request.limits.isa,
-    }))
+    let extents = Extents::of(request.task)?;
+    Ok(Box::new(Separable { extents, parts: row_split::parts(request.config, request.limits), isa: request.limits.isa }))
 }
 
 struct Separable {
-    planes: Option<(Plane, Plane)>,
-    from: [usize; 2],
-    to: [usize; 2],
-    rows: Vec<Tap>,
-    columns: Vec<Tap>,
-    linear: bool,
+    extents: Extents,
     parts: usize,
     isa: Isa,
 }
@@ -57,7 +35,7 @@ struct Separable {
 impl Separable {
     /// f32 of a stretched line.
     fn line_len(&self) -> usize {
-        self.to[1] * if self.planes.is_some() { BLOCK } else { 1 }
+        self.extents.to[1] * if self.extents.planes.is_some() { BLOCK } else { 1 }
     }
 }
 
@@ -68,9 +46,9 @@ impl Kernel for Separable {
 
     fn run(&self, operands: &mut Operands<'_>) {
         let x = operands.input::<f32>(0).unwrap_or_default();
-        let [from, to] = match self.planes {
+        let [from, to] = match self.extents.planes {
             Some((from, to)) => [from.len(), to.len()],
-            None => [self.from, self.to].map(|[height, width]| height * width),
+            None => [self.extents.from, self.extents.to].map(|[height, width]| height * width),
         };
         let (y, scratch) = operands.output_and_scratch::<f32, f32>(0);
         let scratch = &mut scratch[..2 * self.line_len() * self.parts];
@@ -96,8 +74,9 @@ impl Routine for Image<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Image { separable: r, x, y, scratch } = self;
-        let (len, [height, width]) = (r.line_len(), r.from);
+        let Image { separable, x, y, scratch } = self;
+        let (len, r) = (separable.line_len(), &separable.extents);
+        let [height, width] = r.from;
         let (a, b) = scratch.split_at_mut(len);
         let (mut kept, lines) = ([usize::MAX; 2], [a, b]);
         for (index, row) in r.rows.iter().enumerate() {
@@ -130,7 +109,7 @@ impl Routine for Image<'_> {
 }
 
 /// A line in rows at the width of the output.
-fn stretch_row(r: &Separable, x: &[f32], line: &mut [f32]) {
+fn stretch_row(r: &Extents, x: &[f32], line: &mut [f32]) {
     if r.linear {
         for (column, y) in r.columns.iter().zip(line) {
             *y = x[column.first] + (x[column.second] - x[column.first]) * column.weight;
@@ -142,7 +121,7 @@ fn stretch_row(r: &Separable, x: &[f32], line: &mut [f32]) {
 
 /// A line of positions at the width of the output.
 #[inline(always)]
-fn stretch_plane<S: Simd>(s: S, r: &Separable, x: &[f32], line: &mut [f32]) {
+fn stretch_plane<S: Simd>(s: S, r: &Extents, x: &[f32], line: &mut [f32]) {
     for (column, y) in r.columns.iter().zip(line.chunks_exact_mut(BLOCK)) {
         let (first, second, weight) = (column.first * BLOCK, column.second * BLOCK, s.splat(column.weight));
         for lane in (0..BLOCK).step_by(S::LANES) {

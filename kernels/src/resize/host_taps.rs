@@ -1,6 +1,6 @@
 //! The general variant: one or four taps per place; in planes 16 channels at a time.
 
-use super::Tap;
+use super::Extents;
 use crate::layout::BLOCK;
 use crate::plane::Plane;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
@@ -13,40 +13,22 @@ pub static TAPS: Variant = Variant {
     revision: 1,
     knobs: &[PARTITION],
     rules: &[PARTITION_RULE],
-    default: |task, limits| {
-        let ns = (super::RESIZE.bytes)(task) / 10 + (super::RESIZE.flops)(task) / 16;
-        vec![row_split::partition_for(ns, limits)]
-    },
+    default: |task, limits| vec![super::partition(task, limits, 16)],
     build,
 };
 
 fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
-    let signature = super::signature(request.task)?;
-    let (from, to, rows, columns) = super::both(request.task, &signature);
-    Ok(Box::new(Taps {
-        planes: Plane::of(&signature.inputs[0]).zip(Plane::of(&signature.outputs[0])),
-        from,
-        to,
-        rows,
-        columns,
-        linear: request.task.word("mode") == "linear",
-        parts: row_split::parts(request.config, request.limits),
-        isa: request.limits.isa,
-    }))
+    let extents = Extents::of(request.task)?;
+    Ok(Box::new(Taps { extents, parts: row_split::parts(request.config, request.limits), isa: request.limits.isa }))
 }
 
 struct Taps {
-    planes: Option<(Plane, Plane)>,
-    from: [usize; 2],
-    to: [usize; 2],
-    rows: Vec<Tap>,
-    columns: Vec<Tap>,
-    linear: bool,
+    extents: Extents,
     parts: usize,
     isa: Isa,
 }
 
-impl Taps {
+impl Extents {
     /// One image in rows.
     fn image(&self, x: &[f32], y: &mut [f32]) {
         let line = |row: usize| &x[row * self.from[1]..][..self.from[1]];
@@ -68,25 +50,26 @@ impl Kernel for Taps {
     fn run(&self, operands: &mut Operands<'_>) {
         let x = operands.input::<f32>(0).unwrap_or_default();
         let y = operands.output::<f32>(0);
-        if let Some((from, to)) = self.planes {
+        let e = &self.extents;
+        if let Some((from, to)) = e.planes {
             return row_split::rows(y, to.len(), self.parts, &|first, y| {
                 for (i, y) in y.chunks_exact_mut(to.len()).enumerate() {
                     let x = &x[(first + i) * from.len()..][..from.len()];
-                    simd::run(self.isa, OnePlane { taps: self, from, to, x, y });
+                    simd::run(self.isa, OnePlane { extents: e, from, to, x, y });
                 }
             });
         }
-        let (from, to) = (self.from[0] * self.from[1], self.to[0] * self.to[1]);
+        let [from, to] = [e.from, e.to].map(|[height, width]| height * width);
         row_split::rows(y, to, self.parts, &|first, y| {
             for (i, y) in y.chunks_exact_mut(to).enumerate() {
-                self.image(&x[(first + i) * from..][..from], y);
+                e.image(&x[(first + i) * from..][..from], y);
             }
         });
     }
 }
 
 struct OnePlane<'a> {
-    taps: &'a Taps,
+    extents: &'a Extents,
     from: Plane,
     to: Plane,
     x: &'a [f32],
@@ -98,17 +81,17 @@ impl Routine for OnePlane<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let OnePlane { taps, from, to, x, y } = self;
+        let OnePlane { extents, from, to, x, y } = self;
         let line = |row: usize| &x[from.row(row)..][..from.width * BLOCK];
-        for (index, row) in taps.rows.iter().enumerate() {
+        for (index, row) in extents.rows.iter().enumerate() {
             let (above, below) = (line(row.first), line(row.second));
             let down = s.splat(row.weight);
             let y = &mut y[to.row(index)..][..to.width * BLOCK];
-            for (column, y) in taps.columns.iter().zip(y.chunks_exact_mut(BLOCK)) {
+            for (column, y) in extents.columns.iter().zip(y.chunks_exact_mut(BLOCK)) {
                 let (first, second, along) = (column.first * BLOCK, column.second * BLOCK, s.splat(column.weight));
                 for lane in (0..BLOCK).step_by(S::LANES) {
                     let mut value = lanes::load(s, above, first + lane);
-                    if taps.linear {
+                    if extents.linear {
                         let mix = |a: S::V, b: S::V, weight: S::V| s.mul_add(s.sub(b, a), weight, a);
                         let below = mix(lanes::load(s, below, first + lane), lanes::load(s, below, second + lane), along);
                         value = mix(mix(value, lanes::load(s, above, second + lane), along), below, down);

@@ -8,13 +8,15 @@
 //! **Layouts**: rows to rows, or with four axes `Channels` to `Channels` with any halos. **Task**: `x`, `y`, the modes, `scale_h`,
 //! `scale_w`.
 
+mod host_picks;
 mod host_separable;
 mod host_taps;
 mod reference;
 
 use crate::plane::Plane;
-use crate::{Attribute, BuildError, Facts, Layout, Operator, Signature, Task, Variant};
-use schema::DType;
+use crate::row_split;
+use crate::{Attribute, BuildError, Facts, Layout, Limits, Operator, Signature, Task, Variant};
+use schema::{DType, KnobValue};
 
 /// Height and width at another size.
 pub static RESIZE: Operator = Operator {
@@ -31,7 +33,12 @@ pub static RESIZE: Operator = Operator {
     row_wise: |_, varies| crate::rows::only(varies, 0, &[]),
 };
 
-static VARIANTS: &[&Variant] = &[&host_taps::TAPS, &host_separable::SEPARABLE];
+static VARIANTS: &[&Variant] = &[&host_taps::TAPS, &host_separable::SEPARABLE, &host_picks::PICKS];
+
+/// The default of the knob `partition`: bound by memory, then by as many operations a nanosecond.
+fn partition(task: &Task, limits: &Limits, flops_per_ns: u64) -> KnobValue {
+    row_split::partition_for((RESIZE.bytes)(task) / 10 + (RESIZE.flops)(task) / flops_per_ns, limits)
+}
 
 static TRANSFORMS: &[&str] = &["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"];
 static ROUNDINGS: &[&str] = &["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"];
@@ -128,13 +135,36 @@ fn taps(task: &Task, from: usize, to: usize, scale: &str) -> Vec<Tap> {
     (0..to).map(one).collect()
 }
 
-/// The taps of height and width; those of a missing height are of extent 1.
-fn both(task: &Task, signature: &Signature) -> ([usize; 2], [usize; 2], Vec<Tap>, Vec<Tap>) {
-    let extents = |shape: &[usize]| match *shape {
-        [.., h, w] => [h, w],
-        [w] => [1, w],
-        [] => [1, 1],
-    };
-    let (from, to) = (extents(&signature.inputs[0].shape), extents(&signature.outputs[0].shape));
-    (from, to, taps(task, from[0], to[0], "scale_h"), taps(task, from[1], to[1], "scale_w"))
+/// A task as numbers.
+struct Extents {
+    /// Of the input and the output, when they are in planes.
+    planes: Option<(Plane, Plane)>,
+    /// Height and width of the input; a missing height is 1.
+    from: [usize; 2],
+    /// Height and width of the output.
+    to: [usize; 2],
+    rows: Vec<Tap>,
+    columns: Vec<Tap>,
+    linear: bool,
+}
+
+impl Extents {
+    fn of(task: &Task) -> Result<Self, BuildError> {
+        let signature = signature(task)?;
+        let (x, y) = (&signature.inputs[0], &signature.outputs[0]);
+        let extents = |shape: &[usize]| match *shape {
+            [.., h, w] => [h, w],
+            [w] => [1, w],
+            [] => [1, 1],
+        };
+        let (from, to) = (extents(&x.shape), extents(&y.shape));
+        Ok(Extents {
+            planes: Plane::of(x).zip(Plane::of(y)),
+            from,
+            to,
+            rows: taps(task, from[0], to[0], "scale_h"),
+            columns: taps(task, from[1], to[1], "scale_w"),
+            linear: task.word("mode") == "linear",
+        })
+    }
 }

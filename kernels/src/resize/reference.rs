@@ -1,12 +1,13 @@
 //! Place by place in f64.
 
+use super::Extents;
 use crate::{BuildError, Task, Tensor};
 
 /// Computes the new size; see [`super`] for the operands.
 pub fn compute(task: &Task, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, BuildError> {
     let signature = super::signature(task)?;
     let x = inputs.first().copied().flatten().ok_or_else(|| task.refused("operand 'x' is absent"))?;
-    let (from, to, rows, columns) = super::both(task, &signature);
+    let Extents { from, to, rows, columns, .. } = Extents::of(task)?;
     let mut out = Vec::new();
     for image in x.reinterpret::<f32>().chunks_exact(from[0] * from[1]) {
         for place in 0..to[0] * to[1] {

@@ -73,6 +73,12 @@ impl Simd for Avx2 {
             let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent));
             _mm256_mul_ps(_mm256_mul_ps(a, power), _mm256_set1_ps(2.0))
         };
+        evens(a, b) => {
+            // Pairs of a, b, a, b.
+            let pairs = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(pairs))
+        };
+        pick(a, places) => _mm256_permutevar8x32_ps(a, _mm256_castps_si256(places));
     }
 
     #[inline(always)]

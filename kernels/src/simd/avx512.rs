@@ -69,6 +69,11 @@ impl Simd for Avx512 {
         with_sign(magnitude, sign) => _mm512_or_ps(magnitude, _mm512_and_ps(sign, _mm512_set1_ps(-0.0)));
         select_less(a, b, x, y) => _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x);
         scale(a, n) => _mm512_scalef_ps(a, n);
+        evens(a, b) => {
+            let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(a, places, b)
+        };
+        pick(a, places) => _mm512_permutexvar_ps(_mm512_castps_si512(places), a);
     }
 
     #[inline(always)]

@@ -77,6 +77,32 @@ impl<S: Simd, const N: usize> Simd for Many<S, N> {
     }
 
     #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        let vector = |i: usize| if i < N { a[i] } else { b[i - N] };
+        let mut all = [self.0.zero(); N];
+        for (i, to) in all.iter_mut().enumerate() {
+            *to = self.0.evens(vector(2 * i), vector(2 * i + 1));
+        }
+        all
+    }
+
+    #[inline(always)]
+    fn pick(self, a: Self::V, places: Self::V) -> Self::V {
+        const LANES_MAX: usize = 64;
+        const { assert!(N * S::LANES <= LANES_MAX) };
+        let (mut from, mut to) = ([0f32; LANES_MAX], [0f32; LANES_MAX]);
+        // SAFETY: N · LANES f32 fit into the arrays.
+        unsafe {
+            self.store(from.as_mut_ptr(), a);
+            self.store(to.as_mut_ptr(), places);
+            for lane in &mut to[..Self::LANES] {
+                *lane = from[lane.to_bits() as usize % Self::LANES];
+            }
+            self.load(to.as_ptr())
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, at: *const f32) -> Self::V {
         let mut all = [self.0.zero(); N];
         for (i, a) in all.iter_mut().enumerate() {

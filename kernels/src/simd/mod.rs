@@ -87,6 +87,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn greatest(self, a: Self::V) -> f32;
     /// The first `count` lanes of `a` and zeros behind.
     fn first(self, a: Self::V, count: usize) -> Self::V;
+    /// Every second lane of `a` and then of `b`, from the first on. The bits may be those of any type.
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lane `i` is lane `places[i]` of `a`, where the bits of `places[i]` are a `u32` below [`LANES`](Self::LANES).
+    fn pick(self, a: Self::V, places: Self::V) -> Self::V;
 
     /// Reads a vector; any alignment.
     ///
@@ -181,4 +185,45 @@ pub fn run<R: Routine>(isa: Isa, routine: R) -> R::Output {
     }
     let _ = isa;
     Portable.run(routine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lanes moved, of one vector and of several as one.
+    struct Moves;
+
+    impl Routine for Moves {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) {
+            moves(s);
+            moves(Many::<S, 3>(s));
+        }
+    }
+
+    #[inline(always)]
+    fn moves<S: Simd>(s: S) {
+        // Bits that are no number must pass unchanged too.
+        let from: Vec<f32> = (0..2 * S::LANES as u32).map(|i| f32::from_bits(0x7f80_0001 + i)).collect();
+        let mut to = vec![0.0; S::LANES];
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let (a, b) = (lanewise::load(s, &from, 0), lanewise::load(s, &from, S::LANES));
+        lanewise::store(s, &mut to, 0, s.evens(a, b));
+        assert_eq!(bits(&to), bits(&from.iter().copied().step_by(2).collect::<Vec<_>>()));
+        let places: Vec<usize> = (0..S::LANES).map(|i| i * 5 / 3 % S::LANES).collect();
+        let picked: Vec<f32> = places.iter().map(|&place| from[place]).collect();
+        let places: Vec<f32> = places.iter().map(|&place| f32::from_bits(place as u32)).collect();
+        lanewise::store(s, &mut to, 0, s.pick(a, lanewise::load(s, &places, 0)));
+        assert_eq!(bits(&to), bits(&picked));
+    }
+
+    #[test]
+    fn lanes_move_unchanged_on_every_set() {
+        for isa in [Isa::Scalar, Isa::Avx2, Isa::Avx512] {
+            run(isa, Moves);
+        }
+    }
 }

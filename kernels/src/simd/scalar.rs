@@ -133,6 +133,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn evens(self, a: F32x4, b: F32x4) -> F32x4 {
+        [a[0], a[2], b[0], b[2]]
+    }
+
+    #[inline(always)]
+    fn pick(self, a: F32x4, places: F32x4) -> F32x4 {
+        map(places, |place| a[place.to_bits() as usize & 3])
+    }
+
+    #[inline(always)]
     unsafe fn load(self, at: *const f32) -> F32x4 {
         // SAFETY: four f32 are readable there by this function's contract.
         unsafe { at.cast::<F32x4>().read_unaligned() }

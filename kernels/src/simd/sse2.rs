@@ -60,6 +60,20 @@ impl Simd for Portable {
             let power = _mm_castsi128_ps(_mm_slli_epi32::<23>(exponent));
             _mm_mul_ps(_mm_mul_ps(a, power), _mm_set1_ps(2.0))
         };
+        evens(a, b) => _mm_shuffle_ps::<0x88>(a, b);
+    }
+
+    #[inline(always)]
+    fn pick(self, a: __m128, places: __m128) -> __m128 {
+        // SSE2 moves no lanes by what is in a register.
+        let (mut from, mut at) = ([0f32; 4], [0u32; 4]);
+        // SAFETY: four lanes are written to and read from arrays of four.
+        unsafe {
+            _mm_storeu_ps(from.as_mut_ptr(), a);
+            _mm_storeu_ps(at.as_mut_ptr().cast(), places);
+            let to = at.map(|place| from[place as usize & 3]);
+            _mm_loadu_ps(to.as_ptr())
+        }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! belongs to, against a pattern that repeats the columns' maxima. Only maxima and sums go line by line.
 
 use super::Extents;
-use super::host_sweeps::{logits, partition};
+use super::host_sweeps::logits;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes, math};
 use crate::{BuildError, Isa, Kernel, Operands, Request, Rule, Variant};
@@ -20,7 +20,7 @@ pub static COLUMNS: Variant = Variant {
         Rule { reason: "a logarithm needs the logits again", holds: |task, _, _| Extents::of(task).is_ok_and(|e| !e.log) },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![partition(task, limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
 

@@ -1,7 +1,7 @@
 //! Along the last axis: scale, mask and maximum in one pass, exp and sum in a second with several accumulators, scaling in a third.
 
-use super::host_sweeps::{partition, row};
-use super::{Extents, Mask};
+use super::host_sweeps::row;
+use super::{Extents, Mask, partition};
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes, math};
 use crate::strides::offset_of;

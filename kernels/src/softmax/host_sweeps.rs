@@ -4,8 +4,7 @@ use super::Extents;
 use crate::row_split::{self, PARTITION, PARTITION_RULE};
 use crate::simd::{self, Routine, Simd, lanewise as lanes, math};
 use crate::strides::offset_of;
-use crate::{BuildError, Isa, Kernel, Limits, Operands, Request, Task, Variant};
-use schema::KnobValue;
+use crate::{BuildError, Isa, Kernel, Operands, Request, Variant};
 
 /// Any axis.
 pub static SWEEPS: Variant = Variant {
@@ -13,14 +12,9 @@ pub static SWEEPS: Variant = Variant {
     revision: 1,
     knobs: &[PARTITION],
     rules: &[PARTITION_RULE],
-    default: |task, limits| vec![partition(task, limits)],
+    default: |task, limits| vec![super::partition(task, limits)],
     build,
 };
-
-/// About a nanosecond per element.
-pub fn partition(task: &Task, limits: &Limits) -> KnobValue {
-    row_split::partition_for(task.ints("x").iter().product::<usize>() as u64, limits)
-}
 
 fn build(request: &Request<'_>) -> Result<Box<dyn Kernel>, BuildError> {
     let extents = Extents::of(request.task)?;

@@ -11,8 +11,9 @@ mod reference;
 
 pub(crate) use host_sweeps::row;
 
-use crate::{BuildError, Facts, Layout, Operator, Signature, Task, Variant, strides};
-use schema::DType;
+use crate::row_split;
+use crate::{BuildError, Facts, Layout, Limits, Operator, Signature, Task, Variant, strides};
+use schema::{DType, KnobValue};
 
 /// Softmax along an axis.
 pub static SOFTMAX: Operator = Operator {
@@ -30,6 +31,11 @@ pub static SOFTMAX: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_sweeps::SWEEPS, &host_rows::ROWS, &host_columns::COLUMNS];
+
+/// The default of the knob `partition`: about a nanosecond per element.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for(task.ints("x").iter().product::<usize>() as u64, limits)
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let x = facts.input("softmax", 0)?;

@@ -20,7 +20,7 @@ pub static TILES: Variant = Variant {
         Rule { reason: "the innermost axis stays", holds: |task, _, _| plan(task).is_ok_and(|plan| plan.1.is_some()) },
         PARTITION_RULE,
     ],
-    default: |task, limits| vec![KnobValue::Int(64), row_split::partition_for_bytes((super::TRANSPOSE.bytes)(task), limits)],
+    default: |task, limits| vec![KnobValue::Int(64), super::partition(task, limits)],
     build,
 };
 

@@ -7,9 +7,10 @@ mod host_runs;
 mod host_tiles;
 mod reference;
 
+use crate::row_split;
 use crate::strided_copy::{Piece, is_copied};
-use crate::{BuildError, Facts, Fill, Layout, OperandSpec, Operator, Signature, Task, Variant, strides};
-use schema::DType;
+use crate::{BuildError, Facts, Fill, Layout, Limits, OperandSpec, Operator, Signature, Task, Variant, strides};
+use schema::{DType, KnobValue};
 
 /// Axes in another order.
 pub static TRANSPOSE: Operator = Operator {
@@ -24,6 +25,11 @@ pub static TRANSPOSE: Operator = Operator {
 };
 
 static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_tiles::TILES];
+
+/// The default of the knob `partition`: the operator is bound by memory.
+fn partition(task: &Task, limits: &Limits) -> KnobValue {
+    row_split::partition_for_bytes((TRANSPOSE.bytes)(task), limits)
+}
 
 fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
     let bare = Task::new("transpose");
