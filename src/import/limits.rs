@@ -48,8 +48,8 @@ limits! {
     model_bytes "model-bytes" = 2 << 30;
     /// Bytes of all external files together.
     external_bytes "external-bytes" = 64 << 30;
-    /// Nodes of all graphs, functions inlined.
-    nodes "nodes" = 1_000_000;
+    /// Nodes of all graphs, functions inlined: what 2 KB of functions within functions may cost (docs/adr/0009).
+    nodes "nodes" = 250_000;
     /// Inputs, or outputs, of one node.
     inputs "inputs" = 16_384;
     /// Initializers of all graphs.

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn seconds_go_to_what_has_most_to_gain() {
-        let stands = [stand(0.1, 100, 20, 0), stand(0.5, 100, 20, 0), stand(0.5, 100, 90, 0), stand(0.5, 100, 20, 3)];
+        let stands = [stand(0.1, 100, 20, 0), stand(0.5, 100, 20, 0), stand(0.5, 100, 90, 0), stand(0.5, 100, 20, 5)];
         assert_eq!(order(&stands)[0], 1);
         assert!(stands[3].gain() < stands[1].gain() / 4.0, "rounds without a gain cost trust");
     }
