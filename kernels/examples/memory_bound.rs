@@ -5,7 +5,7 @@
 //! ```
 //! `GB/s` is what must at least be read and written over the median time; `--all` shows every config.
 
-use kernels::{Isa, Limits, Operand, OperandMut, Operands, Operator, Packed, Request, Task, Tensor, ThreadPool, Variant};
+use kernels::{Limits, Operand, OperandMut, Operands, Operator, Packed, Request, Task, Tensor, ThreadPool, Variant};
 use schema::{Config, DType};
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let all = arguments.iter().position(|argument| argument == "--all").map(|at| arguments.remove(at)).is_some();
     let filter = arguments.first().map_or("", String::as_str);
-    let limits = Limits { isa: Isa::detect(), units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
+    let limits = Limits::of_core(0, 1);
     let pool = ThreadPool::new(1, || {}).expect("a pool of one thread");
     for text in CASES.iter().filter(|text| text.contains(filter)) {
         let task = Task::parse(text).expect("a task");

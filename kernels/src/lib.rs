@@ -10,6 +10,7 @@
 #[allow(unsafe_code)]
 pub mod attention;
 pub mod attribute;
+pub mod caches;
 #[allow(unsafe_code)]
 pub mod conv2d;
 #[allow(unsafe_code)]

@@ -1,5 +1,6 @@
 //! What a device can do, as plain values: what rules and kernels may ask.
 
+use crate::caches::Caches;
 use std::fmt;
 
 /// An instruction set for which variants have code. The order is that of preference.
@@ -81,4 +82,12 @@ pub struct Limits {
     pub l2_bytes: u64,
     /// Shared by all.
     pub l3_bytes: u64,
+}
+
+impl Limits {
+    /// What `units` cores of this machine have to offer that are such as `core`.
+    pub fn of_core(core: usize, units: u32) -> Self {
+        let Caches { l1d_bytes, l2_bytes, l3_bytes } = Caches::of_core(core);
+        Limits { isa: Isa::detect(), units, l1d_bytes, l2_bytes, l3_bytes }
+    }
 }

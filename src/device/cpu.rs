@@ -1,7 +1,7 @@
 //! The host's processor: its cores by affinity and cgroup quota, its caches, its best instruction set, and the same processor with
 //! the instruction set capped.
 
-use super::{Backend, Machine, fingerprint, limits};
+use super::{Backend, Machine, cores, fingerprint};
 use kernels::{Isa, Limits};
 use schema::{Device, DeviceName, Environment};
 
@@ -11,17 +11,10 @@ pub const BACKEND: Backend = Backend { name: "cpu", find: || Ok(vec![whole()]) }
 /// All of it that this process may use.
 fn whole() -> Machine {
     let processor = fingerprint::processor();
-    let (cores, why_fewer) = limits::cores();
-    let caches = limits::caches(cores.first().copied().unwrap_or(0));
-    let isa = Isa::detect();
-    let limits = Limits {
-        isa,
-        units: u32::try_from(cores.len()).unwrap_or(u32::MAX),
-        l1d_bytes: caches.l1d_bytes,
-        l2_bytes: caches.l2_bytes,
-        l3_bytes: caches.l3_bytes,
-    };
-    let online = limits::online_cores();
+    let (cores, why_fewer) = cores::cores();
+    let units = u32::try_from(cores.len()).unwrap_or(u32::MAX);
+    let limits = Limits::of_core(cores.first().copied().unwrap_or(0), units);
+    let online = cores::online_cores();
     let cores_text = match why_fewer {
         Some(why) if cores.len() < online => format!("{} of {online} cores ({why})", cores.len()),
         _ if cores.len() == 1 => "1 core".to_owned(),
@@ -30,7 +23,7 @@ fn whole() -> Machine {
     Machine {
         device: Device { name: DeviceName("cpu".to_owned()), text: fingerprint::device_text(&processor, &limits, false) },
         environment: Environment { text: fingerprint::environment_text(&processor) },
-        summary: format!("{}, {cores_text}, {}", processor.model, isa_words(isa)),
+        summary: format!("{}, {cores_text}, {}", processor.model, isa_words(limits.isa)),
         limits,
         cores,
     }

@@ -4,11 +4,11 @@
 //! into a [`Machine`], whose [`Machine::grant`] hands out core sets. Nothing here runs a kernel: what a device *is* becomes its key
 //! ([`schema::Device`]), what it runs *under* becomes the environment that makes records stale ([`schema::Environment`]).
 
+mod cores;
 mod cpu;
 mod cuda;
 mod energy;
 mod fingerprint;
-mod limits;
 pub mod share;
 mod wgpu;
 

@@ -125,7 +125,7 @@ fn main() -> ExitCode {
 
 /// Prints one line; whether ours is no slower.
 fn beside(name: &str, task: &Task, units: u32) -> bool {
-    let limits = Limits { isa: Isa::detect(), units, l1d_bytes: 48 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
+    let limits = Limits::of_core(0, units);
     let pool = ThreadPool::new(units as usize, || {}).expect("threads can be made");
     let case = Case::new(task, limits);
     let rival = Rival::of(task, &case.tensors).unwrap_or_else(|| panic!("Burn has a way to '{task}'"));
