@@ -1,25 +1,26 @@
-//! The general product: panels of B, packed when built where B is constant and before use where it is not.
+//! The general product: panels of B, packed when built where B is constant, and where it is not a few at a time, just before use.
 //!
 //! A in rows or in blocks of sixteen is read in place; only a transposed A is copied. Every shape is legal.
 
 use super::Shape;
 use super::pack::{pack_a_transposed, pack_b};
-use super::product::{Addresses, Parts, Product, Steps, Tail, offset};
+use super::product::{Addresses, Parts, Product, Steps, Tail, blocks, offset};
 use crate::knob::{Knob, Rule};
 use crate::layout::BLOCK;
 use crate::partition::{Shared, for_each_part, share};
 use crate::simd::tile::{Ahead, BLOCKS_MAX, Tiles};
 use crate::{BuildError, Isa, Kernel, Layout, Limits, Operands, Packed, Request, Task, Variant};
 use schema::{Config, KnobValue};
+use std::ops::Range;
 
 /// See the module.
 pub static PACKED: Variant = Variant {
     id: "gemm.host_packed",
-    revision: 2,
+    revision: 3,
     knobs: &[
         Knob::pairs("tile", TILES),
-        Knob::ints("kc", &[128, 192, 256, 384, 512, 1 << 20]),
-        Knob::ints("mc", &[48, 96, 192, 384, 1 << 20]),
+        Knob::ints("kc", KC),
+        Knob::ints("mc", MC),
         Knob::names("prefetch", &["none", "near", "next"]),
         Knob::names("partition", &["one", "rows", "columns", "batch"]),
     ],
@@ -33,18 +34,20 @@ pub static PACKED: Variant = Variant {
             reason: "there is one product, not a batch",
             holds: |t, c, _| c.name("partition") != Some("batch") || folded(t).is_some_and(|s| s.batch() > 1),
         },
-        Rule {
-            reason: "a lesser kc already takes all of k at once",
-            holds: |t, c, _| at_most_next(c.int("kc"), &[128, 192, 256, 384, 512, 1 << 20], t.int("k")),
-        },
+        Rule { reason: "a lesser kc already takes all of k at once", holds: |t, c, _| at_most_next(c.int("kc"), KC, t.int("k")) },
         Rule {
             reason: "a lesser mc already takes all rows at once",
-            holds: |t, c, _| at_most_next(c.int("mc"), &[48, 96, 192, 384, 1 << 20], folded(t).map_or(0, |s| s.m)),
+            holds: |t, c, _| at_most_next(c.int("mc"), MC, folded(t).map_or(0, |s| s.m)),
         },
     ],
     default,
     build: |request| Ok(Box::new(HostPacked::new(request)?)),
 };
+
+/// The most k in a slice.
+const KC: &[i64] = &[128, 192, 256, 384, 512, 1 << 20];
+/// The rows of A that pass before the next panel.
+const MC: &[i64] = &[48, 96, 192, 384, 1 << 20];
 
 /// The register tiles of all instruction sets, positions × columns.
 pub const TILES: &[(i64, i64)] = &[
@@ -114,7 +117,7 @@ fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
         "one"
     } else if shape.batch() >= units {
         "batch"
-    } else if panels >= 2 * units && (shape.m < 16 * units || shape.n > shape.m) {
+    } else if panels >= 2 * units && (shape.m < 16 * units || shape.n > shape.m || !shape.b_constant) {
         "columns"
     } else {
         "rows"
@@ -126,11 +129,21 @@ fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
         (true, false) => "near",
         (false, _) => "none",
     };
-    let kc = if shape.m <= tile.0 as usize { 1 << 20 } else { 256 };
+    // C in rows is written once where all of k passes at once: lines of it 4 KiB apart push each other out of L1.
+    let kc = match shape.c {
+        _ if shape.m <= tile.0 as usize => 1 << 20,
+        Layout::Rows if shape.k <= 1024 => 1 << 20,
+        Layout::Rows => 512,
+        _ => 256,
+    };
+    let kc = at_most(KC, shape.k, kc);
+    // Panels that are packed at run time serve all rows; else a block of A leaves a quarter of L2.
+    let fits = |mc: i64| 4 * mc as u64 * shape.k.min(kc as usize) as u64 <= limits.l2_bytes / 4 * 3;
+    let mc = if shape.b_constant { [192, 96].into_iter().find(|&mc| fits(mc)).unwrap_or(48) } else { 1 << 20 };
     vec![
         KnobValue::Pair(tile.0, tile.1),
-        KnobValue::Int(at_most(&[128, 192, 256, 384, 512, 1 << 20], shape.k, kc)),
-        KnobValue::Int(at_most(&[48, 96, 192, 384, 1 << 20], shape.m, 192)),
+        KnobValue::Int(kc),
+        KnobValue::Int(at_most(MC, shape.m, mc)),
         KnobValue::Name(prefetch.to_owned()),
         KnobValue::Name(partition.to_owned()),
     ]
@@ -223,28 +236,33 @@ impl HostPacked {
         if self.shape.trans_a { self.shape.m * self.shape.k.next_multiple_of(BLOCK) } else { 0 }
     }
 
-    /// f32 of scratch space for one thread that works alone on a product.
-    fn region_len(&self) -> usize {
-        self.a_len() + if self.b.is_some() { 0 } else { self.b_len() }
+    /// f32 of scratch space of one thread for the panels of B that it packs at run time.
+    fn group_len(&self) -> usize {
+        if self.b.is_some() { 0 } else { self.product.tile_blocks() * self.product.panel_len() }
     }
 
-    /// One product by one thread, or all threads together.
+    /// f32 of scratch space for `parts` threads that work on one product.
+    fn region_len(&self, parts: usize) -> usize {
+        self.a_len() + parts * self.group_len()
+    }
+
+    /// One product by one thread, or by `parts` threads together.
     fn multiply(&self, run: &Run<'_>, index: usize, scratch: &mut [f32], parts: usize) {
         let (shape, product) = (&self.shape, &self.product);
         let (a_index, b_index) = self.pairs[index];
-        let (a_packed, b_packed) = scratch.split_at_mut(self.a_len());
+        let (a_packed, groups) = scratch.split_at_mut(self.a_len());
         let a = &run.a[a_index * a_elements(shape)..][..a_elements(shape)];
         let mut addresses = Addresses { a: a.as_ptr(), ..run.addresses };
         if shape.trans_a {
             pack_a_transposed(a, shape.m, a_packed);
             addresses.a = a_packed.as_ptr();
         }
-        let raw = self.b.is_none().then(|| &run.b[b_index * shape.k * shape.n..][..shape.k * shape.n]);
-        let pack_to = Shared(b_packed.as_mut_ptr());
-        let panel_len = product.panel_len();
-        addresses.b = match &self.b {
-            Some(b) => b[b_index * self.b_len()..].as_ptr(),
-            None => pack_to.get(),
+        let raw = match &self.b {
+            Some(b) => {
+                addresses.b = b[b_index * self.b_len()..].as_ptr();
+                None
+            }
+            None => Some(&run.b[b_index * shape.k * shape.n..][..shape.k * shape.n]),
         };
         let c_elements = run.c_elements;
         // SAFETY: index < batch, so the products' places are inside C and the residual, which lies as C.
@@ -254,31 +272,48 @@ impl HostPacked {
                 addresses.residual = addresses.residual.add(index * c_elements);
             }
         }
-        let pack = |panels: std::ops::Range<usize>| {
-            if let Some(raw) = raw {
-                let len = panels.len() * panel_len;
-                // SAFETY: the parts take disjoint ranges of panels, and scratch holds them all.
-                let to = unsafe { std::slice::from_raw_parts_mut(pack_to.get().add(panels.start * panel_len), len) };
-                pack_b(raw, shape.k, shape.n, shape.trans_b, panels.start, to);
-            }
-        };
-        let (positions, panels) = (product.positions(), product.panels());
-        match self.partition {
-            Partition::Columns => for_each_part(parts, &|part| {
-                let own = share(panels, product.tile_blocks(), parts, part);
-                pack(own.clone());
-                // SAFETY: operands have the sizes of the signature; parts write disjoint panels, and packed theirs before.
-                unsafe { product.run(&addresses, 0..positions, own) };
-            }),
-            _ => {
-                if raw.is_some() {
-                    for_each_part(parts, &|part| pack(share(panels, 1, parts, part)));
+        let (groups, group_len) = (Shared(groups.as_mut_ptr()), self.group_len());
+        for_each_part(parts, &|part| {
+            let (positions, panels) = match self.partition {
+                Partition::Columns => (0..product.positions(), share(product.panels(), product.tile_blocks(), parts, part)),
+                _ => (share(product.positions(), product.tile_positions(), parts, part), 0..product.panels()),
+            };
+            // SAFETY: operands have the sizes of the signature; parts write disjoint positions or panels, and each has a place of
+            // its own for packed panels.
+            unsafe {
+                match raw {
+                    None => product.run(&addresses, positions, panels),
+                    Some(b) => {
+                        let packed = std::slice::from_raw_parts_mut(groups.get().add(part * group_len), group_len);
+                        self.multiply_packing(&addresses, b, positions, panels, packed);
+                    }
                 }
-                for_each_part(parts, &|part| {
-                    let own = share(positions, product.tile_positions(), parts, part);
-                    // SAFETY: operands have the sizes of the signature; parts write disjoint positions, and all is packed.
-                    unsafe { product.run(&addresses, own, 0..panels) };
-                });
+            }
+        });
+    }
+
+    /// A part of one product whose B is not packed: as many panels as a tile takes are packed into `packed` and pass all rows of a
+    /// block before the next, so that what was packed is read from the nearest cache and never goes to memory.
+    ///
+    /// # Safety
+    /// As for [`Product::run`], but that `b` holds `[k, n]`, or `[n, k]` transposed.
+    unsafe fn multiply_packing(
+        &self,
+        addresses: &Addresses,
+        b: &[f32],
+        positions: Range<usize>,
+        panels: Range<usize>,
+        packed: &mut [f32],
+    ) {
+        let (shape, product) = (&self.shape, &self.product);
+        for block in blocks(&positions, product.block_positions(), product.tile_positions()) {
+            for group in blocks(&panels, product.tile_blocks(), 1) {
+                let packed = &mut packed[..group.len() * product.panel_len()];
+                pack_b(b, shape.k, shape.n, shape.trans_b, group.start, packed);
+                // The product counts panels from the first of all.
+                let first = packed.as_ptr().wrapping_sub(group.start * product.panel_len());
+                // SAFETY: by this function's contract; of B only the group is read, which is packed.
+                unsafe { product.run(&Addresses { b: first, ..*addresses }, block.clone(), group) };
             }
         }
     }
@@ -335,7 +370,7 @@ fn prepare_b(request: &Request<'_>, shape: &Shape, product: &Product) -> Result<
 impl Kernel for HostPacked {
     fn scratch_bytes(&self) -> usize {
         let regions = if self.partition == Partition::Batch { self.parts } else { 1 };
-        4 * regions * self.region_len()
+        4 * regions * self.region_len(self.parts / regions)
     }
 
     fn prepared_bytes(&self) -> usize {
@@ -366,9 +401,8 @@ impl Kernel for HostPacked {
             residual: residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
         };
         let run = Run { a, b, addresses, c_elements };
-        let region = self.region_len();
         if self.partition == Partition::Batch {
-            let scratch = Shared(scratch.as_mut_ptr());
+            let (scratch, region) = (Shared(scratch.as_mut_ptr()), self.region_len(1));
             for_each_part(self.parts, &|part| {
                 // SAFETY: each part has a region of its own; scratch holds all regions.
                 let own = unsafe { std::slice::from_raw_parts_mut(scratch.get().add(part * region), region) };
@@ -378,7 +412,7 @@ impl Kernel for HostPacked {
             });
         } else {
             for index in 0..batch {
-                self.multiply(&run, index, &mut scratch[..region], self.parts);
+                self.multiply(&run, index, scratch, self.parts);
             }
         }
     }

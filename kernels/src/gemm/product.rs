@@ -123,7 +123,7 @@ struct Slice {
 #[derive(Copy, Clone)]
 pub struct Addresses {
     pub a: *const f32,
-    /// Packed panels.
+    /// Where the first of all packed panels lies, or would lie: only the panels of a run need be there.
     pub b: *const f32,
     pub c: *mut f32,
     /// As many as columns; null for none.
@@ -209,7 +209,7 @@ impl Product {
     /// packed.
     pub unsafe fn run(&self, addresses: &Addresses, positions: Range<usize>, panels: Range<usize>) {
         for slice in 0..self.slices.len() {
-            for block in blocks(&positions, self.block_positions) {
+            for block in blocks(&positions, self.block_positions, self.tile_positions) {
                 // SAFETY: by this function's contract.
                 unsafe { self.pass(addresses, block, panels.clone(), slice) };
             }
@@ -229,7 +229,7 @@ impl Product {
         mut pack: impl FnMut(Range<usize>, Range<usize>),
         mut take: impl FnMut(Range<usize>),
     ) {
-        for block in blocks(&positions, self.block_positions) {
+        for block in blocks(&positions, self.block_positions, self.tile_positions) {
             for (i, slice) in self.slices.iter().enumerate() {
                 pack(slice.step..slice.step + slice.full + slice.part, block.clone());
                 // SAFETY: by this function's contract.
@@ -276,7 +276,7 @@ impl Product {
             }
             // SAFETY: panel < panels(), so the places are inside the operands; an absent bias or residual stays null.
             unsafe {
-                job.b = addresses.b.add(panel * self.panel_len() + slice.from_k * BLOCK);
+                job.b = addresses.b.wrapping_add(panel * self.panel_len() + slice.from_k * BLOCK);
                 job.c = addresses.c.add(panel * self.c_block);
                 if last {
                     let further = |at: *const f32, by: usize| if at.is_null() { at } else { at.add(by) };
@@ -287,7 +287,7 @@ impl Product {
                         activation: self.activation,
                     });
                 }
-                job.next = self.after(panel + blocks, &panels, index).map_or(null(), |place| addresses.b.add(place));
+                job.next = self.after(panel + blocks, &panels, index).map_or(null(), |place| addresses.b.wrapping_add(place));
                 self.tiles.run(&job, blocks, positions.start, positions.len(), self.tile_positions);
             }
             panel += blocks;
@@ -302,10 +302,13 @@ impl Product {
     }
 }
 
-/// A range in consecutive blocks of at most `size`.
-fn blocks(range: &Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+/// A range in consecutive blocks of at most `size`, as even as whole multiples of `granule` allow: what little a last block would
+/// hold costs as much of B as a full one.
+pub fn blocks(range: &Range<usize>, size: usize, granule: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let count = range.len().div_ceil(size).max(1);
+    let even = range.len().div_ceil(count).next_multiple_of(granule).clamp(1, size);
     let end = range.end;
-    range.clone().step_by(size).map(move |from| from..end.min(from + size))
+    range.clone().step_by(even).map(move |from| from..end.min(from + even))
 }
 
 /// Cuts steps into slices of at most `most_k` values, but at least one step each. No step makes one empty slice, so that a product
@@ -343,6 +346,17 @@ mod tests {
         assert_eq!(cut[2].from_k, 64);
         assert_eq!(slices(&steps, 1).len(), 7);
         assert_eq!(slices(&Steps::even(0, 16), 32).len(), 1);
+    }
+
+    #[test]
+    fn blocks_are_even() {
+        let cut = |len: usize, size, granule| blocks(&(3..3 + len), size, granule).map(|block| block.len()).collect::<Vec<_>>();
+        assert_eq!(cut(196, 192, 6), [102, 94]);
+        assert_eq!(cut(96, 48, 5), [48, 48]);
+        assert_eq!(cut(7, 1 << 20, 6), [7]);
+        assert_eq!(cut(5, 2, 1), [2, 2, 1]);
+        assert!(cut(0, 48, 6).is_empty());
+        assert_eq!(blocks(&(3..10), 4, 4).collect::<Vec<_>>(), [3..7, 7..10]);
     }
 
     #[test]
