@@ -28,7 +28,7 @@ const MC: &[i64] = &[24, 48, 96, 192];
 /// See the module.
 pub static IM2COL: Variant = Variant {
     id: "conv2d.host_im2col",
-    revision: 1,
+    revision: 2,
     knobs: &[
         Knob::pairs("tile", TILES),
         Knob::ints("kc", KC),
@@ -137,8 +137,8 @@ impl HostIm2col {
         });
         let order = if lines { Order::Blocks } else { Order::AsGiven };
         Ok(HostIm2col {
-            gather: Gather::new(&shape, lines),
-            scatter: place.is_none().then(|| Scatter::new(&shape)),
+            gather: Gather::new(&shape, lines, limits.isa),
+            scatter: place.is_none().then(|| Scatter::new(&shape, limits.isa)),
             y,
             order,
             weight: prepare(request, &shape, order)?,
