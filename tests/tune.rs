@@ -103,6 +103,30 @@ fn an_interrupted_tuning_saves_and_goes_on() {
     assert!(on.reused as usize >= before && tuned(&on).rows.len() == 2, "{on:?}");
 }
 
+/// Ways to compute a batch of sixteen meet right after the start, for half a second and more: some of these moments are in a meeting.
+#[test]
+fn an_interruption_while_splits_meet_saves_too() {
+    for after_ms in [40, 120, 200, 280] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(folder.path(), 20);
+        options.batches = vec![Batch::new(16).unwrap()];
+        let flag = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut stop_soon = |event: Event| {
+                if matches!(event, Event::Start { .. }) {
+                    scope.spawn(|| {
+                        std::thread::sleep(Duration::from_millis(after_ms));
+                        flag.store(true, std::sync::atomic::Ordering::SeqCst);
+                    });
+                }
+            };
+            let cut = tune(&[model()], &options, &mut InMemory::new(), &flag, &mut stop_soon).unwrap();
+            assert_eq!(cut.stop, Stop::Interrupted, "after {after_ms} ms");
+        });
+        Artifact::open(&options.outputs[0]).unwrap();
+    }
+}
+
 #[test]
 fn the_database_answers_the_second_tuning() {
     let folder = tempfile::tempdir().unwrap();

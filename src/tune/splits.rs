@@ -14,8 +14,8 @@ use super::models::Prepared;
 use super::records::Records;
 use super::stage::Stage;
 use super::work::{Scope, Wanted};
-use crate::measure::Effort;
 use crate::measure::end_to_end::EndToEnd;
+use crate::measure::{Effort, MeasureError};
 use crate::split;
 use crate::task::{self, Counted};
 use schema::{Outcome, Split};
@@ -90,8 +90,14 @@ pub fn contenders(
                     if over || known.any_judged() || scope.rules.interrupted.load(Ordering::SeqCst) {
                         return Ok(0.0);
                     }
-                    measured += 1;
-                    meet(scope, entry, wanted, split, stage, records)?
+                    match meet(scope, entry, wanted, split, stage, records) {
+                        // Nothing is said of the split; what is known goes into the artifact.
+                        Err(ExploreError::Measure(MeasureError::Interrupted)) => return Ok(0.0),
+                        gain => {
+                            measured += 1;
+                            gain?
+                        }
+                    }
                 }
             };
             gains.insert(candidate, gain);
