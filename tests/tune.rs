@@ -127,6 +127,21 @@ fn an_interruption_while_splits_meet_saves_too() {
     }
 }
 
+/// Without a trial every plan is of defaults, also where the batch is computed in parts: the second tuning still knows the answer.
+#[test]
+fn a_tuning_without_trials_is_known_to_be_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 60);
+    options.batches = vec![Batch::new(16).unwrap()];
+    options.budget.trials = Some(0);
+    let mut records = InMemory::new();
+    let mut run = || tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let (first, second) = (run(), run());
+    assert!(first.measured > 0 && first.missing.is_empty(), "{first:?}");
+    assert_eq!(second.measured, 0);
+    assert_eq!(tuned(&second).rows, tuned(&first).rows);
+}
+
 #[test]
 fn the_database_answers_the_second_tuning() {
     let folder = tempfile::tempdir().unwrap();

@@ -378,3 +378,30 @@ impl AsRef<[u8]> for Words {
         bytemuck::cast_slice(&self.0)
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// Whether the mapping that begins at `start` has the flag `rr`: it is read here and there.
+    fn read_at_random(start: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let own = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let flags = own.into_iter().find_map(|line| line.strip_prefix("VmFlags:")).expect("the mapping is listed");
+        flags.split_ascii_whitespace().any(|flag| flag == "rr")
+    }
+
+    #[test]
+    fn tables_of_a_mapped_file_are_looked_up_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(16 << 12).unwrap();
+        // SAFETY: nobody else knows of the file.
+        let map = unsafe { memmap2::Mmap::map(file.as_file()) }.unwrap();
+        let (base, table) = (map.as_ptr() as usize, &map[(4 << 12) - 100..(8 << 12) + 100]);
+        let releaser = Releaser::new();
+        releaser.look_up(&vec![0; 16 << 12]);
+        assert!(!read_at_random(base));
+        releaser.look_up(table);
+        assert!(read_at_random(base + (4 << 12)) && !read_at_random(base) && !read_at_random(base + (8 << 12)));
+    }
+}

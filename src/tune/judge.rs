@@ -107,7 +107,12 @@ impl<'a, 'b> Judge<'a, 'b> {
         let mut left = Vec::new();
         for (entry, place) in verdicts.iter_mut().enumerate() {
             match self.recorded(entry)? {
-                Some(verdict) => *place = verdict,
+                Some(verdict) => {
+                    if self.work.open[entry] && !self.scope.rules.interrupted.load(Ordering::SeqCst) {
+                        self.settle(entry, &verdict)?;
+                    }
+                    *place = verdict;
+                }
                 None => left.push(entry),
             }
         }
@@ -309,6 +314,25 @@ impl<'a, 'b> Judge<'a, 'b> {
                 found.default_beside().append(&self.scope, wanted, self.records)?;
             }
         }
+        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
+        Ok(())
+    }
+
+    /// Where the search left nothing but plans that met, their meetings are the verdict. What the default took there becomes a record of
+    /// its own, which says that the entry was judged: the next tuning finds nothing to do.
+    fn settle(&mut self, entry: usize, verdict: &Verdict) -> Result<(), TuneError> {
+        let Some(Observation { subject: Subject::Model(record), .. }) = &verdict.record else { return Ok(()) };
+        let found = Found {
+            plan: record.plan,
+            split: record.split,
+            default: record.default,
+            tuned: record.default,
+            ratio: None,
+            memory_bytes: record.memory_bytes,
+            energy_mj: record.energy_mj.ok_or_else(|| record.energy_why.clone().unwrap_or_default()),
+            lines: [record.upload, record.compute, record.download],
+        };
+        found.default_beside().append(&self.scope, &self.work.entries[entry], self.records)?;
         self.own.extend(self.records.commit().map_err(ExploreError::from)?);
         Ok(())
     }
