@@ -12,7 +12,7 @@ use tunewright::artifact::{self, Bound, Contents, Entry, Provenance};
 use tunewright::device::{self, Machine};
 use tunewright::execute::{Configs, Plan};
 use tunewright::passes::{Options, Pipeline};
-use tunewright::runtime::{Request, Rung, Runtime, RuntimeError};
+use tunewright::runtime::{Evidence, Prediction, Request, Rung, Runtime, RuntimeError};
 
 fn record(machine: &Machine, share: Share, millis: f64) -> Observation {
     let timing = Timing { median: Picos::from_secs_f64(millis * 1e-3), mad: Picos(1), p99: Picos(1), n: 9, grade: NoiseGrade::A };
@@ -130,8 +130,9 @@ fn a_decision_says_why_each_rival_lost() {
     let runtime = Runtime::builder().artifact(&path).open().unwrap();
     let deadline = Some(Duration::from_micros(1500));
     let decision = runtime.place("mnist_cnn", Batch::ONE, deadline, None).unwrap();
+    let by = |evidence, ms: f64| Some(Prediction { time: Picos::from_secs_f64(ms * 1e-3), evidence });
     assert_eq!((decision.share, decision.rung, decision.keeps_deadline), (Share::WHOLE, Rung::Exact, Some(true)));
-    assert_eq!((decision.predicted, decision.actual), (Some(Picos(1_000_000_000)), None));
+    assert_eq!((decision.predicted, decision.actual), (by(Evidence::Artifact, 1.0), None));
     let mut why: Vec<String> = decision.rivals.iter().map(|rival| rival.why.to_string()).collect();
     why.sort_unstable();
     let known = ["was tuned on another device", "defaults are only taken where nothing was tuned"];

@@ -1,6 +1,6 @@
 //! A real tuning of the shipped model, with real workers: what comes out, and that the second one measures nothing.
 
-use schema::{Batch, Numerics, Seed, Share};
+use schema::{Batch, NewObservation, Numerics, Picos, Seed, Share};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tunewright::artifact::Artifact;
 use tunewright::device;
 use tunewright::measure::Probe;
+use tunewright::runtime::{Evidence, Runtime};
 use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
 use tuning_db::{OpenOptions, Store};
@@ -161,6 +162,48 @@ fn the_database_answers_the_second_tuning() {
     assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
     assert_eq!(tuned(&second).rows, tuned(&first).rows);
     assert!(!tuned(&second).artifact_changed);
+}
+
+#[test]
+fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 20);
+    options.budget.trials = Some(4);
+    options.batches = vec![Batch::ONE];
+    let database = folder.path().join("db");
+    let open = || Store::open(&database, OpenOptions { snapshot_every: None, serve: false, ..OpenOptions::default() }).unwrap();
+    let store = open();
+    tune(&[model()], &options, &mut StoreRecords::new(&store), &AtomicBool::new(false), &mut |_| {}).unwrap();
+    store.close().unwrap();
+    let runtime = Runtime::builder().artifact(&options.outputs[0]).database(&database).open().unwrap();
+    let predicted = || runtime.place("mnist_cnn", Batch::ONE, None, None).unwrap().predicted.unwrap();
+    let before = predicted();
+    assert_eq!(before.evidence, Evidence::Database);
+    assert!(!runtime.refresh().unwrap(), "nothing is new");
+
+    // The same plan again, faster.
+    let store = open();
+    let key = Artifact::open(&options.outputs[0]).unwrap().provenance().model;
+    let row = store.models(key).unwrap().remove(0).observation;
+    let schema::Outcome::Ok { mut timing, ratio } = row.outcome else { panic!("{row:?}") };
+    timing.median = Picos(timing.median.0 / 3);
+    let again = NewObservation {
+        subject: row.subject,
+        device: row.device,
+        device_name: row.device_name,
+        share: row.share,
+        grant: row.grant,
+        numerics: row.numerics,
+        outcome: schema::Outcome::Ok { timing, ratio },
+        environment: row.environment,
+        tool_version: row.tool_version,
+        seed: row.seed,
+        wall_clock_s: row.wall_clock_s,
+    };
+    store.append(again).unwrap().wait().unwrap();
+    store.close().unwrap();
+    assert!(runtime.refresh().unwrap());
+    assert_eq!(predicted().time, timing.median);
 }
 
 #[test]

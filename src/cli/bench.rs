@@ -6,9 +6,10 @@ use super::failure::escape;
 use super::quantity::{self, show_count, show_time};
 use super::table::{Align, lay_out};
 use super::{
-    Exit, Failure, Screen,
+    Exit, Failure, Global, Screen,
     model::{self, OpenFlags},
     screen::Paint,
+    settings,
 };
 use crate::execute::Port;
 use crate::runtime::{Decision, Request, Runtime};
@@ -111,11 +112,11 @@ impl Assertion {
     }
 }
 
-pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
+pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
     let path = &arguments.file;
     let opening = arguments.open.opening();
     let artifact = model::open_artifact(path, opening)?;
-    let runtime = open(path, &arguments.device, opening)?;
+    let runtime = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);
@@ -191,7 +192,8 @@ fn print(arguments: &Arguments, screen: &mut Screen, figures: &Figures, broken: 
                 "schema": "bench.result", "version": 1, "file": arguments.file.display().to_string(),
                 "scenario": if arguments.scenario == Scenario::Offline { "offline" } else { "single_stream" }, "device": decision.device.0,
                 "share_pct": decision.share.as_percent(), "batch": decision.batch.rows(), "rung": decision.rung.to_string(),
-                "requests": figures.latencies.len(), "took_ns": (figures.took * 1e9) as u64, "predicted_ns": decision.predicted.map(Picos::as_nanos),
+                "requests": figures.latencies.len(), "took_ns": (figures.took * 1e9) as u64, "predicted_ns": decision.predicted.map(|p| p.time.as_nanos()),
+                "predicted_by": decision.predicted.map(|p| p.evidence.to_string()),
                 "p50_ns": time("p50").as_nanos(), "p99_ns": time("p99").as_nanos(), "mean_ns": time("mean").as_nanos(),
                 "throughput_per_s": figures.get("throughput"),
                 "assertions": arguments.assertions.iter().map(|a| json!({"test": a.text, "holds": a.holds(figures)})).collect::<Vec<_>>(),
@@ -199,7 +201,7 @@ fn print(arguments: &Arguments, screen: &mut Screen, figures: &Figures, broken: 
         },
         |screen| {
             let predicted = match decision.predicted {
-                Some(predicted) => format!("predicted {}, measured {:.2} of it", show_time(predicted), figures.get("p50") / predicted.as_secs_f64()),
+                Some(p) => format!("predicted {} by the {}, measured {:.2} of it", show_time(p.time), p.evidence, figures.get("p50") / p.time.as_secs_f64()),
                 None => "no record to predict from".to_owned(),
             };
             let fact = |name: &str, value: String| vec![format!("  {name}"), value];

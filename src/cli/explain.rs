@@ -4,13 +4,14 @@ use super::failure::escape;
 use super::quantity::{self, show_time};
 use super::table::{Align, lay_out};
 use super::{
-    Exit, Failure, Screen,
+    Exit, Failure, Global, Screen,
     model::{self, OpenFlags},
     screen::Paint,
+    settings,
 };
 use crate::artifact::{Artifact, Entry, Opening};
 use crate::device::Machine;
-use crate::runtime::{Decision, Runtime, RuntimeError};
+use crate::runtime::{Decision, Evidence, Prediction, Runtime, RuntimeError};
 use schema::{Batch, Outcome, Picos, Share, Subject};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -42,12 +43,12 @@ pub struct Arguments {
     open: OpenFlags,
 }
 
-pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> {
+pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
     let path = &arguments.file;
     let opening = arguments.open.opening();
     let artifact = model::open_artifact(path, opening)?;
     let machine = super::devices::open(&arguments.device)?;
-    let runtime = open(path, &arguments.device, opening)?;
+    let runtime = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);
@@ -77,16 +78,19 @@ pub fn run(arguments: &Arguments, screen: &mut Screen) -> Result<Exit, Failure> 
     Ok(if tasks.is_empty() && arguments.task.is_some() { Exit::No } else { Exit::Done })
 }
 
-/// Opens the runtime over one artifact.
-pub fn open(path: &Path, device: &str, opening: Opening) -> Result<Runtime, Failure> {
+/// Opens the runtime over one artifact and, if there is one, the database of the records it predicts from.
+pub fn open(path: &Path, device: &str, opening: Opening, database: Option<PathBuf>) -> Result<Runtime, Failure> {
     super::devices::open(device)?;
-    Runtime::builder().artifact(path).device(device).opening(opening).open().map_err(|error| from_runtime(path, &error))
+    let builder = Runtime::builder().artifact(path).device(device).opening(opening);
+    let builder = if let Some(database) = database { builder.database(database) } else { builder };
+    builder.open().map_err(|error| from_runtime(path, &error))
 }
 
 /// Why the runtime refuses.
 pub fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
     match error {
         RuntimeError::Artifact(error) => model::from_artifact(path, error),
+        RuntimeError::Database { path, source } => super::db::from_store(path, source),
         RuntimeError::Share(error) => super::devices::from_grant(error),
         RuntimeError::Plan { source, .. } => super::run::from_plan(path, source),
         RuntimeError::NoGraph { .. } => {
@@ -103,8 +107,12 @@ pub fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
     }
 }
 
-fn predicted(time: Option<Picos>) -> String {
-    time.map_or_else(|| "no record".to_owned(), show_time)
+fn predicted(prediction: Option<Prediction>) -> String {
+    match prediction {
+        None => "no record".to_owned(),
+        Some(Prediction { time, evidence: Evidence::Artifact }) => show_time(time),
+        Some(Prediction { time, evidence: Evidence::Database }) => format!("{} by the database", show_time(time)),
+    }
 }
 
 /// The choice and its rivals.
@@ -138,8 +146,8 @@ fn head(arguments: &Arguments, decision: &Decision, screen: &Screen) -> Vec<Stri
 }
 
 /// Requests a second that a placement serves when all parts of the device of its size are busy; `None` without a record.
-fn capacity(machine: &Machine, share: Share, predicted: Option<Picos>) -> Option<f64> {
-    let seconds = predicted.map(Picos::as_secs_f64).filter(|&seconds| seconds > 0.0)?;
+fn capacity(machine: &Machine, share: Share, predicted: Option<Prediction>) -> Option<f64> {
+    let seconds = predicted.map(|prediction| prediction.time.as_secs_f64()).filter(|&seconds| seconds > 0.0)?;
     Some(machine.slots(share) as f64 / seconds)
 }
 
@@ -196,11 +204,12 @@ fn object(
     machine: &Machine,
     tasks: &[(&Entry, String, String)],
 ) -> Value {
-    let nanos = |time: Option<Picos>| time.map(|time| time.as_nanos());
+    let nanos = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.time.as_nanos());
+    let by = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.evidence.to_string());
     let rival = |rival: &crate::runtime::Rival| {
         json!({
             "device": rival.device.0, "share_pct": rival.share.as_percent(), "batch": rival.batch.rows(), "rung": rival.rung.to_string(),
-            "predicted_ns": nanos(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted),
+            "predicted_ns": nanos(rival.predicted), "predicted_by": by(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted),
             "why": rival.why.to_string(),
         })
     };
@@ -209,7 +218,9 @@ fn object(
         "deadline_ns": arguments.deadline.map(|deadline| u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX)),
         "chosen": {
             "device": decision.device.0, "share_pct": decision.share.as_percent(), "batch": decision.batch.rows(), "rung": decision.rung.to_string(),
-            "predicted_ns": nanos(decision.predicted), "capacity_per_s": capacity(machine, decision.share, decision.predicted), "keeps_deadline": decision.keeps_deadline, "tuned_tasks": decision.tuned,
+            "predicted_ns": nanos(decision.predicted), "predicted_by": by(decision.predicted),
+            "capacity_per_s": capacity(machine, decision.share, decision.predicted),
+            "keeps_deadline": decision.keeps_deadline, "tuned_tasks": decision.tuned,
         },
         "qps": arguments.qps, "rivals": decision.rivals.iter().map(rival).collect::<Vec<_>>(), "entries": artifact.entries().len(),
         "tasks": tasks.iter().map(|(entry, task, config)| json!({"device": entry.device.name.0, "share_pct": entry.share.as_percent(), "batch": entry.batch.rows(), "task": task, "config": config})).collect::<Vec<_>>(),

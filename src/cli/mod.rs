@@ -205,8 +205,8 @@ fn dispatch(command: &Command, global: &Global, screen: &mut Screen) -> Result<E
         Command::Inspect(arguments) => inspect::run(arguments, screen),
         Command::Tune(arguments) => tune::run(arguments, global, screen),
         Command::Run(arguments) => run::run(arguments, screen),
-        Command::Bench(arguments) => bench::run(arguments, screen),
-        Command::Explain(arguments) => explain::run(arguments, screen),
+        Command::Bench(arguments) => bench::run(arguments, global, screen),
+        Command::Explain(arguments) => explain::run(arguments, global, screen),
         Command::Db(arguments) => db::run(arguments, global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }

@@ -222,6 +222,12 @@ pub fn database_path(global: &Global, settings: &Settings) -> PathBuf {
     })
 }
 
+/// The database to predict from: the one that was named, or [`database_path`] when there is something.
+pub fn database_of_records(global: &Global, settings: &Settings) -> Option<PathBuf> {
+    let path = database_path(global, settings);
+    (global.db.is_some() || path.is_dir()).then_some(path)
+}
+
 /// The user's folder, or the root where there is none.
 pub fn home_folder() -> PathBuf {
     PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()))

@@ -4,7 +4,9 @@
 //! says which one it gets and why each other lost, [`lanes`] gives it cores that nobody else uses, and a plan is compiled once for
 //! each (entry, share) and kept. Any number of threads may call [`Runtime::run`] at once; requests that find no free cores wait.
 //!
-//! Nothing here tunes, and nothing here prints. Predictions come from the records in the artifacts.
+//! Nothing here tunes, and nothing here prints. Predictions come from the records in the artifacts and, with
+//! [`database`](Builder::database), from those of a tuning database: an [`index`] in memory, which [`Runtime::refresh`] swaps when the
+//! database has a newer generation.
 //!
 //! ```
 //! use kernels::Tensor;
@@ -37,31 +39,40 @@
 //! # }
 //! ```
 
+mod index;
 mod instances;
 mod lanes;
 mod place;
 
+pub use index::{Evidence, Prediction};
 pub use place::{Decision, Rival, Rung, Why};
 
 use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::device::{self, DeviceError, GrantError, Machine};
 use crate::execute::{PlanError, Port, RunError};
+use index::Index;
 use instances::{Instances, Key};
 use kernels::{Datum, Tensor};
 use lanes::Lanes;
 use place::{Candidate, Here, Wish};
 use schema::{Batch, DeviceKey, EnvironmentKey, Picos, Share};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tuning_db::{Reader, Source, StoreError};
 
 /// Artifacts, opened, on one device.
 pub struct Runtime {
     machine: Machine,
     /// Of the machine: both are hashes of texts, and asked for by every request.
     keys: (DeviceKey, EnvironmentKey),
+    /// How the machine grants shares.
+    mechanism: String,
     artifacts: Vec<Artifact>,
     candidates: Vec<Candidate>,
+    database: Option<Reader>,
+    index: RwLock<Arc<Index>>,
     lanes: Lanes,
     instances: Instances,
     require_tuned: bool,
@@ -71,6 +82,7 @@ pub struct Runtime {
 #[derive(Clone, Debug)]
 pub struct Builder {
     paths: Vec<PathBuf>,
+    database: Option<PathBuf>,
     device: String,
     require_tuned: bool,
     opening: Opening,
@@ -112,6 +124,8 @@ pub enum RuntimeError {
     Plan { model: String, source: PlanError },
     #[error("'{model}': {source}")]
     Run { model: String, source: RunError },
+    #[error("{}: {source}", path.display())]
+    Database { path: PathBuf, source: StoreError },
     #[error("no threads: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -150,6 +164,12 @@ impl Builder {
         self
     }
 
+    /// Predictions by the records of this tuning database, where it has some of the plans in the artifacts; it's only read.
+    #[must_use]
+    pub fn database(self, path: impl AsRef<Path>) -> Self {
+        Builder { database: Some(path.as_ref().to_owned()), ..self }
+    }
+
     /// On this device: `cpu` (the default), `cpu:avx2`.
     #[must_use]
     pub fn device(self, name: &str) -> Self {
@@ -171,7 +191,7 @@ impl Builder {
     /// Opens the artifacts and the device.
     ///
     /// # Errors
-    /// [`RuntimeError`]: an artifact that cannot be used, a device that is not here, two models of one name.
+    /// [`RuntimeError`]: an artifact or a database that cannot be used, a device that is not here, two models of one name.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
         let machine = device::open(&self.device)?;
         let artifacts = self.paths.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<Vec<_>, _>>()?;
@@ -182,18 +202,48 @@ impl Builder {
                 return Err(RuntimeError::TwoOfAName { name: name.clone(), first, second });
             }
         }
-        let candidates = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
-        let lanes = Lanes::new(&machine);
-        let instances = Instances::default();
-        let keys = (machine.key(), machine.environment.key());
-        Ok(Runtime { machine, keys, artifacts, candidates, lanes, instances, require_tuned: self.require_tuned })
+        let candidates: Vec<_> = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
+        let database =
+            self.database.map(|path| Reader::open(&path, Source::Auto).map_err(|source| RuntimeError::Database { path, source }));
+        let runtime = Runtime {
+            keys: (machine.key(), machine.environment.key()),
+            mechanism: machine.grant(Share::WHOLE)?.grant.mechanism,
+            index: RwLock::new(Arc::new(Index::of_artifacts(&candidates))),
+            lanes: Lanes::new(&machine),
+            instances: Instances::default(),
+            require_tuned: self.require_tuned,
+            database: database.transpose()?,
+            machine,
+            artifacts,
+            candidates,
+        };
+        runtime.refresh()?;
+        Ok(runtime)
     }
 }
 
 impl Runtime {
     /// A builder without artifacts, on the whole processor.
     pub fn builder() -> Builder {
-        Builder { paths: Vec::new(), device: "cpu".to_owned(), require_tuned: false, opening: Opening::default() }
+        let (device, opening) = ("cpu".to_owned(), Opening::default());
+        Builder { paths: Vec::new(), database: None, device, require_tuned: false, opening }
+    }
+
+    /// Reads the database's records again if it has published any since: whether it had. Requests that run meanwhile go by the old ones.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Database`]; the old records stay.
+    pub fn refresh(&self) -> Result<bool, RuntimeError> {
+        let Some(database) = &self.database else { return Ok(false) };
+        let held = self.index().generation();
+        if held != 0 && database.generation() == held {
+            return Ok(false);
+        }
+        let records = database.model_records();
+        let records = records.map_err(|source| RuntimeError::Database { path: database.path().to_owned(), source })?;
+        let index = Arc::new(Index::of(&self.candidates, &records, &self.here()));
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+        Ok(records.generation != held)
     }
 
     /// The names of its models.
@@ -222,7 +272,7 @@ impl Runtime {
             return Err(self.no_graph(artifact, format!("batch {batch}")));
         }
         let wish = Wish { fits: &fits, deadline, share };
-        let choice = place::choose(&self.candidates, &self.here(), &wish, |share| self.lanes.can_give(share));
+        let choice = place::choose(&self.candidates, &self.index(), &self.here(), &wish, |share| self.lanes.can_give(share));
         let choice = choice.ok_or_else(|| self.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?;
         self.check_tuned(artifact, &choice.decision)?;
         Ok(choice.decision)
@@ -240,7 +290,7 @@ impl Runtime {
             return Err(self.lanes.cannot_give(share));
         }
         let (lane, mut choice) = self.lanes.wait(|free| {
-            let choice = place::choose(&self.candidates, &self.here(), &wish, free)?;
+            let choice = place::choose(&self.candidates, &self.index(), &self.here(), &wish, free)?;
             Some((choice.decision.share, choice))
         })?;
         self.check_tuned(artifact, &choice.decision)?;
@@ -283,9 +333,13 @@ impl Runtime {
         Ok((inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect()))
     }
 
+    fn index(&self) -> Arc<Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn here(&self) -> Here<'_> {
         let (device, environment) = self.keys;
-        Here { device, name: &self.machine.device.name, environment }
+        Here { device, name: &self.machine.device.name, environment, mechanism: &self.mechanism }
     }
 
     fn artifact(&self, model: &str) -> Result<usize, RuntimeError> {

@@ -4,8 +4,9 @@
 //! another environment; not tuned on this device at all, so that every task runs with its default. Within a rung those go first that
 //! keep the deadline, then the fastest, then the greatest share; what has no record comes last.
 
+use super::index::{Index, Prediction};
 use crate::artifact::Artifact;
-use schema::{Batch, DeviceKey, DeviceName, EnvironmentKey, Outcome, Picos, Share};
+use schema::{Batch, DeviceKey, DeviceName, EnvironmentKey, ModelKey, Outcome, Picos, PlanKey, Share, Subject};
 use std::fmt;
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ pub struct Decision {
     pub batch: Batch,
     pub dims: Vec<(String, u64)>,
     pub rung: Rung,
-    /// The median of its record; `None` without one.
-    pub predicted: Option<Picos>,
+    /// What the records say; `None` without one.
+    pub predicted: Option<Prediction>,
     /// What the run took, when it has run.
     pub actual: Option<Picos>,
     /// Whether the prediction keeps the deadline; `None` without either.
@@ -62,7 +63,7 @@ pub struct Rival {
     pub share: Share,
     pub batch: Batch,
     pub rung: Rung,
-    pub predicted: Option<Picos>,
+    pub predicted: Option<Prediction>,
     pub why: Why,
 }
 
@@ -106,13 +107,25 @@ pub(super) struct Candidate {
     /// `None`: defaults.
     pub entry: Option<usize>,
     pub model: String,
+    pub key: ModelKey,
     pub batch: Batch,
     pub dims: Vec<(String, u64)>,
     /// Of an entry: where it was tuned.
     pub device: Option<(DeviceKey, DeviceName, EnvironmentKey)>,
     pub share: Share,
-    pub predicted: Option<Picos>,
+    /// What the artifact says of an entry.
+    pub record: Option<Measured>,
     pub tuned: usize,
+}
+
+/// A record in an artifact.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Measured {
+    pub median: Picos,
+    /// Which plan it is of; `None` when it doesn't say.
+    pub plan: Option<PlanKey>,
+    /// How the share was granted, and under which load.
+    pub mechanism: String,
 }
 
 /// The device there is.
@@ -121,6 +134,8 @@ pub(super) struct Here<'a> {
     pub device: DeviceKey,
     pub name: &'a DeviceName,
     pub environment: EnvironmentKey,
+    /// How it grants shares.
+    pub mechanism: &'a str,
 }
 
 /// What a request wants.
@@ -141,23 +156,25 @@ pub(super) struct Choice {
 
 /// The entries of an artifact, and each of its graphs with defaults.
 pub(super) fn candidates(index: usize, artifact: &Artifact) -> Vec<Candidate> {
-    let model = &artifact.provenance().model_name;
+    let (model, key) = (&artifact.provenance().model_name, artifact.provenance().model);
     let entry = |(i, entry): (usize, &crate::artifact::Entry)| {
-        let record = entry.record.map(|record| &artifact.records()[record].outcome);
-        let predicted = match record {
-            Some(Outcome::Ok { timing, .. }) => Some(timing.median),
-            _ => None,
-        };
+        let record = entry.record.map(|record| &artifact.records()[record]);
+        let record = record.and_then(|record| {
+            let Outcome::Ok { timing, .. } = &record.outcome else { return None };
+            let plan = if let Subject::Model(of) = &record.subject { Some(of.plan) } else { None };
+            Some(Measured { median: timing.median, plan, mechanism: record.grant.mechanism.clone() })
+        });
         Candidate {
             artifact: index,
             graph: entry.graph,
             entry: Some(i),
             model: model.clone(),
+            key,
             batch: entry.batch,
             dims: entry.dims.clone(),
             device: Some((entry.device.key(), entry.device.name.clone(), entry.environment.key())),
             share: entry.share,
-            predicted,
+            record,
             tuned: entry.configs.len(),
         }
     };
@@ -166,11 +183,12 @@ pub(super) fn candidates(index: usize, artifact: &Artifact) -> Vec<Candidate> {
         graph,
         entry: None,
         model: model.clone(),
+        key,
         batch,
         dims: dims.to_vec(),
         device: None,
         share: Share::WHOLE,
-        predicted: None,
+        record: None,
         tuned: 0,
     });
     artifact.entries().iter().enumerate().map(entry).chain(defaults).collect()
@@ -182,7 +200,7 @@ struct Standing {
     rung: Rung,
     /// The share it would run at.
     share: Share,
-    predicted: Option<Picos>,
+    predicted: Option<Prediction>,
     late: bool,
     free: bool,
 }
@@ -190,6 +208,7 @@ struct Standing {
 /// The best candidate whose share is free; `None` when none is. `free` tells whether a share of the device can be had now.
 pub(super) fn choose(
     candidates: &[Candidate],
+    index: &Index,
     here: &Here<'_>,
     wish: &Wish<'_>,
     mut free: impl FnMut(Share) -> bool,
@@ -202,20 +221,22 @@ pub(super) fn choose(
             let rung = rung(candidate, here, wish)?;
             let share = wish.share.unwrap_or(candidate.share);
             // A record of another share says nothing about this one.
-            let predicted = candidate.predicted.filter(|_| share == candidate.share);
-            let late = wish.deadline.is_some_and(|deadline| predicted.is_some_and(|p| p.as_secs_f64() > deadline.as_secs_f64()));
+            let predicted = index.prediction(i, share);
+            let late =
+                wish.deadline.is_some_and(|deadline| predicted.is_some_and(|p| p.time.as_secs_f64() > deadline.as_secs_f64()));
             Some(Standing { candidate: i, rung, share, predicted, late, free: free(share) })
         })
         .collect();
     standings.sort_by_key(|s| {
         let greatest = std::cmp::Reverse(s.share);
-        (s.rung, s.late, s.predicted.is_none(), s.predicted, greatest, s.candidate)
+        (s.rung, s.late, s.predicted.is_none(), s.predicted.map(|p| p.time), greatest, s.candidate)
     });
     let chosen = standings.iter().position(|standing| standing.free)?;
     let winner = standings.remove(chosen);
     let foreign = |&i: &usize| rung(&candidates[i], here, wish).is_none();
     let rivals = standings.iter().map(|standing| rival(candidates, here, &winner, standing, wish));
-    let elsewhere = wish.fits.iter().filter(|i| foreign(i)).map(|&i| other_device(&candidates[i]));
+    let elsewhere =
+        wish.fits.iter().filter(|i| foreign(i)).map(|&i| other_device(&candidates[i], index.prediction(i, candidates[i].share)));
     let candidate = &candidates[winner.candidate];
     let decision = Decision {
         model: candidate.model.clone(),
@@ -249,7 +270,7 @@ fn rung(candidate: &Candidate, here: &Here<'_>, wish: &Wish<'_>) -> Option<Rung>
 
 fn rival(candidates: &[Candidate], here: &Here<'_>, winner: &Standing, loser: &Standing, wish: &Wish<'_>) -> Rival {
     let candidate = &candidates[loser.candidate];
-    let why = match (loser.predicted, winner.predicted, wish.deadline) {
+    let why = match (loser.predicted.map(|p| p.time), winner.predicted.map(|p| p.time), wish.deadline) {
         _ if !loser.free => Why::InUse,
         _ if loser.rung > winner.rung => match loser.rung {
             Rung::OtherShare => Why::OtherShare(candidate.share),
@@ -267,16 +288,9 @@ fn rival(candidates: &[Candidate], here: &Here<'_>, winner: &Standing, loser: &S
     Rival { device, share: loser.share, batch: candidate.batch, rung, predicted: loser.predicted, why }
 }
 
-fn other_device(candidate: &Candidate) -> Rival {
+fn other_device(candidate: &Candidate, predicted: Option<Prediction>) -> Rival {
     let device = candidate.device.as_ref().map_or_else(|| DeviceName(String::new()), |(_, name, _)| name.clone());
-    Rival {
-        device,
-        share: candidate.share,
-        batch: candidate.batch,
-        rung: Rung::Default,
-        predicted: candidate.predicted,
-        why: Why::OtherDevice,
-    }
+    Rival { device, share: candidate.share, batch: candidate.batch, rung: Rung::Default, predicted, why: Why::OtherDevice }
 }
 
 #[cfg(test)]
@@ -292,11 +306,16 @@ mod tests {
             graph: 0,
             entry: Some(0),
             model: "m".into(),
+            key: ModelKey::of("m"),
             batch: Batch::ONE,
             dims: vec![],
             device: Some((HERE, DeviceName("cpu".into()), NOW)),
             share: Share::percent(share).unwrap(),
-            predicted: ms.map(|ms| Picos::from_secs_f64(ms * 1e-3)),
+            record: ms.map(|ms| Measured {
+                median: Picos::from_secs_f64(ms * 1e-3),
+                plan: Some(PlanKey::of("tuned")),
+                mechanism: "core_sets".into(),
+            }),
             tuned: 3,
         }
     }
@@ -310,8 +329,9 @@ mod tests {
         let deadline = deadline.map(|ms| Duration::from_secs_f64(ms * 1e-3));
         let wish = Wish { fits: &fits, deadline, share: share.map(|share| Share::percent(share).unwrap()) };
         let name = DeviceName("cpu".into());
-        let here = Here { device: HERE, name: &name, environment: NOW };
-        choose(candidates, &here, &wish, |share| !busy.contains(&share.as_percent())).map(|choice| choice.decision)
+        let here = Here { device: HERE, name: &name, environment: NOW, mechanism: "core_sets" };
+        let index = Index::of_artifacts(candidates);
+        choose(candidates, &index, &here, &wish, |share| !busy.contains(&share.as_percent())).map(|choice| choice.decision)
     }
 
     #[test]

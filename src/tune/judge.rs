@@ -5,7 +5,7 @@
 use super::choose;
 use super::event::Event;
 use super::explore::{ExploreError, Explored};
-use super::model_records::{EntryRecords, Found, default_plan};
+use super::model_records::{EntryRecords, Found};
 use super::records::Records;
 use super::stage::Stage;
 use super::work::{Scope, Work};
@@ -169,14 +169,16 @@ impl<'a, 'b> Judge<'a, 'b> {
             let plan = self.plan(contender);
             let Some(judged) = known.of_plan(plan) else { return Ok(None) };
             if let Outcome::Ok { ratio: Some(ratio), .. } = &judged.outcome
-                && plan != default_plan()
+                && plan != PlanKey::of_defaults()
                 && is_kept(ratio)
                 && best.is_none_or(|(most, ..)| ratio.ppm > most)
             {
                 best = Some((ratio.ppm, contender, judged));
             }
         }
-        let Some(shipped) = best.map(|(.., judged)| judged).or_else(|| known.of_plan(default_plan())) else { return Ok(None) };
+        let Some(shipped) = best.map(|(.., judged)| judged).or_else(|| known.of_plan(PlanKey::of_defaults())) else {
+            return Ok(None);
+        };
         let row = self.row(entry, shipped);
         Ok(Some(Verdict { tuned: best.map(|(_, contender, _)| contender), record: Some(shipped.clone()), row }))
     }
@@ -184,7 +186,7 @@ impl<'a, 'b> Judge<'a, 'b> {
     fn row(&self, entry: usize, shipped: &Observation) -> Option<Row> {
         let place = &self.scope.places[self.work.entries[entry].place];
         let (Subject::Model(record), Outcome::Ok { timing, ratio }) = (&shipped.subject, &shipped.outcome) else { return None };
-        let kept = record.plan != default_plan();
+        let kept = record.plan != PlanKey::of_defaults();
         let one = Ratio { ppm: 1_000_000, lo_ppm: 1_000_000, hi_ppm: 1_000_000 };
         Some(Row {
             device: place.device.name.0.clone(),
@@ -255,13 +257,13 @@ impl<'a, 'b> Judge<'a, 'b> {
             limit = limit.min(fair / 2).max(Duration::from_millis(50));
         }
         let effort = Effort { samples: PAIRS, least: PAIRS_LEAST, limit };
-        let tuned = (plan != default_plan()).then_some((split, &configs[..]));
+        let tuned = (plan != PlanKey::of_defaults()).then_some((split, &configs[..]));
         let mut found = self.stage.end_to_end(entry, tuned, effort)?;
         if let EndToEnd::Failed { tuned: true, class, detail } = &found {
             let model = &self.scope.models[self.work.entries[entry].model].name;
             events(Event::Warn { what: format!("{model}: a tuned plan of {} fell ({detail})", self.describe(entry)) });
             self.fell(entry, (plan, split), *class, detail)?;
-            plan = default_plan();
+            plan = PlanKey::of_defaults();
             found = self.stage.end_to_end(entry, None, effort)?;
         }
         self.measured += 1;
@@ -273,7 +275,7 @@ impl<'a, 'b> Judge<'a, 'b> {
                 None
             }
             EndToEnd::Ok { default, tuned, ratio, stages, memory_bytes, energy_mj } => {
-                let ratio = (plan != default_plan()).then_some(ratio);
+                let ratio = (plan != PlanKey::of_defaults()).then_some(ratio);
                 Some(Measured { contender, plan, default, tuned, ratio, stages, memory_bytes, energy_mj })
             }
         })

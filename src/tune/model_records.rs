@@ -11,11 +11,6 @@ use schema::{
 };
 use std::collections::BTreeSet;
 
-/// The key of the plan with the whole batch and every task at its default.
-pub fn default_plan() -> PlanKey {
-    choose::plan_key(Split::WHOLE, [])
-}
-
 /// The key of the plan in parts with every task at its default.
 pub fn split_plan(split: Split) -> PlanKey {
     choose::plan_key(split, [])
@@ -87,7 +82,7 @@ pub struct Found {
 impl Found {
     /// The default plan's own figures, from the pairs in which another plan was not faster.
     pub fn default_beside(&self) -> Found {
-        Found { plan: default_plan(), split: Split::WHOLE, tuned: self.default, ratio: None, ..self.clone() }
+        Found { plan: PlanKey::of_defaults(), split: Split::WHOLE, tuned: self.default, ratio: None, ..self.clone() }
     }
 }
 

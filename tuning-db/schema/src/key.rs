@@ -81,3 +81,10 @@ key!(
 key!(
     /// What a device runs under: driver, kernel, microcode, the kernels' revision. Another one makes records stale.
     EnvironmentKey, 8);
+
+impl PlanKey {
+    /// Of the plan that computes the whole batch at once with every task at its default: defaults are not part of a plan's text.
+    pub fn of_defaults() -> Self {
+        Self::of("")
+    }
+}

@@ -1,0 +1,235 @@
+//! How long candidates take at which share, by the records. Immutable: made from the artifacts' records and one generation of the
+//! tuning database, and swapped whole when there is a newer one. Asking it allocates nothing.
+
+use super::place::{Candidate, Here};
+use schema::{ModelRecord, Observation, Outcome, Picos, PlanKey, Share, Subject};
+use std::fmt;
+use tuning_db::ModelRecords;
+
+/// Which records a prediction comes from.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Those that were put into the artifact when it was tuned.
+    Artifact,
+    /// Those of the tuning database, of the same plan in the present environment.
+    Database,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Evidence::Artifact => "artifact",
+            Evidence::Database => "database",
+        })
+    }
+}
+
+/// The median time of a placement, as it was measured.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    pub time: Picos,
+    pub evidence: Evidence,
+}
+
+/// The predictions for each candidate.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// Of the database; 0 without one.
+    generation: u64,
+    /// For each candidate what is known, one prediction a share.
+    known: Vec<Vec<(Share, Prediction)>>,
+}
+
+impl Index {
+    /// What the artifacts' own records say.
+    pub fn of_artifacts(candidates: &[Candidate]) -> Index {
+        let own = |candidate: &Candidate| {
+            let prediction = |record: &super::place::Measured| Prediction { time: record.median, evidence: Evidence::Artifact };
+            candidate.record.iter().map(|record| (candidate.share, prediction(record))).collect()
+        };
+        Index { generation: 0, known: candidates.iter().map(own).collect() }
+    }
+
+    /// What the database says of plans that were measured here as they are now, and where it says nothing, the artifacts.
+    pub fn of(candidates: &[Candidate], records: &ModelRecords, here: &Here<'_>) -> Index {
+        let mut index = Index { generation: records.generation, ..Index::of_artifacts(candidates) };
+        let present = |row: &&Observation| row.device == here.device && row.environment == here.environment;
+        for row in records.rows.iter().map(|row| &row.observation).filter(present) {
+            let Subject::Model(record) = &row.subject else { continue };
+            for (candidate, known) in candidates.iter().zip(&mut index.known) {
+                let Some(time) = time_of(candidate, record, row, here) else { continue };
+                known.retain(|(share, _)| *share != row.share);
+                known.push((row.share, Prediction { time, evidence: Evidence::Database }));
+            }
+        }
+        index
+    }
+
+    /// The time of a candidate at a share; `None` when nobody measured that.
+    pub fn prediction(&self, candidate: usize, share: Share) -> Option<Prediction> {
+        let known = self.known.get(candidate)?;
+        known.iter().find(|(of, _)| *of == share).map(|(_, prediction)| *prediction)
+    }
+
+    /// Which state of the database it was made from.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// What a record says of a candidate: the time of its plan, or of the default plan, which every plan was measured beside.
+fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here: &Here<'_>) -> Option<Picos> {
+    let defaults = PlanKey::of_defaults();
+    let (plan, mechanism) = match &candidate.record {
+        Some(own) => (own.plan?, own.mechanism.as_str()),
+        None if candidate.entry.is_none() => (defaults, here.mechanism),
+        None => return None,
+    };
+    let same = candidate.key == record.model && candidate.batch == record.batch && candidate.dims == record.dims;
+    // Records of another objective were measured under another load.
+    if !same || row.grant.mechanism != mechanism {
+        return None;
+    }
+    match &row.outcome {
+        Outcome::Ok { timing, .. } if record.plan == plan => Some(timing.median),
+        Outcome::Ok { .. } if plan == defaults => Some(record.default.median),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::Measured;
+    use super::*;
+    use schema::{
+        Batch, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing,
+    };
+    use tuning_db::{ModelRow, Source};
+
+    const HERE: DeviceKey = DeviceKey([1; 16]);
+    const NOW: EnvironmentKey = EnvironmentKey([1; 8]);
+
+    fn millis(ms: f64) -> Picos {
+        Picos::from_secs_f64(ms * 1e-3)
+    }
+
+    fn share(percent: f64) -> Share {
+        Share::percent(percent).unwrap()
+    }
+
+    /// An entry tuned for a share.
+    fn entry(percent: f64, ms: f64) -> Candidate {
+        let measured = Measured { median: millis(ms), plan: Some(PlanKey::of("tuned")), mechanism: "core_sets".into() };
+        Candidate {
+            artifact: 0,
+            graph: 0,
+            entry: Some(0),
+            model: "m".into(),
+            key: ModelKey::of("m"),
+            batch: Batch::ONE,
+            dims: vec![],
+            device: Some((HERE, DeviceName("cpu".into()), NOW)),
+            share: share(percent),
+            record: Some(measured),
+            tuned: 3,
+        }
+    }
+
+    fn defaults() -> Candidate {
+        Candidate { device: None, entry: None, record: None, tuned: 0, ..entry(100.0, 0.0) }
+    }
+
+    /// A row of the database.
+    fn row(plan: PlanKey, percent: f64, ms: f64, default_ms: f64) -> ModelRow {
+        let timing = |ms: f64| Timing { median: millis(ms), mad: Picos(1), p99: millis(ms), n: 9, grade: NoiseGrade::A };
+        let record = ModelRecord {
+            model: ModelKey::of("m"),
+            model_name: "m".into(),
+            batch: Batch::ONE,
+            dims: vec![],
+            plan,
+            split: Split::WHOLE,
+            default: timing(default_ms),
+            upload: None,
+            compute: None,
+            download: None,
+            throughput_milli_per_s: 0,
+            memory_bytes: 0,
+            energy_mj: None,
+            energy_why: None,
+        };
+        let observation = Observation {
+            id: ObservationId { writer: [1; 16], seq: 1 },
+            subject: Subject::Model(Box::new(record)),
+            device: HERE,
+            device_name: DeviceName("cpu".into()),
+            share: share(percent),
+            grant: Grant { mechanism: "core_sets".into(), units: 1 },
+            numerics: Numerics::Strict,
+            outcome: Outcome::Ok { timing: timing(ms), ratio: None },
+            environment: NOW,
+            tool_version: "0".into(),
+            seed: Seed(0),
+            wall_clock_s: 0,
+        };
+        ModelRow { observation, stale: false }
+    }
+
+    fn by_database(candidates: &[Candidate], rows: Vec<ModelRow>) -> Index {
+        let name = DeviceName("cpu".into());
+        let records = ModelRecords { rows, generation: 3, watermark: 9, source: Source::C, stale_by_ms: 0 };
+        Index::of(candidates, &records, &Here { device: HERE, name: &name, environment: NOW, mechanism: "core_sets" })
+    }
+
+    fn found(index: &Index, candidate: usize, percent: f64) -> Option<(f64, Evidence)> {
+        index.prediction(candidate, share(percent)).map(|p| (p.time.as_millis_f64(), p.evidence))
+    }
+
+    #[test]
+    fn the_database_overrules_the_artifact_for_the_same_plan_only() {
+        let all = [entry(50.0, 20.0), entry(100.0, 10.0), defaults()];
+        let rows = vec![row(PlanKey::of("tuned"), 100.0, 30.0, 40.0), row(PlanKey::of("another"), 50.0, 5.0, 25.0)];
+        let index = by_database(&all, rows);
+        assert_eq!(found(&index, 0, 50.0), Some((20.0, Evidence::Artifact)));
+        assert_eq!(found(&index, 1, 100.0), Some((30.0, Evidence::Database)));
+        // Whatever plan a record is of, it was measured beside the default.
+        assert_eq!(found(&index, 2, 100.0), Some((40.0, Evidence::Database)));
+        assert_eq!(found(&index, 2, 50.0), Some((25.0, Evidence::Database)));
+        assert_eq!(found(&index, 2, 25.0), None);
+    }
+
+    #[test]
+    fn a_plan_that_was_measured_at_another_share_is_known_there_too() {
+        let index = by_database(&[entry(100.0, 10.0)], vec![row(PlanKey::of("tuned"), 50.0, 19.0, 25.0)]);
+        assert_eq!(found(&index, 0, 100.0), Some((10.0, Evidence::Artifact)));
+        assert_eq!(found(&index, 0, 50.0), Some((19.0, Evidence::Database)));
+    }
+
+    #[test]
+    fn records_of_another_load_environment_batch_or_model_say_nothing() {
+        let all = [entry(100.0, 10.0)];
+        let own = || row(PlanKey::of("tuned"), 100.0, 1.0, 2.0);
+        let changed = |change: fn(&mut Observation, &mut ModelRecord)| {
+            let mut row = own();
+            let Subject::Model(mut record) = row.observation.subject.clone() else { unreachable!() };
+            change(&mut row.observation, &mut record);
+            row.observation.subject = Subject::Model(record);
+            by_database(&all, vec![row]).prediction(0, Share::WHOLE).unwrap().evidence
+        };
+        assert_eq!(changed(|_, _| {}), Evidence::Database);
+        let foreign: [fn(&mut Observation, &mut ModelRecord); 6] = [
+            |row, _| row.grant.mechanism = "core_sets, all loaded".into(),
+            |row, _| row.environment = EnvironmentKey([9; 8]),
+            |row, _| row.device = DeviceKey([9; 16]),
+            |_, record| record.batch = Batch::new(4).unwrap(),
+            |_, record| record.dims = vec![("length".into(), 7)],
+            |_, record| record.model = ModelKey::of("another"),
+        ];
+        for (i, change) in foreign.into_iter().enumerate() {
+            assert_eq!(changed(change), Evidence::Artifact, "{i}");
+        }
+        let mut loaded = row(PlanKey::of("tuned"), 100.0, 1.0, 2.0);
+        loaded.observation.grant.mechanism = "core_sets, all loaded".into();
+        assert_eq!(found(&by_database(&[defaults()], vec![loaded]), 0, 100.0), None);
+    }
+}
