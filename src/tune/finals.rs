@@ -23,14 +23,38 @@ const PAIRS_LEAST: Duration = Duration::from_millis(150);
 const PAIRS_TIME: Duration = Duration::from_millis(1000);
 /// Pairs that are worth the loading.
 const PAIRS_MIN: f64 = 6.0;
+/// Part of the budget that is kept back for finals at most: what was never searched has no finalist.
+const RESERVE_MAX: f64 = 0.25;
 
-/// What a rehearsal of a contender costs: making the plan of defaults, and one rival plan with the time of its pairs.
-fn rehearsal_cost(time: Picos) -> (Duration, Duration) {
-    let time = time.as_secs_f64();
-    let load = 0.05 + 3.0 * time;
-    let pairs =
-        (2.0 * f64::from(PAIRS) * time).clamp(PAIRS_LEAST.as_secs_f64(), PAIRS_TIME.as_secs_f64()).max(2.0 * PAIRS_MIN * time);
-    (Duration::from_secs_f64(load), Duration::from_secs_f64(load + pairs))
+/// What a rehearsal of a contender costs.
+struct Cost {
+    /// Making the plan of defaults.
+    first: Duration,
+    /// One rival plan with the time of its pairs.
+    each: Duration,
+    /// The plan of defaults, and one rival plan with as few pairs as are worth it.
+    least: Duration,
+}
+
+impl Cost {
+    fn of(time: Picos) -> Cost {
+        let time = time.as_secs_f64();
+        let load = 0.05 + 3.0 * time;
+        let fewest = (2.0 * PAIRS_MIN * time).max(PAIRS_LEAST.as_secs_f64());
+        let pairs = (2.0 * f64::from(PAIRS) * time).clamp(fewest, PAIRS_TIME.as_secs_f64().max(fewest));
+        let [first, each, least] = [load, load + pairs, 2.0 * load + fewest].map(Duration::from_secs_f64);
+        Cost { first, each, least }
+    }
+}
+
+/// What each of several rehearsals may take of what is left, asked for the first of `least`: its least, and an even part of what the
+/// leasts of all leave over; an even part of all where they do not fit.
+fn part_of(left: Duration, least: &[Duration]) -> Duration {
+    let count = u32::try_from(least.len().max(1)).unwrap_or(u32::MAX);
+    match left.checked_sub(least.iter().sum()) {
+        Some(over) => least.first().copied().unwrap_or_default() + over / count,
+        None => left / count,
+    }
 }
 
 impl Loop<'_, '_, '_> {
@@ -46,17 +70,18 @@ impl Loop<'_, '_, '_> {
         self.searches.iter().map(home).collect()
     }
 
-    /// What judging the candidates so far will take.
+    /// What judging the candidates so far will take, at most a part of the budget: rehearsals make do with what is left.
     pub(super) fn finals_reserve(&self, times: &[Picos]) -> Duration {
         let homes = self.homes(times);
         let open = |contender: &usize| {
             self.searches.iter().zip(&homes).any(|(search, home)| *home == Some(*contender) && search.finalist().is_some())
         };
         let cost = |contender: usize| {
-            let (first, each) = rehearsal_cost(times[contender]);
-            first + each * CASTS as u32
+            let cost = Cost::of(times[contender]);
+            cost.first + cost.each * CASTS as u32
         };
-        (0..times.len()).filter(open).map(cost).sum()
+        let all: Duration = (0..times.len()).filter(open).map(cost).sum();
+        self.rules.budget.time.map_or(all, |budget| all.min(budget.mul_f64(RESERVE_MAX)))
     }
 
     /// Times the candidates of every item inside the whole models.
@@ -72,17 +97,18 @@ impl Loop<'_, '_, '_> {
             if self.rules.interrupted.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let (first, each) = rehearsal_cost(times[contender]);
+            let cost = Cost::of(times[contender]);
             let mut most = own[contender].iter().map(|&at| candidates[at].len()).max().unwrap_or(0);
             let mut limit = PAIRS_TIME;
             if let Some(budget) = self.rules.budget.time {
                 let left = budget.saturating_sub(self.rules.elapsed() + reserve(&times));
-                let fair = (left / u32::try_from(open.len() - done).unwrap_or(u32::MAX)).saturating_sub(first);
-                let fitting = (fair.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize;
-                if fitting == 0 {
+                let least: Vec<Duration> = open[done..].iter().map(|&later| Cost::of(times[later]).least).collect();
+                let own = part_of(left, &least);
+                if own < cost.least {
                     continue;
                 }
-                most = most.min(fitting);
+                let fair = own.saturating_sub(cost.first);
+                most = most.min((fair.as_secs_f64() / cost.each.as_secs_f64()) as usize).max(1);
                 limit = limit.min(fair / most as u32);
             }
             let casts: Vec<Cast> = (0..most).map(|rank| self.cast(contender, &candidates, rank)).collect();
@@ -212,5 +238,20 @@ impl Loop<'_, '_, '_> {
         }
         (self.events)(Event::Saved { observations: self.measured });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dear_rehearsal_gets_its_least_before_cheap_ones_get_more() {
+        let seconds = Duration::from_secs;
+        let least = [seconds(1), seconds(8), seconds(1)];
+        assert_eq!(part_of(seconds(13), &least), seconds(2));
+        assert_eq!(part_of(seconds(11), &least[1..]), seconds(9));
+        assert_eq!(part_of(seconds(2), &least[2..]), seconds(2));
+        assert_eq!(part_of(seconds(6), &least), seconds(2), "they do not all fit");
     }
 }

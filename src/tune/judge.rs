@@ -24,7 +24,7 @@ const PAIRS_LEAST: Duration = Duration::from_millis(200);
 /// and at most, where the budget leaves it.
 const PAIRS_TIME: Duration = Duration::from_millis(2500);
 /// Part of the budget that end-to-end measurements may claim before the search has had its turn.
-const RESERVE_MAX: f64 = 0.45;
+const RESERVE_MAX: f64 = 0.35;
 
 /// What was decided for an entry.
 #[derive(Clone, Debug, Default)]
