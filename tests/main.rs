@@ -27,6 +27,7 @@ mod schemas;
 #[allow(dead_code)]
 mod shared;
 mod shipped;
+mod stages;
 mod tidy;
 mod tune;
 mod worker;

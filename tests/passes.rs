@@ -60,7 +60,7 @@ fn the_operators_left_of_each_shared_model_are_those_on_file() {
 }
 
 const LIMITS: fn() -> Limits =
-    || Limits { isa: Isa::detect(), units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 };
+    || Limits { isa: Isa::detect(), units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None };
 
 /// The outputs of a graph by its kernels' default configs.
 fn run(graph: &Graph, inputs: &[(&str, kernels::Tensor)]) -> Result<Vec<Datum>, String> {

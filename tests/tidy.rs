@@ -59,7 +59,12 @@ fn imports(text: &str) -> BTreeSet<String> {
                 None => take(rest),
             }
         }
-        for (path, package) in [("kernels::", "kernels"), ("burn_ops::", "burn-ops"), ("tuning_db::", "tuning-db")] {
+        for (path, package) in [
+            ("kernels::", "kernels"),
+            ("burn_ops::", "burn-ops"),
+            ("cube_kernels::", "cube-kernels"),
+            ("tuning_db::", "tuning-db"),
+        ] {
             if line
                 .match_indices(path)
                 .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use tunewright::agreement::{Tolerance, distance};
 use tunewright::artifact::Artifact;
 use tunewright::device;
 use tunewright::measure::Probe;
-use tunewright::runtime::{Evidence, Runtime};
+use tunewright::runtime::{Evidence, Request, Rung, Runtime};
 use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
 use tuning_db::{OpenOptions, Store};
@@ -204,6 +205,42 @@ fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
     store.close().unwrap();
     assert!(runtime.refresh().unwrap());
     assert_eq!(predicted().time, timing.median);
+}
+
+#[test]
+fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
+    let Some(machine) = crate::stages::machine() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path(), 30);
+    let mut records = InMemory::new();
+    let mut run = |options: &Options| {
+        let outcome = tune(&[model()], options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        assert!(outcome.missing.is_empty(), "{:?}", outcome.missing);
+        outcome
+    };
+    options.batches = vec![Batch::ONE];
+    options.budget.trials = Some(20);
+    let cpu = std::mem::replace(&mut options.devices, vec![machine.clone()]);
+    run(&options);
+    options.devices = cpu.into_iter().chain([machine.clone()]).collect();
+    options.budget.trials = Some(1);
+    let outcome = run(&options);
+    let devices: Vec<&str> = tuned(&outcome).rows.iter().map(|row| row.device.as_str()).collect();
+    assert_eq!(devices, ["cpu", machine.device.name.0.as_str()]);
+    let there = records.observations().iter().any(|one| match &one.subject {
+        schema::Subject::Trial { config, .. } => config.variant.contains(".cube_") && one.device == machine.key(),
+        _ => false,
+    });
+    assert!(there, "kernels were timed on the device");
+    let runtime = Runtime::builder().artifact(&options.outputs[0]).device(&machine.device.name.0).open().unwrap();
+    let (ports, _) = runtime.ports("mnist_cnn", Batch::ONE).unwrap();
+    let image = kernels::Tensor::new(vec![1, 1, 28, 28], (0..784).map(|i| (i as f32 * 0.01).sin()).collect());
+    let request = Request::new("mnist_cnn").input(&ports[0].name, image);
+    let there = runtime.run(&request).unwrap();
+    assert_eq!((there.decision.rung, there.decision.device), (Rung::Exact, machine.device.name));
+    let here = Runtime::builder().artifact(&options.outputs[0]).open().unwrap().run(&request).unwrap();
+    let tolerance = Tolerance { rtol: 1e-4, atol: 0.0 };
+    assert!(distance(&there.outputs[0].1, &here.outputs[0].1, tolerance).unwrap().agrees());
 }
 
 #[test]

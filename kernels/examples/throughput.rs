@@ -56,6 +56,8 @@ const TASKS: &[&str] = &[
     "depthwise c=960 epilogue=bias+clip(0,6) h=7 in=channels16h1 kh=3 kw=3 n=1 out=channels16h0 pads=[1,1,1,1] w=7",
     "depthwise c=96 epilogue=bias+clip(0,6) h=112 in=channels16h1 kh=3 kw=3 n=1 out=channels16h0 pads=[1,1,1,1] strides=[2,2] w=112",
     "depthwise c=240 epilogue=bias+hard_swish h=14 in=channels16h2 kh=5 kw=5 n=1 out=channels16h0 pads=[2,2,2,2] w=14",
+    "lstm bias=1 direction=forward h=256 i=256 n=1 outputs=[1,0,0] t=25 w=const",
+    "lstm bias=1 direction=forward h=256 i=256 n=16 outputs=[1,0,0] t=25 w=const",
     "conv_transpose2d c=64 epilogue=bias+relu h=32 in=channels16h0 kh=2 kw=2 n=1 o=32 out=channels16h1 strides=[2,2] w=32",
 ];
 

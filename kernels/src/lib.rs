@@ -63,10 +63,11 @@ pub mod transpose;
 pub use attribute::{Attribute, Attributes};
 pub use knob::{Knob, Rule, Values};
 pub use layout::Layout;
-pub use limits::{Isa, Limits};
+pub use limits::{GpuLimits, Isa, Limits};
 pub use operand::{Inputs, Operand, OperandMut, Operands};
 pub use operator::{
-    BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,
+    Build, BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,
+    VariantFacts,
 };
 pub use packed::Packed;
 pub use task::{Param, Task};

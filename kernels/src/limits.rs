@@ -82,12 +82,30 @@ pub struct Limits {
     pub l2_bytes: u64,
     /// Shared by all.
     pub l3_bytes: u64,
+    /// Of the device beside these cores that has memory of its own, where the grant is one of such a device.
+    pub gpu: Option<GpuLimits>,
+}
+
+/// What a device with memory of its own can do. A *cube* is a group of *units* that share fast memory.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct GpuLimits {
+    /// Memory that the units of a cube share.
+    pub shared_bytes: u32,
+    pub units_per_cube: u32,
+    /// Units of a cube along each axis.
+    pub cube_dim: [u32; 3],
+    /// Cubes of one launch along each axis.
+    pub cubes_per_axis: u32,
+    /// Buffers of one launch.
+    pub bindings: u32,
+    /// Of the largest buffer.
+    pub buffer_bytes: u64,
 }
 
 impl Limits {
     /// What `units` cores of this machine have to offer that are such as `core`.
     pub fn of_core(core: usize, units: u32) -> Self {
         let Caches { l1d_bytes, l2_bytes, l3_bytes } = Caches::of_core(core);
-        Limits { isa: Isa::detect(), units, l1d_bytes, l2_bytes, l3_bytes }
+        Limits { isa: Isa::detect(), units, l1d_bytes, l2_bytes, l3_bytes, gpu: None }
     }
 }

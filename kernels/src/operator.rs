@@ -11,7 +11,7 @@ pub type Reference = fn(&Task, &[Option<&Tensor>]) -> Result<Vec<Tensor>, BuildE
 pub struct Operator {
     /// Snake case; the operator's name in tasks and graphs.
     pub id: &'static str,
-    /// Every variant, the most general first: it is legal for every task and is the default.
+    /// Every variant. The first whose own default is legal for a task is the task's default, and one of them is legal for every task.
     pub variants: &'static [&'static Variant],
     /// The task a graph's node of this operator stands for: from its attributes (named as the task's parameters: `epilogue`, `strides`)
     /// and its operands' types and layouts.
@@ -47,8 +47,11 @@ pub struct OperandFacts {
     pub constant: bool,
 }
 
-/// One kernel of an operator.
-pub struct Variant {
+/// How a variant is made ready to run on the host: checks the config, packs the constants.
+pub type Build = fn(&Request<'_>) -> Result<Box<dyn Kernel>, BuildError>;
+
+/// One kernel of an operator; `B` makes it ready on the kind of device it's for, the host where nothing is said.
+pub struct Variant<B = Build> {
     /// `operator.where_idea`, such as `gemm.host_packed`.
     pub id: &'static str,
     /// Raised when speed or results can change: older trials become stale.
@@ -58,8 +61,8 @@ pub struct Variant {
     pub rules: &'static [Rule],
     /// A legal value for every knob, in the knobs' order, for a task on a device without any measurement.
     pub default: fn(&Task, &Limits) -> Vec<KnobValue>,
-    /// Makes it ready to run: checks the config, packs the constants.
-    pub build: fn(&Request<'_>) -> Result<Box<dyn Kernel>, BuildError>,
+    /// Makes it ready to run.
+    pub build: B,
 }
 
 /// What is asked of [`Variant::build`].
@@ -169,9 +172,10 @@ impl Operator {
         self.variants.iter().copied().find(|variant| variant.id == id)
     }
 
-    /// The config used without tuning: the most general variant with its defaults.
+    /// The config used without tuning.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Config {
-        self.variants[0].default_config(task, limits)
+        let facts: Vec<VariantFacts> = self.variants.iter().map(|variant| variant.facts()).collect();
+        VariantFacts::default_of(&facts, task, limits).unwrap_or_else(|| facts[0].default_config(task, limits))
     }
 
     /// Makes the variant a config names ready to run.
@@ -186,7 +190,48 @@ impl Operator {
     }
 }
 
-impl Variant {
+/// A variant as data: everything but how it is made ready. What chooses among variants needs no more.
+#[derive(Copy, Clone)]
+pub struct VariantFacts {
+    pub id: &'static str,
+    pub revision: u32,
+    pub knobs: &'static [Knob],
+    pub rules: &'static [Rule],
+    pub default: fn(&Task, &Limits) -> Vec<KnobValue>,
+}
+
+impl<B> Variant<B> {
+    /// What is known of it as data.
+    pub fn facts(&self) -> VariantFacts {
+        VariantFacts { id: self.id, revision: self.revision, knobs: self.knobs, rules: self.rules, default: self.default }
+    }
+
+    /// The config with every knob at its default.
+    pub fn default_config(&self, task: &Task, limits: &Limits) -> Config {
+        self.facts().default_config(task, limits)
+    }
+
+    /// The config with these values, in the knobs' order.
+    pub fn config(&self, values: Vec<KnobValue>) -> Config {
+        self.facts().config(values)
+    }
+
+    /// Whether the config is legal for the task here.
+    ///
+    /// # Errors
+    /// [`BuildError::Illegal`] with the reason: a foreign revision, an unknown knob or value, or the first rule that fails.
+    pub fn check(&self, task: &Task, config: &Config, limits: &Limits) -> Result<(), BuildError> {
+        self.facts().check(task, config, limits)
+    }
+}
+
+impl VariantFacts {
+    /// The default of a task among these variants: the first of theirs that is legal.
+    pub fn default_of(variants: &[VariantFacts], task: &Task, limits: &Limits) -> Option<Config> {
+        let defaults = variants.iter().map(|variant| (variant, variant.default_config(task, limits)));
+        defaults.into_iter().find(|(variant, config)| variant.check(task, config, limits).is_ok()).map(|(_, config)| config)
+    }
+
     /// The config with every knob at its default.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Config {
         let values = (self.default)(task, limits);

@@ -34,6 +34,16 @@ impl Piece {
         self.from
     }
 
+    /// Where the first element goes in the target.
+    pub fn to(&self) -> usize {
+        self.to
+    }
+
+    /// The strides of the target, joined.
+    pub fn to_strides(&self) -> &[isize] {
+        &self.to_strides
+    }
+
     /// The strides of the source, joined.
     pub fn from_strides(&self) -> &[isize] {
         &self.from_strides

@@ -173,8 +173,12 @@ fn from_artifact(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<R
 fn compile(path: &Path, graph: Graph, configs: &Configs, grant: &device::Grant, arguments: &Arguments) -> Result<Plan, Failure> {
     let threads = pool(grant.limits.units).map_err(|error| Failure::new("machine.threads", "cannot start threads", error))?;
     let bytes = arguments.import.options(&[]).limits.plan_bytes;
-    let plan = Plan::compile_owned(graph, configs, &grant.limits, bytes).map_err(|error| from_plan(path, &error))?;
-    Ok(plan.in_pool(threads))
+    let lost = |error| Failure::new("device.lost", &grant.device, error).remedy("see tunewright doctor");
+    let plan = match device::gpu(grant).map_err(lost)? {
+        Some(gpu) => Plan::compile_on(&gpu, graph, configs, &grant.limits, bytes),
+        None => Plan::compile_owned(graph, configs, &grant.limits, bytes),
+    };
+    Ok(plan.map_err(|error| from_plan(path, &error))?.in_pool(threads))
 }
 
 /// Whether every input of a graph is given with its dtype and shape.
@@ -419,6 +423,7 @@ pub fn from_plan(path: &Path, error: &PlanError) -> Failure {
         PlanError::Unsupported { .. } => ("input.unsupported_op", "export with standard operators"),
         PlanError::Open { .. } => ("input.open_axis", "choose the axis with --dim"),
         PlanError::Memory { .. } => ("machine.memory", "take a smaller batch"),
+        PlanError::Device { .. } => ("device.lost", "see tunewright doctor"),
         _ => ("bug.plan", "please send us the model and this line"),
     };
     Failure::new(class, path.display(), error).remedy(remedy)
@@ -427,6 +432,7 @@ pub fn from_plan(path: &Path, error: &PlanError) -> Failure {
 fn from_run(arguments: &Arguments, error: &RunError) -> Failure {
     let class = match error {
         RunError::Node { .. } | RunError::Result { .. } | RunError::Index { .. } => "input.refused_at_run",
+        RunError::Device { .. } => "device.lost",
         RunError::Absent | RunError::NotStatic { .. } | RunError::Buffer { .. } => "bug.run",
         _ => "input.shape_mismatch",
     };

@@ -1,6 +1,6 @@
 //! Cores of the host, asked of the system: affinity mask, cgroup quota, sysfs.
 
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 use std::path::Path;
 
@@ -19,6 +19,20 @@ pub fn cores() -> (Vec<usize>, Option<&'static str>) {
     (cores, why)
 }
 
+/// Runs `work` with this thread, and all threads that begin meanwhile, on these cores only.
+///
+/// # Errors
+/// What the system says.
+pub fn confined<T>(cores: &[usize], work: impl FnOnce() -> T) -> std::io::Result<T> {
+    let before = sched_getaffinity(None)?;
+    let mut set = CpuSet::new();
+    cores.iter().filter(|&&core| core < CpuSet::MAX_CPU).for_each(|&core| set.set(core));
+    sched_setaffinity(None, &set)?;
+    let done = work();
+    sched_setaffinity(None, &before)?;
+    Ok(done)
+}
+
 /// Cores that are switched on in this machine.
 pub fn online_cores() -> usize {
     let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
@@ -32,7 +46,7 @@ pub fn online_cores() -> usize {
 fn affinity() -> Vec<usize> {
     match sched_getaffinity(None) {
         Ok(set) => {
-            let cores: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect();
+            let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect();
             if cores.is_empty() { vec![0] } else { cores }
         }
         Err(_) => (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),

@@ -82,6 +82,13 @@ pub fn kernel_set() -> String {
     lines.collect()
 }
 
+/// The hash of the variants for devices with memory of their own, 16 hexadecimal digits.
+pub fn cube_set_hash() -> String {
+    let variants = cube_kernels::OPERATORS.iter().flat_map(|operator| operator.variants);
+    let text: String = variants.map(|variant| format!("{}@{}\n", variant.id, variant.revision)).collect();
+    schema::EnvironmentKey::of(&text).to_string()
+}
+
 /// The hash of [`kernel_set`], 16 hexadecimal digits.
 pub fn kernel_set_hash() -> String {
     schema::EnvironmentKey::of(&kernel_set()).to_string()
@@ -104,7 +111,7 @@ mod tests {
     #[test]
     fn texts_are_stable_and_name_no_machine() {
         let processor = processor();
-        let limits = Limits { isa: Isa::Scalar, units: 2, l1d_bytes: 1, l2_bytes: 2, l3_bytes: 3 };
+        let limits = Limits { isa: Isa::Scalar, units: 2, l1d_bytes: 1, l2_bytes: 2, l3_bytes: 3, gpu: None };
         let text = device_text(&processor, &limits, false);
         assert_eq!(text, device_text(&processor, &limits, false));
         assert_ne!(text, device_text(&processor, &limits, true));

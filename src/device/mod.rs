@@ -15,6 +15,7 @@ mod wgpu;
 pub use energy::energy_uj;
 pub use fingerprint::{kernel_set, kernel_set_hash};
 pub use share::{Grant, GrantError};
+pub use wgpu::gpu;
 
 use kernels::{Isa, Limits};
 use schema::{Device, DeviceKey, DeviceName, Environment};
@@ -141,14 +142,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_is_here_and_the_others_say_why_not() {
+    fn the_cpu_is_here_and_the_others_are_or_say_why_not() {
         let found = found();
         assert!(matches!(&found[0], Found::Present(machine) if machine.device.name.0 == "cpu"));
         for kind in ["wgpu", "cuda"] {
-            let absent =
-                found.iter().any(|f| matches!(f, Found::Absent { name, reason } if name.0 == kind && !reason.is_empty()));
-            assert!(absent, "{kind} is listed as absent");
+            let listed = |f: &Found| match f {
+                Found::Present(machine) => machine.device.name.0.starts_with(&format!("{kind}:")) && machine.limits.gpu.is_some(),
+                Found::Absent { name, reason } => name.0 == kind && !reason.is_empty(),
+            };
+            assert!(found.iter().any(listed), "{kind} is listed");
         }
+    }
+
+    #[test]
+    fn a_software_driver_gives_the_shares_of_its_cores_and_a_graphics_card_all_or_nothing() {
+        let whole = open("cpu").unwrap();
+        let gpu = kernels::GpuLimits {
+            shared_bytes: 32 << 10,
+            units_per_cube: 1024,
+            cube_dim: [1024; 3],
+            cubes_per_axis: 65_535,
+            bindings: 31,
+            buffer_bytes: 128 << 20,
+        };
+        let machine = |class: &str| Machine {
+            device: Device { name: DeviceName("wgpu:0".into()), text: format!("kind=wgpu\nclass={class}") },
+            limits: Limits { gpu: Some(gpu), ..whole.limits },
+            ..whole.clone()
+        };
+        let (software, card) = (machine("software"), machine("discrete"));
+        assert_eq!(software.shares_pct(), whole.shares_pct());
+        assert_eq!(card.shares_pct(), [100.0]);
+        let least = schema::Share::percent(whole.shares_pct()[0]).unwrap();
+        let grant = software.grant(least).unwrap();
+        assert_eq!((grant.grant.mechanism.as_str(), grant.cores.len()), ("worker_threads", 1));
+        assert_eq!(software.slots(least), whole.cores.len());
+        assert_eq!(card.grant(schema::Share::WHOLE).unwrap().grant.mechanism, "whole");
+        assert_eq!(card.slots(schema::Share::WHOLE), 1);
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub enum PlanError {
     /// The batch cannot be computed in these parts.
     #[error("the batch cannot be computed in {split}: {reason}")]
     Split { split: Split, reason: String },
+    #[error("{source}")]
+    Device { source: cube_kernels::GpuError },
     #[error("no memory for {bytes} bytes of activations")]
     Memory { bytes: u64, source: std::io::Error },
 }
@@ -99,7 +101,9 @@ impl PlanError {
             | PlanError::Layout { node, .. }
             | PlanError::Disagrees { node, .. }
             | PlanError::Build { node, .. } => Some(node),
-            PlanError::LimitExceeded { .. } | PlanError::Split { .. } | PlanError::Memory { .. } => None,
+            PlanError::LimitExceeded { .. } | PlanError::Split { .. } | PlanError::Device { .. } | PlanError::Memory { .. } => {
+                None
+            }
         }
     }
 }
@@ -347,7 +351,7 @@ impl Compiler<'_> {
 
 impl MemoryUse {
     /// With what a body's plan holds besides.
-    fn with(self, other: MemoryUse) -> Self {
+    pub(super) fn with(self, other: MemoryUse) -> Self {
         MemoryUse {
             arena_bytes: self.arena_bytes + other.arena_bytes,
             scratch_bytes: self.scratch_bytes.max(other.scratch_bytes),

@@ -42,12 +42,12 @@ pub(super) struct Homes {
 }
 
 /// Whether the node only renames bytes, once its operand's and result's shapes are fixed.
-fn renames(node: &Node) -> bool {
+pub(super) fn renames(node: &Node) -> bool {
     matches!(node.op.as_str(), "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Identity")
 }
 
 /// Whether bytes in the layout of `from` mean the same in the layout and shape of `to`.
-fn same_bytes(from: &Value, to: &Value) -> bool {
+pub(super) fn same_bytes(from: &Value, to: &Value) -> bool {
     if from.layout != to.layout || from.dtype() != to.dtype() {
         return false;
     }

@@ -22,6 +22,7 @@ mod parts;
 mod plan;
 mod pool;
 mod program;
+mod stages;
 mod untuned;
 
 pub use compile::{Configs, PlanError};

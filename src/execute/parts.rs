@@ -67,21 +67,23 @@ impl Plan {
     }
 }
 
-/// The ports of the whole batch.
-fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
+/// The inputs and outputs of a graph.
+pub(super) fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
     let port = |name: &str, id: ValueId| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
     let inputs = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
     (inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect())
 }
 
 impl Program {
-    /// A program without steps, whose outputs are written straight into the caller's buffers.
-    fn of_ports(inputs: Vec<Port>, outputs: Vec<Port>, memory: MemoryUse) -> Self {
+    /// A program without steps, whose outputs of fixed size are written straight into the caller's buffers.
+    pub(super) fn of_ports(inputs: Vec<Port>, outputs: Vec<Port>, memory: MemoryUse) -> Self {
         let exit = |(index, port): (usize, Port)| {
-            let known = "the outputs of a split graph have fixed sizes";
-            let span = Span { home: Home::Output(index as u32), offset: 0, bytes: port.ty.fixed_bytes().expect(known) };
-            let (dtype, shape) = (port.ty.dtype().expect(known), port.ty.fixed_shape().expect(known));
-            Exit { port, source: Source::Fixed(Fixed { span, dtype, shape }) }
+            let span = |bytes| Span { home: Home::Output(index as u32), offset: 0, bytes };
+            let source = match (port.ty.fixed_bytes(), port.ty.dtype(), port.ty.fixed_shape()) {
+                (Some(bytes), Some(dtype), Some(shape)) => Source::Fixed(Fixed { span: span(bytes), dtype, shape }),
+                _ => Source::Slot(index),
+            };
+            Exit { port, source }
         };
         Program {
             inputs: inputs.into_iter().map(|port| Entrance { port, place: Place::Nowhere }).collect(),

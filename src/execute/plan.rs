@@ -5,6 +5,7 @@ use super::memory::{Home, Memory, Releaser, Span};
 use super::parts::Parts;
 use super::pool::Pool;
 use super::program::{Action, Entrance, Fixed, Indices, MemoryUse, Place, Port, Program, Source, StepFacts};
+use super::stages::Stages;
 use super::untuned;
 use crate::graph::{Graph, Type};
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub struct Plan {
     pub(super) children: Vec<Plan>,
     /// Of a plan that computes its batch in parts; its own program has no steps then.
     parts: Option<Parts>,
+    /// Of a plan for a device with memory of its own; its own program has no steps then.
+    stages: Option<Stages>,
     pool: Option<Arc<Pool>>,
     replaced: Arc<[(Task, BuildError)]>,
     /// Nanoseconds of each step of the last run, when asked for.
@@ -50,6 +53,8 @@ pub enum RunError {
     Node { node: String, op: String, source: EvaluateError },
     #[error("node '{node}' ({op}): index {index} is none of an axis of {extent}: allowed is -{extent} to {}", .extent - 1)]
     Index { node: String, op: String, index: i64, extent: usize },
+    #[error("{source}")]
+    Device { source: cube_kernels::GpuError },
     #[error("node '{node}' ({op}): its result {reason}")]
     Result { node: String, op: String, reason: String },
     /// A value was asked for before it was made: a bug of the compiler of plans.
@@ -92,13 +97,26 @@ impl Plan {
         let children = program.children.iter().map(|child| Self::instance(child.clone(), Arc::new([])));
         let children = children.collect::<Result<_, _>>()?;
         let slots = vec![None; program.slots];
-        Ok(Plan { program, memory, slots, children, parts: None, pool: None, replaced, times: None })
+        Ok(Plan { program, memory, slots, children, parts: None, stages: None, pool: None, replaced, times: None })
     }
 
     /// A plan over the plans of parts of its batch.
     pub(super) fn over_parts(program: Program, parts: Parts) -> Result<Self, PlanError> {
         let mut plan = Self::instance(Arc::new(program), parts.first().replaced.clone())?;
         plan.parts = Some(parts);
+        Ok(plan)
+    }
+
+    /// A plan over the stages of a device.
+    pub(super) fn over_stages(
+        inputs: Vec<Port>,
+        outputs: Vec<Port>,
+        stages: Stages,
+        replaced: Vec<(Task, BuildError)>,
+    ) -> Result<Self, PlanError> {
+        let program = Program::of_ports(inputs, outputs, stages.memory());
+        let mut plan = Self::instance(Arc::new(program), replaced.into())?;
+        plan.stages = Some(stages);
         Ok(plan)
     }
 
@@ -109,6 +127,7 @@ impl Plan {
     pub fn another(&self) -> Result<Self, PlanError> {
         let mut plan = Self::instance(self.program.clone(), self.replaced.clone())?;
         plan.parts = self.parts.as_ref().map(Parts::another).transpose()?;
+        plan.stages = self.stages.as_ref().map(Stages::another).transpose()?;
         plan.pool = self.pool.clone();
         Ok(plan)
     }
@@ -123,6 +142,7 @@ impl Plan {
 
     /// As [`in_pool`](Self::in_pool), in place.
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.stages.iter_mut().flat_map(Stages::hosts).for_each(|host| host.set_pool(pool.clone()));
         self.pool = Some(pool);
     }
 
@@ -148,7 +168,11 @@ impl Plan {
 
     /// What each step does, in order of execution; of a plan in parts, the steps of one part.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &StepFacts> {
-        self.of_one_part().program.steps.iter().map(|step| &step.facts)
+        let facts = match &self.stages {
+            Some(stages) => stages.facts(),
+            None => self.of_one_part().program.steps.iter().map(|step| &step.facts).collect(),
+        };
+        facts.into_iter()
     }
 
     fn of_one_part(&self) -> &Plan {
@@ -164,10 +188,14 @@ impl Plan {
     pub fn set_profiling(&mut self, on: bool) {
         self.times = on.then(|| vec![0; self.program.steps.len()]);
         self.parts.iter_mut().flat_map(Parts::lanes).for_each(|lane| lane.set_profiling(on));
+        self.stages.iter_mut().for_each(|stages| stages.set_profiling(on));
     }
 
     /// What each step of the last run took; empty without profiling. Of a plan in parts: of all parts that one lane computed.
     pub fn profile(&self) -> Vec<StepTime> {
+        if let Some(stages) = &self.stages {
+            return stages.profile();
+        }
         let plan = self.of_one_part();
         let times = plan.times.as_deref().unwrap_or(&[]);
         let pairs = plan.program.steps.iter().zip(times);
@@ -213,6 +241,9 @@ impl Plan {
         for (input, fed) in program.inputs.iter().zip(inputs) {
             check_input(&input.port, *fed)?;
         }
+        if let Some(stages) = &mut self.stages {
+            return stages.run(inputs.iter().map(|fed| fed.datum()).collect());
+        }
         let aligned: Vec<Option<Tensor>> = inputs.iter().map(|fed| fed.misaligned().map(super::compile::aligned)).collect();
         let inputs = || inputs.iter().zip(&aligned).map(|(fed, aligned)| aligned.as_ref().map_or(*fed, Fed::Tensor));
         for (input, fed) in program.inputs.iter().zip(inputs()) {
@@ -257,6 +288,18 @@ impl Plan {
         }
         for (output, bytes) in program.outputs.iter().zip(outputs.iter()) {
             check_buffer(&output.port, bytes)?;
+        }
+        if let Some(stages) = &mut self.stages {
+            let tensor = |(input, bytes): (&Entrance, &&[u8])| {
+                let (dtype, shape) = (input.port.ty.dtype().ok_or(RunError::Absent)?, input.port.ty.fixed_shape());
+                let copy = Bytes::copy_from_slice(bytes);
+                Tensor::from_bytes(dtype, shape.ok_or(RunError::Absent)?, copy).map(Datum::Tensor).ok_or(RunError::Absent)
+            };
+            let given = program.inputs.iter().zip(inputs).map(tensor).collect::<Result<_, _>>()?;
+            for (datum, bytes) in stages.run(given)?.iter().zip(outputs) {
+                bytes.copy_from_slice(datum.tensor().ok_or(RunError::Absent)?.bytes());
+            }
+            return Ok(());
         }
         self.enter(inputs, outputs)?;
         Ok(())

@@ -9,6 +9,7 @@
 mod builder;
 mod compact;
 pub mod infer;
+mod rows;
 pub mod text;
 mod value;
 mod verify;

@@ -181,8 +181,8 @@ mod tests {
         Index::of(candidates, &records, &Here { device: HERE, name: &name, environment: NOW, mechanism: "core_sets" })
     }
 
-    fn found(index: &Index, candidate: usize, percent: f64) -> Option<(f64, Evidence)> {
-        index.prediction(candidate, share(percent)).map(|p| (p.time.as_millis_f64(), p.evidence))
+    fn found(index: &Index, candidate: usize, percent: f64) -> Option<(Picos, Evidence)> {
+        index.prediction(candidate, share(percent)).map(|p| (p.time, p.evidence))
     }
 
     #[test]
@@ -190,19 +190,19 @@ mod tests {
         let all = [entry(50.0, 20.0), entry(100.0, 10.0), defaults()];
         let rows = vec![row(PlanKey::of("tuned"), 100.0, 30.0, 40.0), row(PlanKey::of("another"), 50.0, 5.0, 25.0)];
         let index = by_database(&all, rows);
-        assert_eq!(found(&index, 0, 50.0), Some((20.0, Evidence::Artifact)));
-        assert_eq!(found(&index, 1, 100.0), Some((30.0, Evidence::Database)));
+        assert_eq!(found(&index, 0, 50.0), Some((millis(20.0), Evidence::Artifact)));
+        assert_eq!(found(&index, 1, 100.0), Some((millis(30.0), Evidence::Database)));
         // Whatever plan a record is of, it was measured beside the default.
-        assert_eq!(found(&index, 2, 100.0), Some((40.0, Evidence::Database)));
-        assert_eq!(found(&index, 2, 50.0), Some((25.0, Evidence::Database)));
+        assert_eq!(found(&index, 2, 100.0), Some((millis(40.0), Evidence::Database)));
+        assert_eq!(found(&index, 2, 50.0), Some((millis(25.0), Evidence::Database)));
         assert_eq!(found(&index, 2, 25.0), None);
     }
 
     #[test]
     fn a_plan_that_was_measured_at_another_share_is_known_there_too() {
         let index = by_database(&[entry(100.0, 10.0)], vec![row(PlanKey::of("tuned"), 50.0, 19.0, 25.0)]);
-        assert_eq!(found(&index, 0, 100.0), Some((10.0, Evidence::Artifact)));
-        assert_eq!(found(&index, 0, 50.0), Some((19.0, Evidence::Database)));
+        assert_eq!(found(&index, 0, 100.0), Some((millis(10.0), Evidence::Artifact)));
+        assert_eq!(found(&index, 0, 50.0), Some((millis(19.0), Evidence::Database)));
     }
 
     #[test]

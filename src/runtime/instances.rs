@@ -4,8 +4,8 @@
 //! another one, which shares the prepared weights and only has activations of its own.
 
 use crate::artifact::{Artifact, ArtifactError};
+use crate::device::{self, Grant};
 use crate::execute::{Configs, Plan, PlanError, default_plan_bytes};
-use kernels::Limits;
 use schema::{Share, Split};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +44,7 @@ impl Instances {
     }
 
     /// An instance nobody else uses.
-    pub fn take(&self, key: &Key, artifact: &Artifact, limits: &Limits) -> Result<Plan, Failed> {
+    pub fn take(&self, key: &Key, artifact: &Artifact, grant: &Grant) -> Result<Plan, Failed> {
         let family = self.family(key);
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = family.idle.pop() {
@@ -58,9 +58,15 @@ impl Instances {
             .map_or_else(Configs::new, |entry| entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect());
         // A split for other cores may not be one for these.
         let split = entry.map_or(Split::WHOLE, |entry| entry.split);
+        let limits = &grant.limits;
         let split = if limits.units.is_multiple_of(split.lanes()) { split } else { Split::WHOLE };
         let graph = artifact.graph(key.graph).map_err(Failed::Artifact)?;
-        let plan = Plan::compile_split(graph, split, &configs, limits, default_plan_bytes()).map_err(Failed::Plan)?;
+        let gpu = device::gpu(grant).map_err(|source| Failed::Plan(PlanError::Device { source }))?;
+        let plan = match gpu {
+            Some(gpu) => Plan::compile_on(&gpu, graph, &configs, limits, default_plan_bytes()),
+            None => Plan::compile_split(graph, split, &configs, limits, default_plan_bytes()),
+        };
+        let plan = plan.map_err(Failed::Plan)?;
         let instance = plan.another().map_err(Failed::Plan)?;
         family.pattern = Some(plan);
         Ok(instance)

@@ -302,7 +302,7 @@ impl Runtime {
             share: choice.decision.share,
         };
         let model = || request.model.clone();
-        let mut plan = self.instances.take(&key, &self.artifacts[artifact], &lane.grant.limits).map_err(|e| match e {
+        let mut plan = self.instances.take(&key, &self.artifacts[artifact], lane.grant).map_err(|e| match e {
             instances::Failed::Artifact(error) => RuntimeError::Artifact(error),
             instances::Failed::Plan(source) => RuntimeError::Plan { model: model(), source },
         })?;

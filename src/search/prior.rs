@@ -6,7 +6,7 @@
 //! doublings, and within a variant with the distance of the knobs.
 
 use crate::space::features::{TaskFeatures, config_distance, distance, of_config};
-use kernels::Operator;
+use kernels::VariantFacts;
 use schema::{Config, Picos};
 
 /// Ranks configs without measuring them.
@@ -72,7 +72,7 @@ pub struct Neighbour {
 
 /// Ranks by the records of similar tasks.
 pub struct Learned {
-    operator: &'static Operator,
+    variants: Vec<VariantFacts>,
     neighbours: Vec<Neighbour>,
 }
 
@@ -84,8 +84,8 @@ const UNKNOWN: f64 = 1.6;
 const UNKNOWN_WEIGHT: f64 = 0.15;
 
 impl Learned {
-    /// A prior from the timed configs of other tasks of the same operator: `(features, [(config, time)])` each.
-    pub fn new(operator: &'static Operator, task: &TaskFeatures, known: &[(TaskFeatures, Vec<(Config, Picos)>)]) -> Self {
+    /// A prior over these variants from the timed configs of other tasks of the same operator: `(features, [(config, time)])` each.
+    pub fn new(variants: &[VariantFacts], task: &TaskFeatures, known: &[(TaskFeatures, Vec<(Config, Picos)>)]) -> Self {
         let mut neighbours: Vec<Neighbour> = known
             .iter()
             .map(|(features, timed)| (distance(task, features), timed))
@@ -94,7 +94,7 @@ impl Learned {
             .collect();
         neighbours.sort_by(|a, b| a.distance.total_cmp(&b.distance));
         neighbours.truncate(NEIGHBOURS);
-        Learned { operator, neighbours }
+        Learned { variants: variants.to_vec(), neighbours }
     }
 }
 
@@ -106,7 +106,7 @@ fn examples(timed: &[(Config, Picos)]) -> Vec<Example> {
 
 impl Prior for Learned {
     fn relative_time(&self, config: &Config) -> f64 {
-        let Some(variant) = self.operator.variant(&config.variant) else { return UNKNOWN };
+        let Some(variant) = self.variants.iter().find(|variant| variant.id == config.variant) else { return UNKNOWN };
         let Some(here) = of_config(variant, config) else { return UNKNOWN };
         let (mut weighed, mut weights) = (UNKNOWN.ln() * UNKNOWN_WEIGHT, UNKNOWN_WEIGHT);
         for neighbour in &self.neighbours {
@@ -145,7 +145,8 @@ mod tests {
             (features::of_task(space.task(), space.operator()), timed.collect::<Vec<_>>())
         };
         let known: Vec<_> = from.iter().map(|&size| timed(size)).collect();
-        Learned::new(fake::operator(), &features::of_task(&fake::task(to), fake::operator()), &known)
+        let space = Space::new(&fake::task(to), fake::operator(), &fake::limits());
+        Learned::new(space.variants(), &features::of_task(space.task(), space.operator()), &known)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Walking the combinations of knob values and asking the rules.
 
 use super::{ConfigIndex, Enumerated, Place};
-use kernels::{Limits, Operator, Task, Variant};
+use kernels::{Limits, Task, VariantFacts};
 use schema::KnobValue;
 use std::collections::HashMap;
 
@@ -18,18 +18,18 @@ pub struct Refused {
 }
 
 /// The number of combinations of a variant's knob values, before the rules.
-pub(super) fn combinations(variant: &Variant) -> u64 {
+pub(super) fn combinations(variant: &VariantFacts) -> u64 {
     variant.knobs.iter().map(|knob| knob.values.len() as u64).fold(1, u64::saturating_mul)
 }
 
 /// The knob values of a combination, the last knob turning fastest.
-pub(super) fn values(variant: &Variant, combination: u32) -> Vec<KnobValue> {
+pub(super) fn values(variant: &VariantFacts, combination: u32) -> Vec<KnobValue> {
     let digits = digits(variant, combination);
     variant.knobs.iter().zip(digits).map(|(knob, digit)| knob.values.nth(digit)).collect()
 }
 
 /// For each knob, which of its values a combination takes.
-pub(super) fn digits(variant: &Variant, combination: u32) -> Vec<usize> {
+pub(super) fn digits(variant: &VariantFacts, combination: u32) -> Vec<usize> {
     let mut rest = combination as usize;
     let mut digits = vec![0; variant.knobs.len()];
     for (digit, knob) in digits.iter_mut().zip(variant.knobs).rev() {
@@ -40,15 +40,15 @@ pub(super) fn digits(variant: &Variant, combination: u32) -> Vec<usize> {
 }
 
 /// The combination that takes these values: the inverse of [`digits`].
-pub(super) fn combination(variant: &Variant, digits: &[usize]) -> u32 {
+pub(super) fn combination(variant: &VariantFacts, digits: &[usize]) -> u32 {
     let number = variant.knobs.iter().zip(digits).fold(0, |number, (knob, digit)| number * knob.values.len() + digit);
     u32::try_from(number).expect("a digit list comes from a combination below the limit")
 }
 
 /// Every legal config of a task, variant by variant.
-pub(super) fn all(task: &Task, operator: &'static Operator, limits: &Limits) -> Enumerated {
+pub(super) fn all(task: &Task, variants: &[VariantFacts], limits: &Limits) -> Enumerated {
     let mut enumerated = Enumerated { legal: Vec::new(), by_key: HashMap::new(), refused: Vec::new() };
-    for (at, variant) in operator.variants.iter().enumerate() {
+    for (at, variant) in variants.iter().enumerate() {
         let at = u16::try_from(at).expect("an operator has few variants");
         let total = combinations(variant);
         let mut refused = vec![0u64; variant.rules.len()];

@@ -3,7 +3,7 @@
 //! A task is the logarithms of its extents, of its operations and of its bytes, beside its words (layouts, epilogue). A config is the
 //! place of each knob's value in the knob's list. Distances are in doublings: two tasks of which one extent differs by 2 are 1 apart.
 
-use kernels::{Operator, Param, Task, Variant};
+use kernels::{Operator, Param, Task, VariantFacts};
 use schema::Config;
 
 /// What is compared of a task.
@@ -57,7 +57,7 @@ pub fn distance(a: &TaskFeatures, b: &TaskFeatures) -> f64 {
 }
 
 /// Where each knob's value stands in its list, 0 to 1; `None` for a config of another variant or with a foreign value.
-pub fn of_config(variant: &Variant, config: &Config) -> Option<Vec<f64>> {
+pub fn of_config(variant: &VariantFacts, config: &Config) -> Option<Vec<f64>> {
     if config.variant != variant.id || config.knobs.len() != variant.knobs.len() {
         return None;
     }
@@ -90,10 +90,10 @@ mod tests {
 
     #[test]
     fn configs_are_places_in_their_knobs() {
-        let variant = fake::operator().variants[1];
+        let variant = fake::operator().variants[1].facts();
         let default = variant.default_config(&fake::task(64), &fake::limits());
-        let features = of_config(variant, &default).unwrap();
+        let features = of_config(&variant, &default).unwrap();
         assert!(features.iter().all(|place| (0.0..=1.0).contains(place)));
-        assert_eq!(of_config(fake::operator().variants[0], &default), None);
+        assert_eq!(of_config(&fake::operator().variants[0].facts(), &default), None);
     }
 }

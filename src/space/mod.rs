@@ -14,7 +14,7 @@ mod stream;
 pub use enumerate::Refused;
 pub use stream::Stream;
 
-use kernels::{BuildError, Limits, Operator, Task, Variant};
+use kernels::{BuildError, Limits, Operator, Task, VariantFacts};
 use schema::{Config, ConfigKey};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -34,6 +34,7 @@ impl ConfigIndex {
 pub struct Space {
     task: Task,
     operator: &'static Operator,
+    variants: Vec<VariantFacts>,
     limits: Limits,
     enumerated: OnceLock<Enumerated>,
 }
@@ -55,7 +56,8 @@ struct Place {
 impl Space {
     /// The space of a task under these limits.
     pub fn new(task: &Task, operator: &'static Operator, limits: &Limits) -> Self {
-        Space { task: task.clone(), operator, limits: *limits, enumerated: OnceLock::new() }
+        let variants = variants(task, operator, limits);
+        Space { task: task.clone(), operator, variants, limits: *limits, enumerated: OnceLock::new() }
     }
 
     /// The task.
@@ -66,6 +68,11 @@ impl Space {
     /// Its operator.
     pub fn operator(&self) -> &'static Operator {
         self.operator
+    }
+
+    /// The variants it enumerates.
+    pub fn variants(&self) -> &[VariantFacts] {
+        &self.variants
     }
 
     /// The limits the rules were asked with.
@@ -81,7 +88,7 @@ impl Space {
     /// The config of a number, or `None` past the end.
     pub fn nth(&self, index: ConfigIndex) -> Option<Config> {
         let place = self.enumerated().legal.get(index.index())?;
-        let variant = self.operator.variants[usize::from(place.variant)];
+        let variant = &self.variants[usize::from(place.variant)];
         Some(variant.config(enumerate::values(variant, place.combination)))
     }
 
@@ -92,7 +99,7 @@ impl Space {
 
     /// The config used without tuning. It is legal by the operators' contract.
     pub fn default_config(&self) -> Config {
-        self.operator.default_config(&self.task, &self.limits)
+        default_of(&self.task, &self.variants, &self.limits)
     }
 
     /// The number of the default.
@@ -109,12 +116,12 @@ impl Space {
     /// own default is illegal), in the operator's order.
     pub fn entries(&self) -> Vec<ConfigIndex> {
         let legal = &self.enumerated().legal;
-        let entry = |(at, variant): (usize, &&Variant)| {
+        let entry = |(at, variant): (usize, &VariantFacts)| {
             let default = self.index_of(&variant.default_config(&self.task, &self.limits));
             let first = || legal.iter().position(|place| usize::from(place.variant) == at);
             default.or_else(|| first().map(|index| ConfigIndex(index as u32)))
         };
-        self.operator.variants.iter().enumerate().filter_map(entry).collect()
+        self.variants.iter().enumerate().filter_map(entry).collect()
     }
 
     /// What the rules refused: for each variant and reason, how many combinations, in the order of variants and rules.
@@ -128,12 +135,32 @@ impl Space {
     /// [`BuildError`] with the reason: unknown variant, foreign revision or value, or the first rule that fails.
     pub fn explain(&self, config: &Config) -> Result<(), BuildError> {
         let unknown = || BuildError::Unknown { what: "variant", name: config.variant.clone() };
-        self.operator.variant(&config.variant).ok_or_else(unknown)?.check(&self.task, config, &self.limits)
+        let variant = self.variants.iter().find(|variant| variant.id == config.variant).ok_or_else(unknown)?;
+        variant.check(&self.task, config, &self.limits)
     }
 
     fn enumerated(&self) -> &Enumerated {
-        self.enumerated.get_or_init(|| enumerate::all(&self.task, self.operator, &self.limits))
+        self.enumerated.get_or_init(|| enumerate::all(&self.task, &self.variants, &self.limits))
     }
+}
+
+/// The variants that may compute a task: those of the device with memory of its own, where the limits are of one and it takes the task;
+/// else those of the host.
+pub fn variants(task: &Task, operator: &Operator, limits: &Limits) -> Vec<VariantFacts> {
+    let there = limits.gpu.and_then(|_| cube_kernels::operator(operator.id));
+    match there.filter(|there| there.default_config(task, limits).is_some()) {
+        Some(there) => there.variants.iter().map(|variant| variant.facts()).collect(),
+        None => operator.variants.iter().map(|variant| variant.facts()).collect(),
+    }
+}
+
+/// The config a task runs with when nothing was chosen for it.
+pub fn default_config(task: &Task, operator: &Operator, limits: &Limits) -> Config {
+    default_of(task, &variants(task, operator, limits), limits)
+}
+
+fn default_of(task: &Task, variants: &[VariantFacts], limits: &Limits) -> Config {
+    VariantFacts::default_of(variants, task, limits).unwrap_or_else(|| variants[0].default_config(task, limits))
 }
 
 #[cfg(test)]
@@ -163,7 +190,7 @@ mod tests {
     fn what_is_not_numbered_is_refused_with_its_reason() {
         let space = space();
         let variants = space.operator().variants.iter();
-        let combinations: u64 = variants.map(|variant| enumerate::combinations(variant)).sum();
+        let combinations: u64 = variants.map(|variant| enumerate::combinations(&variant.facts())).sum();
         let refused: u64 = space.refused().iter().map(|refused| refused.count).sum();
         assert_eq!(combinations, refused + space.size() as u64);
         assert!(refused > 0 && space.refused().iter().all(|refused| !refused.reason.is_empty()));

@@ -9,7 +9,7 @@ impl Space {
     /// legal one. Empty for a number past the end.
     pub fn neighbours(&self, index: ConfigIndex) -> Vec<ConfigIndex> {
         let Some(place) = self.enumerated().legal.get(index.index()).copied() else { return Vec::new() };
-        let variant = self.operator.variants[usize::from(place.variant)];
+        let variant = &self.variants[usize::from(place.variant)];
         let at = digits(variant, place.combination);
         let mut found = Vec::new();
         for (knob, declared) in variant.knobs.iter().enumerate() {

@@ -73,6 +73,7 @@ impl Rehearse for FakeStage<'_> {
 impl Rig {
     fn new() -> Self {
         let grant = |percent: f64, units: u32| Grant {
+            device: DeviceName("cpu".into()),
             share: Share::percent(percent).unwrap(),
             slot: 0,
             grant: schema::Grant { mechanism: "core_sets".into(), units },

@@ -161,7 +161,8 @@ impl Search<'_> {
     ) -> Rivals {
         let space = self.space;
         let item = self.item;
-        let prior = self.prior.get_or_init(|| Learned::new(item.operator, &features::of_task(&item.task, item.operator), known));
+        let prior =
+            self.prior.get_or_init(|| Learned::new(space.variants(), &features::of_task(&item.task, item.operator), known));
         let seen = &self.seen;
         let strategy = self.strategy.get_or_insert_with(|| {
             let seed = Seed(rules.seed.0 ^ u64::from_le_bytes(first_8(item.task.key().0)));

@@ -219,7 +219,7 @@ pub fn tune(
     let entries = Wanted::all(&models, asked);
     let whole = {
         let scope = Scope { models: &models, places: &places, rules: &rules, options };
-        Work::collect(&scope, entries.clone(), splits::whole(&entries), records)?
+        Work::collect(&scope, entries.clone(), splits::whole(&models, &places, &entries), records)?
     };
     events(Event::Start {
         models: models.iter().map(|model| model.name.clone()).collect(),
@@ -273,7 +273,7 @@ pub fn tune(
 fn lane_places(options: &Options, asked: &[Place]) -> Result<Vec<Place>, GrantError> {
     let batches = options.batches.iter().any(|batch| *batch != Batch::ONE);
     let mut lanes = Vec::new();
-    for machine in options.devices.iter().filter(|_| batches) {
+    for machine in options.devices.iter().filter(|machine| batches && machine.limits.gpu.is_none()) {
         let own = || asked.iter().filter(|place| place.device == machine.device);
         if own().any(|place| place.grant.limits.units == 1) {
             continue;
@@ -343,7 +343,8 @@ fn probe(
 ) -> Result<u64, ExploreError> {
     let mut measured = 0;
     for (number, (place, benches)) in places.iter_mut().zip(benches).enumerate() {
-        let open = work.items.iter().any(|item| item.place == number && !item.known);
+        // What the host's cores can do bounds nothing on a device beside them.
+        let open = place.grant.limits.gpu.is_none() && work.items.iter().any(|item| item.place == number && !item.known);
         let Some(bench) = benches.first_mut().filter(|_| open && !rules.interrupted.load(Ordering::SeqCst)) else { continue };
         let (roofline, new) = match machine::roofline(place, &mut **bench, rules, records) {
             Err(ExploreError::Measure(MeasureError::Interrupted)) => break,

@@ -47,15 +47,21 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// Nothing is split.
-    fn whole(wanted: &Wanted) -> Chosen {
-        Chosen { split: Split::WHOLE, place: wanted.place, tasks: None }
+    /// Nothing is split. A device with memory of its own computes everything in rows.
+    fn whole(models: &[Prepared], places: &[Place], wanted: &Wanted) -> Chosen {
+        let in_rows = || {
+            let mut graph = models[wanted.model].graphs[wanted.graph].graph.clone();
+            graph.lay_in_rows();
+            task::tasks(&graph).ok()
+        };
+        let tasks = places[wanted.place].grant.limits.gpu.and_then(|_| in_rows());
+        Chosen { split: Split::WHOLE, place: wanted.place, tasks }
     }
 }
 
 /// Nothing is split anywhere.
-pub fn whole(entries: &[Wanted]) -> Vec<Vec<Chosen>> {
-    entries.iter().map(|wanted| vec![Chosen::whole(wanted)]).collect()
+pub fn whole(models: &[Prepared], places: &[Place], entries: &[Wanted]) -> Vec<Vec<Chosen>> {
+    entries.iter().map(|wanted| vec![Chosen::whole(models, places, wanted)]).collect()
 }
 
 /// The ways that contend for every entry, in order, the likeliest first, and how many plans that measured. Only the first `asked` of the
@@ -112,7 +118,7 @@ pub fn contenders(
         }
         let way = |candidate: &Option<usize>| match candidate {
             Some(candidate) => ladder[*candidate].chosen(scope.models, wanted),
-            None => Chosen::whole(wanted),
+            None => Chosen::whole(scope.models, scope.places, wanted),
         };
         all.push(ways.iter().map(way).collect());
     }
@@ -179,6 +185,10 @@ impl Candidate {
 /// The splits of an entry, the smallest parts first; empty where its rows meet.
 fn ladder(models: &[Prepared], places: &[Place], asked: usize, wanted: &Wanted) -> Vec<Candidate> {
     let bound = &models[wanted.model].graphs[wanted.graph];
+    // Parts are for caches near the cores, and for lanes of cores.
+    if places[wanted.place].grant.limits.gpu.is_some() {
+        return Vec::new();
+    }
     let (batch, place) = (bound.batch.rows(), &places[wanted.place]);
     let units = place.grant.limits.units;
     let lane = lane_place(places, asked, wanted.place);

@@ -4,10 +4,13 @@ use super::plans::PlanBench;
 use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
 use super::task_bench::TaskBench;
+use crate::device::{self, Grant};
 use crate::execute::{self, Pool};
+use cube_kernels::Gpu;
 use kernels::Limits;
 use rustix::process::{Resource, Rlimit, Signal, getppid, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity, set_no_new_privs};
+use schema::DeviceName;
 use std::fs::File;
 use std::hint::black_box;
 use std::io;
@@ -21,6 +24,8 @@ use std::time::Instant;
 pub(super) struct Share {
     pub limits: Limits,
     pub pool: Arc<Pool>,
+    /// The device, where it has memory of its own.
+    pub gpu: Option<Gpu>,
     /// Its standard output: tells the parent which lane runs.
     progress: File,
 }
@@ -92,7 +97,7 @@ fn lower_limits() {
 
 /// Confines this process to its cores, then makes the pool, whose threads inherit them.
 fn own(owned: &Owned, progress: File) -> Result<Share, String> {
-    let limits = owned.limits().ok_or_else(|| format!("unknown instruction set '{}'", owned.isa))?;
+    let mut limits = owned.limits().ok_or_else(|| format!("unknown instruction set '{}'", owned.isa))?;
     let mut cores = CpuSet::new();
     for &core in &owned.cores {
         if core as usize >= CpuSet::MAX_CPU {
@@ -102,7 +107,17 @@ fn own(owned: &Owned, progress: File) -> Result<Share, String> {
     }
     sched_setaffinity(None, &cores).map_err(|error| format!("cannot take cores {:?}: {error}", owned.cores))?;
     let pool = execute::pool(limits.units).map_err(|error| format!("cannot start {} threads: {error}", limits.units))?;
-    Ok(Share { limits, pool, progress })
+    let grant = Grant {
+        device: DeviceName(owned.device.clone()),
+        share: schema::Share::WHOLE,
+        slot: 0,
+        grant: schema::Grant { mechanism: String::new(), units: limits.units },
+        cores: owned.cores.iter().map(|&core| core as usize).collect(),
+        limits,
+    };
+    let gpu = device::gpu(&grant).map_err(|error| error.to_string())?;
+    limits.gpu = gpu.as_ref().map(|gpu| *gpu.limits());
+    Ok(Share { limits, pool, gpu, progress })
 }
 
 impl Share {

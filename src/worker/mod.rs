@@ -38,7 +38,17 @@ use thiserror::Error;
 pub const FLAG: &str = "__worker";
 
 /// Variables a worker keeps from its parent's environment.
-const KEPT_VARIABLES: &[&str] = &["PATH", "HOME", "LANG", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "TMPDIR"];
+const KEPT_VARIABLES: &[&str] = &[
+    "PATH",
+    "HOME",
+    "LANG",
+    "RUST_BACKTRACE",
+    "LD_LIBRARY_PATH",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "VK_DRIVER_FILES",
+    "VK_ICD_FILENAMES",
+];
 /// From spawning to the answer of the first ask.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The most of a dead worker's last words that is kept.
@@ -119,11 +129,15 @@ impl Worker {
         let mut command = Command::new(program);
         command.arg(FLAG).process_group(0).env_clear();
         command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))));
+        // Without it drivers complain, where the worker's last words are looked for.
+        if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+            command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+        }
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(stdio(&progress)?).stderr(stdio(&words)?);
         let child = spawn_from_lasting_thread(command).map_err(failed)?;
         let resident_max_bytes = watchdog::resident_max_bytes();
         let mut worker = Worker { child, socket, progress, words, resident_max_bytes, dead: false };
-        match worker.ask(&Ask::Own(Owned::new(&grant.cores, &grant.limits)), HANDSHAKE) {
+        match worker.ask(&Ask::Own(Owned::new(grant)), HANDSHAKE) {
             Ok(Answer::Done) => Ok(worker),
             Ok(Answer::Wrong { reason }) => Err(SpawnError::Handshake(reason)),
             Ok(other) => Err(SpawnError::Handshake(format!("it answered {other:?}"))),

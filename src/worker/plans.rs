@@ -104,7 +104,10 @@ impl<'a> PlanBench<'a> {
         let plan = self
             .share
             .pool
-            .install(|| Plan::compile_split(graph, split, &configs, limits, budget))
+            .install(|| match &self.share.gpu {
+                Some(gpu) => Plan::compile_on(gpu, graph, &configs, limits, budget),
+                None => Plan::compile_split(graph, split, &configs, limits, budget),
+            })
             .map_err(|error| error.to_string())?;
         let buffers = plan.is_static().then(|| Buffers::new(&plan, &inputs)).flatten();
         let mut slot = Slot { plan, inputs, outputs: Vec::new(), buffers, runs: 1 };

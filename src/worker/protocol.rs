@@ -3,6 +3,7 @@
 //! Asks and answers are values that could cross a network: they name tasks, configs and files by their texts, never by address, and
 //! asking twice is harmless. One answer per ask, in order.
 
+use crate::device::Grant;
 use kernels::{Isa, Limits};
 use schema::{Config, FailureClass, Split};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -46,6 +47,8 @@ pub enum Ask {
 /// What a worker owns: a grant of the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Owned {
+    /// The device's name.
+    pub device: String,
     pub cores: Vec<u32>,
     pub isa: String,
     pub units: u32,
@@ -145,10 +148,12 @@ pub enum Answer {
 }
 
 impl Owned {
-    /// The grant of these cores and limits.
-    pub fn new(cores: &[usize], limits: &Limits) -> Self {
+    /// What a grant hands out.
+    pub fn new(grant: &Grant) -> Self {
+        let limits = &grant.limits;
         Owned {
-            cores: cores.iter().filter_map(|&core| u32::try_from(core).ok()).collect(),
+            device: grant.device.0.clone(),
+            cores: grant.cores.iter().filter_map(|&core| u32::try_from(core).ok()).collect(),
             isa: limits.isa.name().to_owned(),
             units: limits.units,
             l1d_bytes: limits.l1d_bytes,
@@ -157,10 +162,10 @@ impl Owned {
         }
     }
 
-    /// The limits, or `None` for an instruction set this build does not know.
+    /// The limits of the host's part, or `None` for an instruction set this build does not know.
     pub fn limits(&self) -> Option<Limits> {
         let &Owned { units, l1d_bytes, l2_bytes, l3_bytes, .. } = self;
-        Some(Limits { isa: Isa::parse(&self.isa)?, units, l1d_bytes, l2_bytes, l3_bytes })
+        Some(Limits { isa: Isa::parse(&self.isa)?, units, l1d_bytes, l2_bytes, l3_bytes, gpu: None })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The worker's bench for kernels: operands of one task, kernels of its configs in slots, each verified before it is timed.
+//! The worker's bench for kernels, the host's and those of a device with memory of its own: operands of one task, kernels of its configs in slots, each verified before it is timed.
 //!
 //! A result is compared with the operator's f64 reference where that is affordable. Where it is not, it is compared with the result of
 //! the default config on the same operands, after the default itself met the reference on the same task made small: an independent
@@ -7,7 +7,8 @@
 use super::child::{Share, picos};
 use super::protocol::{Answer, Lane};
 use crate::execute::Pool;
-use crate::space::Stream;
+use crate::space::{Stream, default_config};
+use cube_kernels::{Buffer, CubeKernel, Gpu, GpuError};
 use kernels::layout::to_layout;
 use kernels::packed::Packed;
 use kernels::{
@@ -49,17 +50,40 @@ struct Open {
     /// Run-time inputs in their layouts.
     laid: Vec<Option<Bytes>>,
     outputs: Vec<Bytes>,
+    /// Run-time inputs and outputs on the device, once a kernel there was built.
+    there: Option<There>,
     expected: Option<Vec<Expected>>,
     slots: BTreeMap<u32, Slot>,
     /// Read between samples to empty the caches; empty for tasks that are timed warm.
     evictor: Packed,
 }
 
+/// Operands on a device.
+struct There {
+    gpu: Gpu,
+    inputs: Vec<Option<Buffer>>,
+    outputs: Vec<Buffer>,
+}
+
 struct Slot {
-    kernel: Box<dyn Kernel>,
-    scratch: Bytes,
+    kernel: Ready,
     /// Runs in one sample.
     runs: u64,
+}
+
+/// A kernel, made ready.
+enum Ready {
+    Here { kernel: Box<dyn Kernel>, scratch: Bytes },
+    There(Box<dyn CubeKernel>),
+}
+
+impl Ready {
+    fn prepared_bytes(&self) -> usize {
+        match self {
+            Ready::Here { kernel, .. } => kernel.prepared_bytes(),
+            Ready::There(kernel) => kernel.prepared_bytes(),
+        }
+    }
 }
 
 /// What an output should be, in its layout, padding included.
@@ -147,23 +171,15 @@ impl<'a> TaskBench<'a> {
     /// Times slots.
     pub fn lap(&mut self, lanes: &[Lane]) -> Answer {
         let Some(open) = &mut self.open else { return Answer::Wrong { reason: "no task is open".to_owned() } };
-        let Open { laid, outputs, slots, evictor, .. } = open;
+        let Open { laid, outputs, there, slots, evictor, .. } = open;
         let pool = &self.share.pool;
         self.share.lap(lanes, |slot| {
             let slot = slots.get_mut(&slot)?;
             if !evictor.is_empty() {
                 evict(pool, evictor);
             }
-            let runs = slot.runs;
-            let mut time = 0;
-            with_operands(laid, outputs, &mut slot.scratch, |operands| {
-                let start = Instant::now();
-                for _ in 0..runs {
-                    slot.kernel.run(operands);
-                }
-                time = picos(start) / runs;
-            });
-            Some(time)
+            let time = run(&mut slot.kernel, laid, outputs, there.as_ref(), slot.runs).ok()?;
+            Some(time / slot.runs)
         })
     }
 }
@@ -193,11 +209,12 @@ impl Open {
         let affordable = (operator.flops)(task) <= REFERENCE_FLOPS_MAX;
         let expected = affordable.then(|| reference(operator, task, &signature, &tensors)).transpose()?;
         let slots = BTreeMap::new();
-        Ok(Open { operator, task: task.clone(), signature, max_error, tensors, laid, outputs, expected, slots, evictor })
+        let (task, there) = (task.clone(), None);
+        Ok(Open { operator, task, signature, max_error, tensors, laid, outputs, there, expected, slots, evictor })
     }
 
     /// A kernel whose result is right, with the time of its second run.
-    fn build(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), (FailureClass, String)> {
+    fn build(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), Fallen> {
         if self.expected.is_none() {
             self.expect_the_defaults_result(share)?;
         }
@@ -212,13 +229,8 @@ impl Open {
         }
         let mut time = first;
         if first < LONG_PICOS {
-            share.pool.install(|| {
-                with_operands(&self.laid, &mut self.outputs, &mut slot.scratch, |operands| {
-                    let start = Instant::now();
-                    slot.kernel.run(operands);
-                    time = picos(start);
-                });
-            });
+            let (laid, outputs, there) = (&self.laid, &mut self.outputs, self.there.as_ref());
+            time = share.pool.install(|| run(&mut slot.kernel, laid, outputs, there, 1))?;
         }
         if self.evictor.is_empty() {
             slot.runs = SAMPLE_MIN_PICOS.div_ceil(time.max(1)).clamp(1, RUNS_MAX);
@@ -227,7 +239,7 @@ impl Open {
     }
 
     /// Builds a config and runs it once on fresh buffers; with the time of that.
-    fn run_fresh(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), (FailureClass, String)> {
+    fn run_fresh(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), Fallen> {
         let constants: Vec<Option<&Tensor>> = self
             .signature
             .inputs
@@ -236,37 +248,106 @@ impl Open {
             .map(|(spec, tensor)| tensor.as_ref().filter(|_| spec.constant))
             .collect();
         let request = Request { task: &self.task, config, limits: &share.limits, constants: &constants };
-        let kernel =
-            share.pool.install(|| self.operator.build(&request)).map_err(|error| (FailureClass::Compile, error.to_string()))?;
-        let mut scratch = Bytes::filled(kernel.scratch_bytes(), PATTERN);
+        let refused = |error: BuildError| (FailureClass::Compile, error.to_string());
         self.outputs.iter_mut().for_each(|output| output.as_mut().fill(PATTERN));
-        let mut time = 0;
-        share.pool.install(|| {
-            with_operands(&self.laid, &mut self.outputs, &mut scratch, |operands| {
-                let start = Instant::now();
-                kernel.run(operands);
-                time = picos(start);
-            });
-        });
-        Ok((Slot { kernel, scratch, runs: 1 }, time))
+        let there = cube_kernels::operator(self.operator.id).filter(|there| there.variant(&config.variant).is_some());
+        let mut kernel = match there.zip(share.gpu.as_ref()) {
+            Some((there, gpu)) => {
+                let kernel = there.build(&request, gpu).map_err(refused)?;
+                self.there = Some(match self.there.take() {
+                    Some(there) => there.with_outputs(&self.outputs)?,
+                    None => There::new(gpu, &self.laid, &self.outputs)?,
+                });
+                Ready::There(kernel)
+            }
+            None => {
+                let kernel = share.pool.install(|| self.operator.build(&request)).map_err(refused)?;
+                let scratch = Bytes::filled(kernel.scratch_bytes(), PATTERN);
+                Ready::Here { kernel, scratch }
+            }
+        };
+        let (laid, outputs, there) = (&self.laid, &mut self.outputs, self.there.as_ref());
+        let time = share.pool.install(|| run(&mut kernel, laid, outputs, there, 1))?;
+        if let (Ready::There(_), Some(there)) = (&kernel, &self.there) {
+            for (output, buffer) in self.outputs.iter_mut().zip(&there.outputs) {
+                output.as_mut().copy_from_slice(&there.gpu.download(buffer).map_err(fell)?);
+            }
+        }
+        Ok((Slot { kernel, runs: 1 }, time))
     }
 
     /// For a task whose reference would take too long: what the default gives, once the default is right on the task made small.
-    fn expect_the_defaults_result(&mut self, share: &Share) -> Result<(), (FailureClass, String)> {
+    fn expect_the_defaults_result(&mut self, share: &Share) -> Result<(), Fallen> {
         if let Some(small) = smaller(self.operator, &self.task) {
             let failed = |error: BuildError| (FailureClass::Compile, error.to_string());
             let mut open = Open::new(self.operator, &small, Seed(1), self.max_error, share).map_err(failed)?;
-            let default = self.operator.default_config(&small, &share.limits);
+            let default = default_config(&small, self.operator, &share.limits);
             if open.expected.is_some() {
                 open.build(&default, share).map_err(|(class, detail)| (class, format!("the default on '{small}': {detail}")))?;
             }
         }
-        let default = self.operator.default_config(&self.task, &share.limits);
+        let default = default_config(&self.task, self.operator, &share.limits);
         drop(self.run_fresh(&default, share)?);
         let outputs = self.signature.outputs.iter().zip(&self.outputs);
         self.expected = Some(outputs.map(|(spec, output)| Expected::of(spec, output.get().to_vec())).collect());
         Ok(())
     }
+}
+
+impl There {
+    /// Uploads what the host holds.
+    fn new(gpu: &Gpu, laid: &[Option<Bytes>], outputs: &[Bytes]) -> Result<Self, Fallen> {
+        let upload = |laid: &Option<Bytes>| laid.as_ref().map(|bytes| gpu.upload(bytes.get()).map_err(fell)).transpose();
+        let inputs = laid.iter().map(upload).collect::<Result<_, _>>()?;
+        There { gpu: gpu.clone(), inputs, outputs: Vec::new() }.with_outputs(outputs)
+    }
+
+    /// With outputs that hold what the host's hold.
+    fn with_outputs(self, outputs: &[Bytes]) -> Result<Self, Fallen> {
+        let outputs = outputs.iter().map(|output| self.gpu.upload(output.get()).map_err(fell)).collect::<Result<_, _>>()?;
+        Ok(There { outputs, ..self })
+    }
+}
+
+/// A candidate that is refused, and why.
+type Fallen = (FailureClass, String);
+
+fn fell(error: GpuError) -> Fallen {
+    let class = match error {
+        GpuError::Launch(_) => FailureClass::Compile,
+        GpuError::Lost(_) => FailureClass::Crash,
+    };
+    (class, error.to_string())
+}
+
+/// Runs a kernel so often, to the end; what it took in all.
+fn run(
+    kernel: &mut Ready,
+    laid: &[Option<Bytes>],
+    outputs: &mut [Bytes],
+    there: Option<&There>,
+    runs: u64,
+) -> Result<u64, Fallen> {
+    let mut time = 0;
+    match (kernel, there) {
+        (Ready::Here { kernel, scratch }, _) => with_operands(laid, outputs, scratch, |operands| {
+            let start = Instant::now();
+            for _ in 0..runs {
+                kernel.run(operands);
+            }
+            time = picos(start);
+        }),
+        (Ready::There(kernel), Some(there)) => {
+            let start = Instant::now();
+            for _ in 0..runs {
+                kernel.launch(&there.gpu, &there.inputs, &there.outputs);
+            }
+            there.gpu.sync().map_err(fell)?;
+            time = picos(start);
+        }
+        (Ready::There(_), None) => return Err((FailureClass::Crash, "the operands are not on the device".to_owned())),
+    }
+    Ok(time)
 }
 
 /// Lends the buffers to one use of a kernel.

@@ -17,6 +17,8 @@ mod pieces;
 mod planes;
 mod reference;
 
+pub use pieces::Pieces;
+
 use crate::plane::Plane;
 use crate::row_split;
 use crate::rows;
@@ -42,6 +44,16 @@ static VARIANTS: &[&Variant] = &[&host_runs::RUNS, &host_pairs::PAIRS];
 /// The default of the knob `partition`: the operator is bound by memory.
 fn partition(task: &Task, limits: &Limits) -> KnobValue {
     row_split::partition_for_bytes((COPY.bytes)(task), limits)
+}
+
+/// The boxes of elements that a task in rows moves.
+///
+/// # Errors
+/// [`BuildError::Task`] for a task that makes no sense.
+pub fn pieces(task: &Task) -> Result<Pieces, BuildError> {
+    let signature = signature(task)?;
+    let kind = Kind::parse(task.word("kind")).ok_or_else(|| task.refused("there is no such kind"))?;
+    Ok(pieces::plan(kind, task, &signature))
 }
 
 /// The names of the inputs; also the most there can be.

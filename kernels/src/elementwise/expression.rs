@@ -13,7 +13,7 @@ pub const INPUTS_MAX: usize = 16;
 const DEPTH_MAX: usize = 64;
 
 /// A function of elements.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Function {
     Add,
     Sub,

@@ -5,7 +5,7 @@ use crate::{Operator, recurrent};
 /// Gated recurrent units over a sequence.
 pub static GRU: Operator = Operator {
     id: "gru",
-    variants: &[&recurrent::GRU_DOTS, &recurrent::GRU_PACKED],
+    variants: &[&recurrent::GRU_PACKED, &recurrent::GRU_DOTS],
     task: |facts| recurrent::task("gru", facts),
     signature: recurrent::signature,
     flops: recurrent::flops,

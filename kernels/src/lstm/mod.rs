@@ -5,7 +5,7 @@ use crate::{Operator, recurrent};
 /// Long short-term memory over a sequence.
 pub static LSTM: Operator = Operator {
     id: "lstm",
-    variants: &[&recurrent::LSTM_DOTS, &recurrent::LSTM_PACKED],
+    variants: &[&recurrent::LSTM_PACKED, &recurrent::LSTM_DOTS],
     task: |facts| recurrent::task("lstm", facts),
     signature: recurrent::signature,
     flops: recurrent::flops,

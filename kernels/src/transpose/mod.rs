@@ -65,7 +65,7 @@ pub(crate) fn copied_fill(dtype: DType) -> Fill {
 }
 
 /// The transpose as a strided copy.
-fn piece(task: &Task, signature: &Signature) -> Piece {
+pub fn piece(task: &Task, signature: &Signature) -> Piece {
     let from = strides::row_major(&signature.inputs[0].shape);
     let dims = signature.outputs[0].shape.clone();
     let to = strides::row_major(&dims).into_iter().map(|stride| stride as isize).collect();

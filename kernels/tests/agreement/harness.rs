@@ -1,9 +1,9 @@
 //! Runs kernels on made-up operands and compares.
 
+use crate::random::Random;
 use kernels::layout::{from_layout, to_layout};
 use kernels::{
-    Fill, Isa, Layout, Limits, Operand, OperandMut, OperandSpec, Operands, Operator, Packed, Request, Task, Tensor, ThreadPool,
-    Variant,
+    Isa, Layout, Limits, Operand, OperandMut, OperandSpec, Operands, Operator, Packed, Request, Task, Tensor, ThreadPool, Variant,
 };
 use schema::{Config, DType};
 
@@ -55,7 +55,7 @@ pub fn sets() -> Vec<Isa> {
 }
 
 fn limits(isa: Isa, units: u32) -> Limits {
-    Limits { isa, units, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20 }
+    Limits { isa, units, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None }
 }
 
 /// Every combination of knob values, legal or not.
@@ -73,14 +73,14 @@ fn nth(variant: &'static Variant, mut index: usize) -> Config {
     variant.config(values)
 }
 
-/// The default, if it is legal, and some other legal configs. The most general variant's default must be legal.
+/// The default, if it is legal, and some other legal configs. The task's own default must be.
 fn sample(variant: &'static Variant, task: &Task, limits: &Limits) -> Vec<Config> {
     let mut configs = Vec::new();
     let operator = kernels::operator(task.operator()).unwrap();
     let default = variant.default_config(task, limits);
     match variant.check(task, &default, limits) {
         Ok(()) => configs.push(default),
-        Err(why) if operator.variants[0].id == variant.id => panic!("the default of a general variant is legal: {why}"),
+        Err(why) if operator.default_config(task, limits).variant == variant.id => panic!("a task's default is legal: {why}"),
         Err(_) => {}
     }
     let count: usize = variant.knobs.iter().map(|knob| knob.values.len()).product();
@@ -238,50 +238,5 @@ impl Guarded {
     fn is_whole(&self) -> bool {
         let raw: &[u8] = bytemuck::cast_slice(&self.all);
         raw[..GUARD_BYTES].iter().chain(&raw[GUARD_BYTES + self.bytes..]).all(|&byte| byte == GUARD)
-    }
-}
-
-/// A reproducible stream of numbers (SplitMix64), seeded by a text.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: &str) -> Self {
-        Random(seed.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1).
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
-    }
-
-    /// A tensor filled as the spec says.
-    pub fn tensor(&mut self, spec: &OperandSpec) -> Tensor {
-        let count: usize = spec.shape.iter().product();
-        let shape = spec.shape.clone();
-        match (spec.fill, spec.dtype) {
-            (Fill::Signed, DType::F32) => Tensor::new(shape, (0..count).map(|_| self.unit() * 2.0 - 1.0).collect()),
-            (Fill::Scaled(terms), DType::F32) => {
-                let scale = 1.0 / (terms.max(1) as f32).sqrt();
-                Tensor::new(shape, (0..count).map(|_| (self.unit() * 2.0 - 1.0) * scale).collect())
-            }
-            (Fill::Positive, DType::F32) => Tensor::new(shape, (0..count).map(|_| self.unit() + 0.5).collect()),
-            (Fill::Mask, DType::F32) => Tensor::new(shape, (0..count).map(|_| (self.next() % 2) as f32).collect()),
-            (Fill::Mask, DType::Bool) => Tensor::bools(shape, (0..count).map(|_| self.next() % 2 == 1).collect()),
-            (Fill::Index(below) | Fill::Whole(below), DType::I64) => {
-                Tensor::new(shape, (0..count).map(|_| (self.next() % below as u64) as i64).collect())
-            }
-            (Fill::Index(below) | Fill::Whole(below), DType::I32) => {
-                Tensor::new(shape, (0..count).map(|_| (self.next() % below as u64) as i32).collect())
-            }
-            (fill, dtype) => panic!("'{}' of {dtype} cannot be filled with {fill:?}", spec.name),
-        }
     }
 }

@@ -6,6 +6,7 @@
 mod dense;
 mod harness;
 mod memory;
+mod random;
 
 /// Every operator must have tasks here: a new one without agreement tests does not pass.
 #[test]

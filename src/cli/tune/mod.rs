@@ -32,7 +32,7 @@ pub struct Arguments {
     /// The artifact, or with several models the folder for them [default: MODEL.tune here]
     #[arg(short, long, value_name = "FILE|DIR/")]
     output: Option<PathBuf>,
-    /// auto, all, or names such as cpu,cpu:avx2
+    /// auto (the cpu and real GPUs), all (software drivers too), or names such as cpu,wgpu:0
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     device: Vec<String>,
     /// Per cents of the device, one decimal allowed [default: 100]
@@ -398,6 +398,7 @@ fn devices(names: &[String]) -> Result<Vec<Machine>, Failure> {
             "auto" | "all" => device::found()
                 .into_iter()
                 .filter_map(|found| if let Found::Present(machine) = found { Some(machine) } else { None })
+                .filter(|machine| name == "all" || !machine.is_software())
                 .collect(),
             name => vec![super::devices::open(name)?],
         };

@@ -30,6 +30,7 @@ fn grant(machine: &Machine, share: Share, slot: usize) -> Option<Grant> {
     let cores = machine.cores.get(from..from.checked_add(units)?)?.to_vec();
     let units = u32::try_from(units).ok()?;
     Some(Grant {
+        device: machine.device.name.clone(),
         share,
         slot,
         grant: schema::Grant { mechanism: MECHANISM.name.to_owned(), units },
@@ -45,7 +46,7 @@ mod tests {
     use schema::{Device, DeviceName, Environment, Share};
 
     fn machine(cores: &[usize]) -> Machine {
-        let limits = Limits { isa: Isa::Scalar, units: cores.len() as u32, l1d_bytes: 1, l2_bytes: 1, l3_bytes: 1 };
+        let limits = Limits { isa: Isa::Scalar, units: cores.len() as u32, l1d_bytes: 1, l2_bytes: 1, l3_bytes: 1, gpu: None };
         Machine {
             device: Device { name: DeviceName("cpu".into()), text: "kind=cpu".into() },
             environment: Environment { text: String::new() },

@@ -1,10 +1,12 @@
 //! How a share of a device is granted: the mechanisms, best first.
 
 pub mod core_sets;
+pub mod whole;
+pub mod worker_threads;
 
 use super::Machine;
 use kernels::Limits;
-use schema::Share;
+use schema::{DeviceName, Share};
 use thiserror::Error;
 
 /// A way to give a part of a device.
@@ -19,9 +21,18 @@ pub struct Mechanism {
 /// The mechanisms for processors, best first. A new one is one file and one line here.
 pub static MECHANISMS: &[Mechanism] = &[core_sets::MECHANISM];
 
+/// Those for devices with memory of their own.
+pub static GPU_MECHANISMS: &[Mechanism] = &[worker_threads::MECHANISM, whole::MECHANISM];
+
+fn mechanisms(machine: &Machine) -> &'static [Mechanism] {
+    if machine.limits.gpu.is_some() { GPU_MECHANISMS } else { MECHANISMS }
+}
+
 /// A part of a device: what a worker owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// The device's name.
+    pub device: DeviceName,
     pub share: Share,
     /// Which of the disjoint parts of this size.
     pub slot: usize,
@@ -44,12 +55,16 @@ pub enum GrantError {
 
 /// Every share the device can give, ascending.
 pub(super) fn possible(machine: &Machine) -> Vec<Share> {
-    MECHANISMS.first().map(|mechanism| (mechanism.possible)(machine)).unwrap_or_default()
+    mechanisms(machine)
+        .iter()
+        .map(|mechanism| (mechanism.possible)(machine))
+        .find(|shares| !shares.is_empty())
+        .unwrap_or_default()
 }
 
 /// The part of that slot by the first mechanism that can give it.
 pub(super) fn grant(machine: &Machine, share: Share, slot: usize) -> Result<Grant, GrantError> {
-    if let Some(grant) = MECHANISMS.iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot)) {
+    if let Some(grant) = mechanisms(machine).iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot)) {
         return Ok(grant);
     }
     let device = machine.device.name.0.clone();
@@ -64,6 +79,6 @@ pub(super) fn grant(machine: &Machine, share: Share, slot: usize) -> Result<Gran
 
 /// How many disjoint parts of that size there are.
 pub(super) fn slots(machine: &Machine, share: Share) -> usize {
-    let units = |slot| MECHANISMS.iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot));
-    (0..machine.cores.len()).take_while(|&slot| units(slot).is_some()).count()
+    let units = |slot| mechanisms(machine).iter().find_map(|mechanism| (mechanism.grant)(machine, share, slot));
+    (0..machine.cores.len().max(1)).take_while(|&slot| units(slot).is_some()).count()
 }

@@ -1,0 +1,93 @@
+//! What wgpu finds on this machine, asked without making a device of any of it.
+
+use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice};
+use kernels::GpuLimits;
+use std::panic::catch_unwind;
+
+/// Which hardware is behind an adapter.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum AdapterKind {
+    Discrete,
+    Integrated,
+    Virtual,
+    /// A driver that computes on the host's processor.
+    Software,
+}
+
+/// A device that wgpu can open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// The driver's name of it: `llvmpipe (LLVM 15.0.6, 256 bits)`.
+    pub name: String,
+    pub kind: AdapterKind,
+    /// PCI identifiers, 0 where there are none.
+    pub vendor: u32,
+    pub device: u32,
+    /// Name and version of the driver: `llvmpipe, Mesa 22.3.6 (LLVM 15.0.6)`.
+    pub driver: String,
+    pub limits: GpuLimits,
+    /// How CubeCL addresses it.
+    pub(crate) handle: WgpuDevice,
+}
+
+/// Every adapter with a compute queue that wgpu finds through the graphics interface of this system (Vulkan, Metal), in its order. The
+/// error is one line: there is no driver, or it fell over.
+///
+/// # Errors
+/// One line that says why there is none and what to do.
+pub fn adapters() -> Result<Vec<Adapter>, String> {
+    let found =
+        catch_unwind(enumerate).map_err(|_| "the graphics driver panicked when it was asked for its devices".to_owned())?;
+    if found.is_empty() {
+        return Err("no Vulkan driver found (on Debian: apt-get install mesa-vulkan-drivers, or your GPU's driver)".to_owned());
+    }
+    Ok(found)
+}
+
+fn enumerate() -> Vec<Adapter> {
+    let backends = wgpu::Backends::from(AutoGraphicsApi::backend());
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    let instance = wgpu::Instance::new(descriptor);
+    let all = cubecl::future::block_on(instance.enumerate_adapters(backends));
+    let mut counts = [0usize; 3];
+    let mut software = false;
+    all.iter()
+        .filter_map(|adapter| {
+            let info = adapter.get_info();
+            let mut next = |kind: usize| {
+                counts[kind] += 1;
+                counts[kind] - 1
+            };
+            let (kind, handle) = match info.device_type {
+                wgpu::DeviceType::DiscreteGpu => (AdapterKind::Discrete, WgpuDevice::DiscreteGpu(next(0))),
+                wgpu::DeviceType::IntegratedGpu => (AdapterKind::Integrated, WgpuDevice::IntegratedGpu(next(1))),
+                wgpu::DeviceType::VirtualGpu => (AdapterKind::Virtual, WgpuDevice::VirtualGpu(next(2))),
+                // CubeCL addresses one of them.
+                wgpu::DeviceType::Cpu if !std::mem::replace(&mut software, true) => (AdapterKind::Software, WgpuDevice::Cpu),
+                wgpu::DeviceType::Cpu | wgpu::DeviceType::Other => return None,
+            };
+            Some(Adapter {
+                name: info.name,
+                kind,
+                vendor: info.vendor,
+                device: info.device,
+                driver: format!("{}, {}", info.driver, info.driver_info),
+                limits: limits(&adapter.limits()),
+                handle,
+            })
+        })
+        .collect()
+}
+
+/// As CubeCL reports them once the device is open.
+fn limits(limits: &wgpu::Limits) -> GpuLimits {
+    GpuLimits {
+        shared_bytes: limits.max_compute_workgroup_storage_size,
+        units_per_cube: limits.max_compute_invocations_per_workgroup,
+        cube_dim: [limits.max_compute_workgroup_size_x, limits.max_compute_workgroup_size_y, limits.max_compute_workgroup_size_z],
+        cubes_per_axis: limits.max_compute_workgroups_per_dimension,
+        // One is CubeCL's own.
+        bindings: limits.max_storage_buffers_per_shader_stage.saturating_sub(1),
+        buffer_bytes: limits.max_storage_buffer_binding_size,
+    }
+}

@@ -1,0 +1,100 @@
+//! A unit for each element of y: any groups, strides, dilations and pads.
+
+use super::Prepared;
+use crate::epilogue::Finish;
+use crate::gemm::finished;
+use crate::gpu::{Buffer, Gpu, with_client};
+use crate::operator::{PLAIN, UNITS, cubes_for};
+use crate::{CubeKernel, CubeVariant};
+use cubecl::prelude::*;
+use kernels::{BuildError, Knob, Request};
+use schema::KnobValue;
+
+pub static DIRECT: CubeVariant = CubeVariant { id: "conv2d.cube_direct", ..DEPTHWISE };
+
+pub static DEPTHWISE: CubeVariant = CubeVariant {
+    id: "depthwise.cube_direct",
+    revision: 1,
+    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
+    rules: &[PLAIN, UNITS],
+    default: |_, _| vec![KnobValue::Int(64)],
+    build,
+};
+
+struct Direct {
+    prepared: Prepared,
+    units: u32,
+}
+
+fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
+    let units = request.config.int("units").unwrap_or(64) as u32;
+    Ok(Box::new(Direct { prepared: Prepared::new(request, gpu)?, units }))
+}
+
+impl CubeKernel for Direct {
+    fn prepared_bytes(&self) -> usize {
+        self.prepared.bytes()
+    }
+
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+        let (x, weight, extra) = self.prepared.operands(inputs);
+        let elements = (self.prepared.shape.pixels() * self.prepared.shape.o) as u32;
+        with_client!(gpu, client => elements_of_y::launch::<f32, _>(
+            client,
+            cubes_for(elements, self.units, gpu),
+            CubeDim::new_1d(self.units),
+            x.array(),
+            weight.array(),
+            Buffer::sequence(&extra),
+            outputs[0].array(),
+            self.prepared.geometry.words(),
+            elements,
+            self.prepared.shape.epilogue.into(),
+        ));
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
+fn elements_of_y<F: Float>(
+    x: &Array<F>,
+    weight: &Array<F>,
+    extra: &Sequence<Array<F>>,
+    y: &mut Array<F>,
+    g: &Array<u32>,
+    elements: u32,
+    #[comptime] finish: Finish,
+) {
+    let at = ABSOLUTE_POS as u32;
+    if at < elements {
+        let (channels, height, width) = (g[0], g[1], g[2]);
+        let (o, oh, ow) = (g[3], g[4], g[5]);
+        let (group_c, group_o) = (g[6], g[7]);
+        let (kh, kw) = (g[8], g[9]);
+        let column = at % ow;
+        let row = at / ow % oh;
+        let channel = at / (ow * oh) % o;
+        let image = at / (ow * oh * o);
+        let first_c = channel / group_o * group_c;
+        // Shifted by the pad, so that nothing is negative.
+        let (top, left) = (row * g[10], column * g[11]);
+        let mut sum = F::new(0.0);
+        for i in 0..group_c {
+            let plane = (image * channels + first_c + i) * height * width;
+            let taps = (channel * group_c + i) * kh * kw;
+            for r in 0..kh {
+                let y_padded = top + r * g[14];
+                if y_padded >= g[12] && y_padded - g[12] < height {
+                    let line = plane + (y_padded - g[12]) * width;
+                    for s in 0..kw {
+                        let x_padded = left + s * g[15];
+                        if x_padded >= g[13] && x_padded - g[13] < width {
+                            sum += x[(line + x_padded - g[13]) as usize] * weight[(taps + r * kw + s) as usize];
+                        }
+                    }
+                }
+            }
+        }
+        y[at as usize] = finished::<F>(sum, extra, channel, at, finish);
+    }
+}

@@ -1,0 +1,109 @@
+//! A unit for each element of C, straight from global memory: for products with few rows, where nothing is used twice.
+
+use super::tiling::finished;
+use super::{Prepared, folded, launchable};
+use crate::epilogue::Finish;
+use crate::gpu::{Buffer, Gpu, with_client};
+use crate::operator::PLAIN;
+use crate::{CubeKernel, CubeVariant};
+use cubecl::prelude::*;
+use kernels::{BuildError, Knob, Request, Rule};
+use schema::KnobValue;
+
+pub static ROWS: CubeVariant = CubeVariant {
+    id: "gemm.cube_rows",
+    revision: 1,
+    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
+    rules: &[
+        PLAIN,
+        Rule {
+            reason: "more units than a cube of the device has, or more cubes than it can launch",
+            holds: |task, config, limits| {
+                let Some((shape, gpu)) = folded(task).zip(limits.gpu) else { return false };
+                let units = config.int("units").unwrap_or(0) as usize;
+                units > 0
+                    && units <= gpu.units_per_cube.min(gpu.cube_dim[0]) as usize
+                    && launchable(shape.n.div_ceil(units), limits)
+                    && launchable(shape.m, limits)
+                    && launchable(shape.batch(), limits)
+            },
+        },
+    ],
+    default: |_, _| vec![KnobValue::Int(64)],
+    build,
+};
+
+struct Rows {
+    prepared: Prepared,
+    units: u32,
+}
+
+fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
+    let units = request.config.int("units").unwrap_or(64) as u32;
+    Ok(Box::new(Rows { prepared: Prepared::new(request, gpu)?, units }))
+}
+
+impl CubeKernel for Rows {
+    fn prepared_bytes(&self) -> usize {
+        self.prepared.bytes()
+    }
+
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+        let (a, b, extra) = self.prepared.operands(inputs);
+        let shape = &self.prepared.shape;
+        let form = Form { trans_a: shape.trans_a, trans_b: shape.trans_b, finish: shape.epilogue.into() };
+        let count = CubeCount::Static((shape.n as u32).div_ceil(self.units), shape.m as u32, shape.batch() as u32);
+        with_client!(gpu, client => rows_of_c::launch::<f32, _>(
+            client,
+            count,
+            CubeDim::new_1d(self.units),
+            a.array(),
+            b.array(),
+            Buffer::sequence(&extra),
+            outputs[0].array(),
+            self.prepared.starts.words(),
+            shape.m as u32,
+            shape.n as u32,
+            shape.k as u32,
+            shape.alpha,
+            form,
+        ));
+    }
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    trans_a: bool,
+    trans_b: bool,
+    finish: Finish,
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
+fn rows_of_c<F: Float + CubeElement>(
+    a: &Array<F>,
+    b: &Array<F>,
+    extra: &Sequence<Array<F>>,
+    c: &mut Array<F>,
+    starts: &Array<u32>,
+    m: u32,
+    n: u32,
+    k: u32,
+    alpha: F,
+    #[comptime] form: Form,
+) {
+    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    let row = CUBE_POS_Y;
+    if column < n {
+        let start_a = starts[(CUBE_POS_Z * 2) as usize];
+        let start_b = starts[(CUBE_POS_Z * 2 + 1) as usize];
+        let mut sum = F::new(0.0);
+        for i in 0..k {
+            let at_a = if comptime!(form.trans_a) { i * m + row } else { row * k + i };
+            let at_b = if comptime!(form.trans_b) { column * k + i } else { i * n + column };
+            sum += a[(start_a + at_a) as usize] * b[(start_b + at_b) as usize];
+        }
+        let at = (CUBE_POS_Z * m + row) * n + column;
+        c[at as usize] = finished::<F>(sum * alpha, extra, column, at, comptime!(form.finish));
+    }
+}

@@ -1,0 +1,124 @@
+//! Variants for devices with memory of their own, beside those that `kernels` has for the host.
+
+use crate::gpu::{Buffer, Gpu};
+use crate::{conv2d, elementwise, gemm, layer_norm, moves, pool, reduce, softmax};
+use cubecl::CubeCount;
+use kernels::{BuildError, Layout, Limits, OperandSpec, Request, Rule, Task, Variant, VariantFacts};
+use schema::{Config, DType};
+
+/// A kernel made ready for one task and config, with its constants on the device.
+pub trait CubeKernel: Send + Sync {
+    /// Bytes of device memory held for constants.
+    fn prepared_bytes(&self) -> usize {
+        0
+    }
+
+    /// Launches it. `inputs` are the operands of the task by position, `None` for what is absent or was prepared. Returns before the
+    /// device has done it; launches of one thread run in order.
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]);
+}
+
+/// Makes a variant ready for a task: checks the config, uploads the constants.
+pub type CubeBuild = fn(&Request<'_>, &Gpu) -> Result<Box<dyn CubeKernel>, BuildError>;
+
+/// A variant for devices.
+pub type CubeVariant = Variant<CubeBuild>;
+
+/// The variants of one operator of `kernels`.
+pub struct CubeOperator {
+    /// The operator's.
+    pub id: &'static str,
+    /// The most general first. Unlike on the host it need not be legal for every task: what no variant takes is computed by the host.
+    pub variants: &'static [&'static CubeVariant],
+}
+
+/// Every operator with variants here. A new variant is one file and one line in its operator's list.
+pub static OPERATORS: &[CubeOperator] = &[
+    CubeOperator { id: "gemm", variants: gemm::VARIANTS },
+    CubeOperator { id: "conv2d", variants: conv2d::VARIANTS },
+    CubeOperator { id: "depthwise", variants: conv2d::DEPTHWISE_VARIANTS },
+    CubeOperator { id: "elementwise", variants: elementwise::VARIANTS },
+    CubeOperator { id: "pool", variants: pool::VARIANTS },
+    CubeOperator { id: "reduce", variants: reduce::VARIANTS },
+    CubeOperator { id: "softmax", variants: softmax::VARIANTS },
+    CubeOperator { id: "layer_norm", variants: layer_norm::VARIANTS },
+    CubeOperator { id: "copy", variants: moves::VARIANTS },
+    CubeOperator { id: "transpose", variants: moves::TRANSPOSE_VARIANTS },
+];
+
+/// The variants of the operator of that id.
+pub fn operator(id: &str) -> Option<&'static CubeOperator> {
+    OPERATORS.iter().find(|operator| operator.id == id)
+}
+
+impl CubeOperator {
+    /// The variant of that id.
+    pub fn variant(&self, id: &str) -> Option<&'static CubeVariant> {
+        self.variants.iter().copied().find(|variant| variant.id == id)
+    }
+
+    /// Whether a config is legal for a task here.
+    ///
+    /// # Errors
+    /// [`BuildError::Unknown`] for a variant this build lacks, [`BuildError::Illegal`] for a config that breaks a rule here.
+    pub fn check(&self, task: &Task, config: &Config, limits: &Limits) -> Result<(), BuildError> {
+        let unknown = || BuildError::Unknown { what: "variant", name: config.variant.clone() };
+        self.variant(&config.variant).ok_or_else(unknown)?.check(task, config, limits)
+    }
+
+    /// The config used without tuning: the first variant whose default is legal; `None` when none is.
+    pub fn default_config(&self, task: &Task, limits: &Limits) -> Option<Config> {
+        let facts: Vec<VariantFacts> = self.variants.iter().map(|variant| variant.facts()).collect();
+        VariantFacts::default_of(&facts, task, limits)
+    }
+
+    /// Makes the variant a config names ready to run.
+    ///
+    /// # Errors
+    /// [`BuildError::Unknown`] for a variant this build lacks, [`BuildError::Illegal`] for a config that breaks a rule here.
+    pub fn build(&self, request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
+        self.check(request.task, request.config, request.limits)?;
+        let unknown = || BuildError::Unknown { what: "variant", name: request.config.variant.clone() };
+        (self.variant(&request.config.variant).ok_or_else(unknown)?.build)(request, gpu)
+    }
+}
+
+/// The knob `units` is no more than a cube of the device has in a line.
+pub(crate) const UNITS: Rule = Rule {
+    reason: "more units than a cube of the device has",
+    holds: |_, config, limits| {
+        let units = config.int("units").unwrap_or(0);
+        limits.gpu.is_some_and(|gpu| (1..=i64::from(gpu.units_per_cube.min(gpu.cube_dim[0]))).contains(&units))
+    },
+};
+
+/// Cubes of that many units in a line, for a unit for each element: in a plane where a line of them is too long for the device.
+pub(crate) fn cubes_for(elements: u32, units: u32, gpu: &Gpu) -> CubeCount {
+    let cubes = elements.div_ceil(units);
+    let width = cubes.min(gpu.limits().cubes_per_axis);
+    CubeCount::Static(width, cubes.div_ceil(width.max(1)), 1)
+}
+
+/// What kernels here can compute with: f32 in rows, each operand in one buffer.
+pub(crate) const PLAIN: Rule = Rule {
+    reason: "an operand is not f32 in rows, or larger than a buffer of the device",
+    holds: |task, _, limits| {
+        let signature = kernels::operator(task.operator()).map(|operator| (operator.signature)(task));
+        let (Some(Ok(signature)), Some(gpu)) = (signature, limits.gpu) else { return false };
+        let plain = |spec: &OperandSpec| {
+            spec.dtype == DType::F32 && spec.layout == Layout::Rows && spec.bytes() as u64 <= gpu.buffer_bytes
+        };
+        signature.inputs.iter().chain(&signature.outputs).all(plain)
+    },
+};
+
+/// A constant operand on the device; `None` where the task has none there.
+pub(crate) fn upload_constant(request: &Request<'_>, gpu: &Gpu, input: usize) -> Result<Option<Buffer>, BuildError> {
+    let Some(tensor) = request.constants.get(input).copied().flatten() else { return Ok(None) };
+    gpu.upload(tensor.bytes()).map(Some).map_err(|error| refuse(request.task, &error))
+}
+
+/// A refusal of a task.
+pub(crate) fn refuse(task: &Task, reason: &dyn std::fmt::Display) -> BuildError {
+    BuildError::Task { task: task.to_string(), reason: reason.to_string() }
+}

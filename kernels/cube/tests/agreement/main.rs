@@ -1,0 +1,257 @@
+//! Every variant for devices agrees with the plain f64 reference of its operator: at its default and at sampled legal configs, on
+//! awkward shapes, on whatever wgpu finds first (Mesa's lavapipe where there is no GPU).
+
+#[path = "../../../tests/agreement/random.rs"]
+mod random;
+
+use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, adapters, operator};
+use kernels::{Limits, Request, Task, Tensor};
+use random::Random;
+use schema::Config;
+use std::sync::OnceLock;
+
+/// Configs tried of each variant on each task, beside the default: compiling one takes a software driver a second.
+fn configs_per_variant() -> usize {
+    if std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "campaign") { 24 } else { 2 }
+}
+
+/// The error allowed, relative to the greater of the value and the root mean square of all.
+const TOLERANCE: f64 = 3e-5;
+
+/// The device and its limits; `None`, after saying so, where there is none and the test command did not promise one.
+fn device() -> Option<&'static (Gpu, Limits)> {
+    static DEVICE: OnceLock<Option<(Gpu, Limits)>> = OnceLock::new();
+    let open = || match adapters() {
+        Ok(all) => {
+            let gpu = Gpu::open(&all[0]).expect("the first adapter opens");
+            let limits = Limits { gpu: Some(*gpu.limits()), ..Limits::of_core(0, 1) };
+            Some((gpu, limits))
+        }
+        Err(why) if std::env::var_os("TUNEWRIGHT_GPU").is_none() => {
+            eprintln!("skipped: {why}");
+            None
+        }
+        Err(why) => panic!("{why}"),
+    };
+    DEVICE.get_or_init(open).as_ref()
+}
+
+/// Checks every variant of the tasks' operators that can be legal for them.
+fn check(tasks: &[&str]) {
+    let Some((gpu, limits)) = device() else { return };
+    for text in tasks {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        let variants = operator(task.operator()).expect("the operator has variants here").variants;
+        let configs: Vec<Config> = variants.iter().flat_map(|variant| sample(variant, &task, limits)).collect();
+        assert!(!configs.is_empty(), "nothing here computes '{text}'");
+        for config in configs {
+            if let Err(why) = run(gpu, limits, &task, &config) {
+                panic!("{config} on '{text}': {why}");
+            }
+        }
+    }
+}
+
+/// The default, where it is legal, and some other legal configs.
+fn sample(variant: &CubeVariant, task: &Task, limits: &Limits) -> Vec<Config> {
+    let default = variant.default_config(task, limits);
+    let mut configs: Vec<Config> = [default].into_iter().filter(|config| variant.check(task, config, limits).is_ok()).collect();
+    let mut random = Random::new(&format!("{task} {}", variant.id));
+    for _ in 0..60 * configs_per_variant() {
+        let mut value = |knob: &kernels::Knob| knob.values.nth(random.next() as usize % knob.values.len());
+        let config = variant.config(variant.knobs.iter().map(&mut value).collect());
+        if variant.check(task, &config, limits).is_ok() && !configs.contains(&config) {
+            configs.push(config);
+        }
+        if configs.len() > configs_per_variant() {
+            break;
+        }
+    }
+    configs
+}
+
+fn run(gpu: &Gpu, limits: &Limits, task: &Task, config: &Config) -> Result<(), String> {
+    let operator = kernels::operator(task.operator()).expect("the operator exists");
+    let signature = (operator.signature)(task).expect("the task is one");
+    let mut random = Random::new(&task.to_string());
+    let tensors: Vec<Option<Tensor>> =
+        signature.inputs.iter().map(|spec| (!spec.shape.contains(&0)).then(|| random.tensor(spec))).collect();
+    let expected = (operator.reference)(task, &tensors.iter().map(Option::as_ref).collect::<Vec<_>>()).expect("it computes");
+    let constants: Vec<Option<&Tensor>> =
+        signature.inputs.iter().zip(&tensors).map(|(spec, tensor)| tensor.as_ref().filter(|_| spec.constant)).collect();
+    let request = Request { task, config, limits, constants: &constants };
+    let kernel = cube_kernels::operator(task.operator()).unwrap().build(&request, gpu).map_err(|why| why.to_string())?;
+    let upload = |(spec, tensor): (&kernels::OperandSpec, &Option<Tensor>)| {
+        tensor.as_ref().filter(|_| !spec.constant).map(|tensor| gpu.upload(tensor.bytes()).unwrap())
+    };
+    let inputs: Vec<Option<Buffer>> = signature.inputs.iter().zip(&tensors).map(upload).collect();
+    // NaN everywhere: what is not written shows.
+    let outputs: Vec<Buffer> = signature.outputs.iter().map(|spec| gpu.upload(&vec![0xff; spec.bytes()]).unwrap()).collect();
+    // Twice: a kernel keeps nothing of a run.
+    for _ in 0..2 {
+        kernel.launch(gpu, &inputs, &outputs);
+    }
+    gpu.sync().map_err(|why| why.to_string())?;
+    for (output, expected) in outputs.iter().zip(&expected) {
+        compare(&gpu.download(output).map_err(|why| why.to_string())?, expected)?;
+    }
+    Ok(())
+}
+
+fn compare(bytes: &[u8], expected: &Tensor) -> Result<(), String> {
+    let got: Vec<f32> = bytes.chunks_exact(4).map(|x| f32::from_ne_bytes(x.try_into().unwrap())).collect();
+    let want = expected.values::<f32>().expect("kernels here compute f32");
+    assert_eq!(got.len(), want.len());
+    let rms = (want.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+    for (i, (&x, &y)) in got.iter().zip(want.iter()).enumerate() {
+        let error = (f64::from(x) - f64::from(y)).abs() / rms.max(f64::from(y).abs()).max(1e-30);
+        if x.to_bits() != y.to_bits() && (error > TOLERANCE || error.is_nan()) {
+            return Err(format!("at {i} it is {x} and not {y}: {error:.1e}, the root mean square is {rms:.3}"));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_operator_here_is_one_of_the_hosts() {
+    for cube in OPERATORS {
+        assert!(kernels::operator(cube.id).is_some(), "{}", cube.id);
+        for variant in cube.variants {
+            assert!(variant.id.starts_with(&format!("{}.cube_", cube.id)), "{}", variant.id);
+        }
+    }
+}
+
+#[test]
+fn gemm() {
+    check(&[
+        "gemm b=const k=1 m=1 n=1",
+        "gemm b=const epilogue=bias+relu k=13 m=7 n=11",
+        "gemm alpha=0.5 b=dynamic epilogue=residual+gelu k=67 m=33 n=129 trans_b=1",
+        "gemm b=dynamic k=31 m=65 n=17 trans_a=1",
+        "gemm b=const epilogue=bias+residual+silu k=128 m=1 n=257",
+        "gemm batch_a=[2,3] batch_b=[2,3] b=dynamic k=9 m=5 n=10 trans_b=1",
+        "gemm batch_a=[3,1] batch_b=[1,2] b=dynamic k=16 m=4 n=6",
+        "gemm batch_a=[5] batch_b=[1] b=const epilogue=bias+clip(0,6) k=20 m=3 n=18",
+    ]);
+}
+
+#[test]
+fn conv2d() {
+    check(&[
+        "conv2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
+        "conv2d c=3 epilogue=bias+relu h=9 kh=3 kw=3 n=2 o=5 pads=[1,1,1,1] w=7",
+        "conv2d c=3 epilogue=bias+residual+tanh h=11 kh=5 kw=3 n=1 o=17 pads=[2,0,1,3] strides=[2,1] w=13",
+        "conv2d c=4 dilations=[2,3] h=15 kh=3 kw=3 n=1 o=6 pads=[2,3,2,3] strides=[1,2] w=17",
+        "conv2d c=6 epilogue=bias groups=3 h=5 kh=3 kw=2 n=2 o=9 w=6 weight=dynamic",
+        "conv2d c=5 epilogue=residual groups=5 h=4 kh=3 kw=3 n=1 o=10 pads=[1,1,1,1] w=4",
+        "conv2d c=17 h=1 kh=1 kw=3 n=1 o=33 pads=[0,2,0,0] w=23",
+        "conv2d c=2 h=2 kh=5 kw=5 n=1 o=3 pads=[4,4,4,4] w=2",
+    ]);
+}
+
+#[test]
+fn depthwise() {
+    check(&[
+        "depthwise c=1 h=3 kh=3 kw=3 n=1 w=3",
+        "depthwise c=7 epilogue=bias+hard_swish h=9 kh=3 kw=5 n=2 pads=[1,2,1,2] strides=[2,1] w=11",
+    ]);
+}
+
+#[test]
+fn elementwise() {
+    check(&[
+        "elementwise expr=relu(add(a,b)) a=[2,37] b=[2,37] y=[2,37]",
+        "elementwise expr=mul(a,sigmoid(add(a,b))) a=[3,5,257] b=[257] y=[3,5,257]",
+        "elementwise expr=add(mul(a,b),c) a=[4,7,9] b=[7,1] c=[4,1,9] y=[4,7,9]",
+        "elementwise expr=where(less(a,0.0),mul(a,b),a) a=[2,3,5,7] b=[3,1,1] y=[2,3,5,7]",
+        "elementwise expr=exp(a) a=[1] y=[1]",
+        "elementwise expr=add(a,1.5) a=[] y=[]",
+        "elementwise expr=gelu(sub(a,b)) a=[1025] b=[1] y=[1025]",
+        "elementwise expr=tanh(erf(min(a,max(b,neg(a))))) a=[2049] b=[2049] y=[2049]",
+        "elementwise expr=div(sqrt(abs(a)),add(softplus(b),square(a))) a=[3,77] b=[77] y=[3,77]",
+        "elementwise expr=elu(a,0.5) a=[99] y=[99]",
+        "elementwise expr=clip(hard_sigmoid(a,0.2,0.5),0.1,leaky_relu(b,0.1)) a=[5,33] b=[5,33] y=[5,33]",
+        "elementwise expr=cast(greater(a,0.25),f32) a=[700] y=[700]",
+        "elementwise expr=add(gelu_tanh(a),silu(log(add(abs(a),0.5)))) a=[300] y=[300]",
+        "elementwise expr=add(round(mul(a,9.0)),add(floor(mul(a,4.0)),ceil(a))) a=[300] y=[300]",
+    ]);
+}
+
+#[test]
+fn pool() {
+    check(&[
+        "pool kind=max kernel_shape=[3] strides=[2] dilations=[1] pads=[1,1] x=[2,3,9] y=[2,3,5]",
+        "pool kind=average kernel_shape=[2,2] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,3,7,8] y=[1,3,3,4]",
+        "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] count_include_pad=1 x=[1,3,7,8] y=[1,3,4,4]",
+        "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] count_include_pad=1 x=[1,3,8,8] y=[1,3,4,4]",
+        "pool kind=max kernel_shape=[2,3] strides=[1,1] dilations=[2,3] pads=[1,2,0,3] x=[1,2,7,9] y=[1,2,6,8]",
+    ]);
+}
+
+#[test]
+fn transpose() {
+    check(&[
+        "transpose x=[7] perm=[0]",
+        "transpose x=[] perm=[]",
+        "transpose x=[130,67] perm=[1,0]",
+        "transpose x=[2,9,3,8] perm=[0,2,3,1]",
+        "transpose x=[3,4,5,6,2] perm=[4,2,0,3,1]",
+    ]);
+}
+
+#[test]
+fn copy() {
+    check(&[
+        "copy kind=join axis=1 x0=[2,3,4] x1=[2,5,4] x2=[2,1,4] y0=[2,9,4]",
+        "copy kind=join axis=2 x0=[2,3,9] y0=[2,3,4] y1=[2,3,5]",
+        "copy kind=join axis=1 groups=3 x0=[1,5,3] x1=[1,7,3] y0=[1,4,3] y1=[1,8,3]",
+        "copy kind=slice x0=[9,10] starts=[2,9] steps=[3,-2] y0=[3,5]",
+        "copy kind=slice x0=[3,5,59] starts=[0,1,2] steps=[2,2,2] y0=[2,2,29]",
+        "copy kind=pad x0=[5,4] pads=[-1,2,-2,0] value=0.5 y0=[2,6]",
+        "copy kind=pad x0=[3,4] pads=[1,2,0,3] mode=edge value=0.0 y0=[4,9]",
+        "copy kind=pad x0=[3,4] pads=[2,1,1,3] mode=reflect value=0.0 y0=[6,8]",
+        "copy kind=expand x0=[3,1] y0=[2,3,5]",
+        "copy kind=tile x0=[2,3] y0=[4,9]",
+    ]);
+}
+
+#[test]
+fn softmax() {
+    check(&[
+        "softmax x=[5,1] axis=1",
+        "softmax x=[2,3,129] axis=2 scale=0.125",
+        "softmax x=[3,37] axis=1 log=1",
+        "softmax x=[3,37,5] axis=1",
+        "softmax x=[2,3,5,33] axis=3 mask=[2,1,1,33] scale=0.5",
+        "softmax x=[2,3,5,33] axis=3 mask=[3,5,1] log=1",
+        "softmax x=[2,3,5,7] axis=1 mask=[3,1,7]",
+    ]);
+}
+
+#[test]
+fn layer_norm() {
+    check(&[
+        "layer_norm x=[3,1] y=[3,1] axis=1 epsilon=1e-5",
+        "layer_norm x=[2,5,64] y=[2,5,64] axis=2 epsilon=0.001 scale=[64] bias=[64]",
+        "layer_norm x=[2,5,9] y=[2,5,9] axis=1 epsilon=1e-5 scale=[5,9]",
+        "layer_norm x=[4,300] y=[4,300] axis=1 epsilon=1e-5 rms=1 scale=[300]",
+    ]);
+}
+
+#[test]
+fn reduce() {
+    check(&[
+        "reduce kind=sum x=[7] y=[] axes=[0]",
+        "reduce kind=mean x=[3,37] y=[3,1] axes=[1]",
+        "reduce kind=max x=[3,37] y=[37] axes=[0]",
+        "reduce kind=min x=[3,5,129] y=[3,5] axes=[2]",
+        "reduce kind=sum x=[3,5,7,9] y=[3,7] axes=[1,3]",
+        "reduce kind=mean x=[3,5,7,300] y=[1,5,1,300] axes=[0,2]",
+        "reduce kind=prod x=[3,20] y=[3] axes=[1]",
+        "reduce kind=l1 x=[3,20] y=[3] axes=[1]",
+        "reduce kind=l2 x=[3,20] y=[3] axes=[1]",
+        "reduce kind=sum_square x=[3,20] y=[3] axes=[1]",
+        "reduce kind=log_sum x=[3,20] y=[3] axes=[1]",
+    ]);
+}

@@ -1,0 +1,18 @@
+//! Shares of a driver that computes on the processor, by the cores its threads may run on: those of the worker that opens it.
+
+use super::{Grant, Mechanism, core_sets};
+use crate::device::Machine;
+use schema::Share;
+
+/// Cores of the worker, whose threads the driver's are.
+pub const MECHANISM: Mechanism = Mechanism { name: "worker_threads", possible, grant };
+
+fn possible(machine: &Machine) -> Vec<Share> {
+    if machine.is_software() { (core_sets::MECHANISM.possible)(machine) } else { Vec::new() }
+}
+
+fn grant(machine: &Machine, share: Share, slot: usize) -> Option<Grant> {
+    let cores = (core_sets::MECHANISM.grant)(machine, share, slot).filter(|_| machine.is_software())?;
+    let grant = schema::Grant { mechanism: MECHANISM.name.to_owned(), ..cores.grant };
+    Some(Grant { grant, ..cores })
+}

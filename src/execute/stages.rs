@@ -1,0 +1,495 @@
+//! Plans for a device with memory of its own: the graph in stages, those that the device computes and those that the host computes
+//! between them.
+//!
+//! In: a graph, whose values all come to lie in rows, and the device. A node goes to the device when one of its variants there is legal for the
+//! task; views of what lies there cost nothing; everything else is computed by plans of the host, one for each stage, and what crosses
+//! is copied. Stages are made as long as the order of the nodes allows, so that little crosses.
+//!
+//! Weights are uploaded when the plan is made, and buffers are shared by values that do not live at the same time. What a run allocates
+//! are the buffers of what is uploaded.
+
+use super::compile::{Configs, PlanError};
+use super::homes::{renames, same_bytes};
+use super::plan::{Plan, RunError, StepTime};
+use super::program::{MemoryUse, StepFacts};
+use crate::graph::{Graph, Node, ValueId};
+use crate::task;
+use bytes::Bytes;
+use cube_kernels::{Buffer, CubeKernel, Gpu, GpuError};
+use kernels::{BuildError, Datum, Limits, Request, Task, Tensor};
+use schema::DType;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The stages of a plan, with the buffers of one instance.
+pub(super) struct Stages {
+    shared: Arc<Shared>,
+    /// Plans of the host's stages, in order.
+    hosts: Vec<Plan>,
+    /// Of values that the device computes.
+    buffers: Vec<Buffer>,
+    /// Nanoseconds of each launch of the last run, when asked for.
+    times: Option<Vec<u64>>,
+}
+
+/// What all instances have in common.
+struct Shared {
+    gpu: Gpu,
+    stages: Vec<Stage>,
+    /// Constants that launches read as they are, by value.
+    constants: HashMap<ValueId, Buffer>,
+    /// Sizes of the buffers.
+    rooms: Vec<usize>,
+    inputs: Vec<ValueId>,
+    outputs: Vec<(ValueId, Vec<usize>)>,
+    /// For each value, whose bytes it is: its own, or those of the value it is a view of.
+    roots: Vec<ValueId>,
+    prepared_bytes: u64,
+}
+
+/// What is done in one go.
+enum Stage {
+    Device(Vec<Launch>),
+    Host { inputs: Vec<Crossing>, outputs: Vec<ValueId> },
+}
+
+/// A value of fixed shape that a stage of the host reads.
+#[derive(Clone)]
+struct Crossing {
+    id: ValueId,
+    /// `None` where nobody knows it: then it never lies on the device.
+    shape: Option<Vec<usize>>,
+}
+
+/// One kernel on its operands.
+struct Launch {
+    kernel: Arc<dyn CubeKernel>,
+    inputs: Vec<Option<ValueId>>,
+    /// The root of each output and its buffer.
+    outputs: Vec<(ValueId, usize, usize)>,
+    facts: StepFacts,
+}
+
+/// A node that the device computes.
+struct Chosen {
+    task: Task,
+    config: schema::Config,
+    /// Inputs that are prepared when it is built.
+    constant: Vec<bool>,
+}
+
+/// Where a value is during a run.
+#[derive(Clone, Default)]
+struct Whereabouts {
+    host: Option<Datum>,
+    device: Option<Buffer>,
+}
+
+impl Plan {
+    /// Compiles a graph for a device with memory of its own. `limits` are those of the grant, the host's cores beside it included.
+    ///
+    /// # Errors
+    /// [`PlanError`]: as [`compile_owned`](Self::compile_owned), and [`PlanError::Device`].
+    pub fn compile_on(
+        gpu: &Gpu,
+        mut graph: Graph,
+        configs: &Configs,
+        limits: &Limits,
+        plan_bytes: u64,
+    ) -> Result<Self, PlanError> {
+        let (inputs, outputs) = super::parts::ports(&graph);
+        graph.lay_in_rows();
+        let mut replaced = Vec::new();
+        let chosen: Vec<Option<Chosen>> =
+            graph.nodes.iter().map(|node| choose(&graph, node, configs, limits, &mut replaced)).collect();
+        let mut roots: Vec<ValueId> = (0..graph.values.len() as u32).map(ValueId).collect();
+        let on_device = placed(&graph, &chosen, &mut roots);
+        let order = stages_of(&graph, &on_device);
+        let mut stages = Vec::with_capacity(order.len());
+        let mut hosts = Vec::new();
+        for (device, nodes) in &order {
+            if *device {
+                stages.push(Stage::Device(Vec::new()));
+                continue;
+            }
+            let part = part(&graph, nodes);
+            let crossing = |id: &ValueId| Crossing { id: *id, shape: graph.value(*id).fixed_shape() };
+            stages.push(Stage::Host { inputs: part.inputs.iter().map(crossing).collect(), outputs: part.outputs.clone() });
+            let mut part = part;
+            part.compact();
+            hosts.push(Plan::compile_owned(part, configs, limits, plan_bytes)?);
+        }
+        for plan in &hosts {
+            replaced.extend(plan.replaced().iter().cloned());
+        }
+        let mut builder = Builder { gpu, graph: &graph, limits, roots: &roots, constants: HashMap::new(), prepared_bytes: 0 };
+        let mut rooms = Rooms::new(&graph, &roots, &order);
+        let mut time = 0;
+        for (stage, (_, nodes)) in stages.iter_mut().zip(&order) {
+            for &at in nodes {
+                if let (Stage::Device(launches), Some(chosen)) = (&mut *stage, &chosen[at]) {
+                    launches.push(builder.launch(at, chosen, &mut rooms)?);
+                }
+                rooms.pass(time);
+                time += 1;
+            }
+        }
+        let (constants, prepared_bytes) = (builder.constants, builder.prepared_bytes);
+        let shapes = |id: &ValueId| (*id, graph.value(*id).fixed_shape().unwrap_or_default());
+        let shared = Shared {
+            gpu: gpu.clone(),
+            stages,
+            constants,
+            rooms: rooms.sizes,
+            inputs: graph.inputs.clone(),
+            outputs: graph.outputs.iter().map(shapes).collect(),
+            roots,
+            prepared_bytes,
+        };
+        graph.nodes.clear();
+        let stages = Stages::instance(Arc::new(shared), hosts)?;
+        Plan::over_stages(inputs, outputs, stages, replaced)
+    }
+}
+
+/// What the device computes a node with; `None` where it cannot.
+fn choose(
+    graph: &Graph,
+    node: &Node,
+    configs: &Configs,
+    limits: &Limits,
+    replaced: &mut Vec<(Task, BuildError)>,
+) -> Option<Chosen> {
+    let operator = cube_kernels::operator(&node.op)?;
+    let task = task::of(graph, node)?.ok()?;
+    let signature = (task::operator(node)?.signature)(&task).ok()?;
+    if node.outputs.len() != signature.outputs.len() || node.outputs.contains(&None) {
+        return None;
+    }
+    let chosen = configs.get(task.key()).filter(|config| operator.variant(&config.variant).is_some());
+    let legal = chosen.and_then(|config| match operator.check(&task, config, limits) {
+        Ok(()) => Some(config.clone()),
+        Err(reason) => {
+            replaced.push((task.clone(), reason));
+            None
+        }
+    });
+    let config = legal.or_else(|| operator.default_config(&task, limits))?;
+    Some(Chosen { task, config, constant: signature.inputs.iter().map(|input| input.constant).collect() })
+}
+
+/// Which nodes go to the device; a view of what lies there goes with it and has its bytes.
+fn placed(graph: &Graph, chosen: &[Option<Chosen>], roots: &mut [ValueId]) -> Vec<bool> {
+    let mut lies_there = vec![false; graph.values.len()];
+    let mut on_device = vec![false; graph.nodes.len()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let view = match (node.input(0), node.output(0)) {
+            (Some(from), Some(to)) if renames(node) && lies_there[from.index()] => {
+                same_bytes(graph.value(from), graph.value(to)).then_some((from, to))
+            }
+            _ => None,
+        };
+        if let Some((from, to)) = view {
+            roots[to.index()] = roots[from.index()];
+        }
+        on_device[at] = chosen[at].is_some() || view.is_some();
+        if on_device[at] {
+            node.outputs.iter().flatten().for_each(|id| lies_there[id.index()] = true);
+        }
+    }
+    on_device
+}
+
+/// The nodes in stages, device and host in turn, each as long as it can be: whatever can be computed where one is, is computed there
+/// before one goes over.
+fn stages_of(graph: &Graph, on_device: &[bool]) -> Vec<(bool, Vec<usize>)> {
+    let producers = graph.producers();
+    let mut waits: Vec<usize> = vec![0; graph.nodes.len()];
+    let mut followers: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let before: BTreeSet<usize> = reads(node).filter_map(|id| producers[id.index()]).collect();
+        waits[at] = before.len();
+        before.into_iter().for_each(|producer| followers[producer].push(at));
+    }
+    let mut ready: [BTreeSet<usize>; 2] = Default::default();
+    for (at, _) in waits.iter().enumerate().filter(|(_, waits)| **waits == 0) {
+        ready[usize::from(on_device[at])].insert(at);
+    }
+    let mut stages = Vec::new();
+    // What the host prepares comes first, so that the device need not wait twice.
+    let mut device = ready[0].is_empty();
+    while ready.iter().any(|ready| !ready.is_empty()) {
+        let mut nodes = Vec::new();
+        while let Some(at) = ready[usize::from(device)].pop_first() {
+            nodes.push(at);
+            for &follower in &followers[at] {
+                waits[follower] -= 1;
+                if waits[follower] == 0 {
+                    ready[usize::from(on_device[follower])].insert(follower);
+                }
+            }
+        }
+        if !nodes.is_empty() {
+            stages.push((device, nodes));
+        }
+        device = !device;
+    }
+    stages
+}
+
+/// What a node reads, its bodies' captures included.
+fn reads(node: &Node) -> impl Iterator<Item = ValueId> + '_ {
+    let captured = node.bodies.iter().flat_map(|(_, body)| &body.captures).map(|capture| capture.outer);
+    node.inputs.iter().flatten().copied().chain(captured)
+}
+
+/// The graph of some nodes: what they read of others goes in, what others read of them comes out.
+fn part(graph: &Graph, nodes: &[usize]) -> Graph {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    let inside: BTreeSet<ValueId> = nodes.iter().flat_map(|&at| graph.nodes[at].outputs.iter().flatten().copied()).collect();
+    let constant = |id: &ValueId| graph.value(*id).constant.is_some();
+    let read: BTreeSet<ValueId> = nodes.iter().flat_map(|&at| reads(&graph.nodes[at])).collect();
+    let members: BTreeSet<usize> = nodes.iter().copied().collect();
+    let others = graph.nodes.iter().enumerate().filter(|(at, _)| !members.contains(at)).flat_map(|(_, node)| reads(node));
+    let wanted: BTreeSet<ValueId> = others.chain(graph.outputs.iter().copied()).filter(|id| inside.contains(id)).collect();
+    let outputs: Vec<ValueId> = wanted.into_iter().collect();
+    Graph {
+        name: graph.name.clone(),
+        values: graph.values.clone(),
+        nodes: nodes.iter().map(|&at| graph.nodes[at].clone()).collect(),
+        inputs: read.into_iter().filter(|id| !inside.contains(id) && !constant(id)).collect(),
+        output_names: outputs.iter().map(|&id| graph.value(id).name.clone()).collect(),
+        outputs,
+        captures: Vec::new(),
+    }
+}
+
+/// Buffers for what the device computes, each lent to several values one after the other.
+struct Rooms {
+    sizes: Vec<usize>,
+    free: Vec<usize>,
+    /// For each root, when it is read last: the place of that node in the order.
+    last: HashMap<ValueId, usize>,
+    lent: Vec<(ValueId, usize)>,
+}
+
+impl Rooms {
+    fn new(graph: &Graph, roots: &[ValueId], order: &[(bool, Vec<usize>)]) -> Self {
+        let mut last = HashMap::new();
+        for (time, &at) in order.iter().flat_map(|(_, nodes)| nodes).enumerate() {
+            last.extend(reads(&graph.nodes[at]).map(|id| (roots[id.index()], time)));
+        }
+        last.extend(graph.outputs.iter().map(|id| (roots[id.index()], usize::MAX)));
+        Rooms { sizes: Vec::new(), free: Vec::new(), last, lent: Vec::new() }
+    }
+
+    /// A buffer for a root: one that is free and not much too large, or a new one.
+    fn lend(&mut self, root: ValueId, bytes: usize) -> usize {
+        let fits = |&&room: &&usize| (bytes..=2 * bytes).contains(&self.sizes[room]);
+        let room = self.free.iter().filter(fits).min_by_key(|&&room| (self.sizes[room], room)).copied();
+        let room = room.unwrap_or_else(|| {
+            self.sizes.push(bytes);
+            self.sizes.len() - 1
+        });
+        self.free.retain(|&free| free != room);
+        self.lent.push((root, room));
+        room
+    }
+
+    /// Takes back what nobody reads after this time.
+    fn pass(&mut self, time: usize) {
+        let (kept, done): (Vec<_>, Vec<_>) =
+            self.lent.drain(..).partition(|(root, _)| self.last.get(root).is_some_and(|&last| last > time));
+        self.lent = kept;
+        self.free.extend(done.into_iter().map(|(_, room)| room));
+    }
+}
+
+/// Builds the launches.
+struct Builder<'a> {
+    gpu: &'a Gpu,
+    graph: &'a Graph,
+    limits: &'a Limits,
+    roots: &'a [ValueId],
+    constants: HashMap<ValueId, Buffer>,
+    prepared_bytes: u64,
+}
+
+impl Builder<'_> {
+    fn launch(&mut self, at: usize, chosen: &Chosen, rooms: &mut Rooms) -> Result<Launch, PlanError> {
+        let node = &self.graph.nodes[at];
+        let refused = |source: BuildError| PlanError::Build { node: node.name.clone(), op: node.op.clone(), source };
+        let tensors: Vec<Option<&Tensor>> =
+            node.inputs.iter().map(|id| id.and_then(|id| self.graph.value(id).constant.as_ref())).collect();
+        let request = Request { task: &chosen.task, config: &chosen.config, limits: self.limits, constants: &tensors };
+        let known = "a chosen node's operator has variants here";
+        let kernel: Arc<dyn CubeKernel> =
+            cube_kernels::operator(&node.op).expect(known).build(&request, self.gpu).map_err(refused)?.into();
+        self.prepared_bytes += kernel.prepared_bytes() as u64;
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (i, id) in node.inputs.iter().enumerate() {
+            let read = id.filter(|_| !chosen.constant.get(i).copied().unwrap_or(false));
+            if let Some((id, tensor)) = read.zip(tensors[i])
+                && !self.constants.contains_key(&id)
+            {
+                let buffer = self.gpu.upload(tensor.bytes()).map_err(|source| PlanError::Device { source })?;
+                self.constants.insert(id, buffer);
+            }
+            inputs.push(read);
+        }
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        for &id in node.outputs.iter().flatten() {
+            let bytes = self.graph.value(id).fixed_shape().unwrap_or_default().iter().product::<usize>() * DType::F32.bytes();
+            let root = self.roots[id.index()];
+            outputs.push((root, rooms.lend(root, bytes), bytes));
+        }
+        let task = Some((chosen.task.to_string(), chosen.config.clone()));
+        Ok(Launch { kernel, inputs, outputs, facts: StepFacts { node: node.name.clone(), op: node.op.clone(), task } })
+    }
+}
+
+impl Stages {
+    fn instance(shared: Arc<Shared>, hosts: Vec<Plan>) -> Result<Self, PlanError> {
+        let buffers = shared.rooms.iter().map(|&bytes| shared.gpu.room(bytes)).collect::<Result<_, _>>();
+        Ok(Stages { buffers: buffers.map_err(|source| PlanError::Device { source })?, shared, hosts, times: None })
+    }
+
+    /// A second instance with buffers of its own.
+    pub fn another(&self) -> Result<Self, PlanError> {
+        Self::instance(self.shared.clone(), self.hosts.iter().map(Plan::another).collect::<Result<_, _>>()?)
+    }
+
+    /// The plans of the host's stages.
+    pub fn hosts(&mut self) -> &mut [Plan] {
+        &mut self.hosts
+    }
+
+    /// Takes the time of each step from now on, or no longer. With it the host waits for every launch.
+    pub fn set_profiling(&mut self, on: bool) {
+        self.times = on.then(Vec::new);
+        self.hosts.iter_mut().for_each(|host| host.set_profiling(on));
+    }
+
+    /// What each step of the last run took; empty without profiling.
+    pub fn profile(&self) -> Vec<StepTime> {
+        let (mut hosts, mut times) = (self.hosts.iter(), self.times.iter().flatten());
+        let mut steps = Vec::new();
+        for stage in &self.shared.stages {
+            match stage {
+                Stage::Device(launches) => steps.extend(
+                    launches.iter().zip(&mut times).map(|(launch, &nanos)| StepTime { facts: launch.facts.clone(), nanos }),
+                ),
+                Stage::Host { .. } => steps.extend(hosts.next().into_iter().flat_map(Plan::profile)),
+            }
+        }
+        steps
+    }
+
+    /// What each step does, in order of execution.
+    pub fn facts(&self) -> Vec<&StepFacts> {
+        let mut hosts = self.hosts.iter();
+        let mut facts = Vec::new();
+        for stage in &self.shared.stages {
+            match stage {
+                Stage::Device(launches) => facts.extend(launches.iter().map(|launch| &launch.facts)),
+                Stage::Host { .. } => facts.extend(hosts.next().into_iter().flat_map(Plan::steps)),
+            }
+        }
+        facts
+    }
+
+    /// The bytes it holds, on the host and on the device.
+    pub fn memory(&self) -> MemoryUse {
+        let rooms = self.shared.rooms.iter().sum::<usize>() as u64;
+        let constants = self.shared.constants.values().map(|buffer| buffer.bytes() as u64).sum::<u64>();
+        let own = MemoryUse {
+            arena_bytes: rooms,
+            scratch_bytes: 0,
+            prepared_bytes: self.shared.prepared_bytes,
+            constant_bytes: constants,
+        };
+        self.hosts.iter().fold(own, |sum, plan| sum.with(plan.memory()))
+    }
+
+    /// Runs on data in the order of the inputs.
+    pub fn run(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
+        let shared = self.shared.clone();
+        let mut places = vec![Whereabouts::default(); shared.roots.len()];
+        for (id, datum) in shared.inputs.iter().zip(inputs) {
+            places[id.index()].host = Some(datum);
+        }
+        self.times.iter_mut().for_each(Vec::clear);
+        let mut hosts = self.hosts.iter_mut();
+        for stage in &shared.stages {
+            match stage {
+                Stage::Device(launches) => {
+                    for launch in launches {
+                        let start = self.times.is_some().then(Instant::now);
+                        shared.launch(launch, &self.buffers, &mut places)?;
+                        if let Some((times, start)) = self.times.as_mut().zip(start) {
+                            shared.gpu.sync().map_err(|source| RunError::Device { source })?;
+                            times.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                        }
+                    }
+                }
+                Stage::Host { inputs, outputs } => {
+                    let plan = hosts.next().ok_or(RunError::Absent)?;
+                    let given = inputs.iter().map(|crossing| shared.on_host(crossing, &mut places)).collect::<Result<_, _>>()?;
+                    for (id, datum) in outputs.iter().zip(plan.run_data(given)?) {
+                        places[id.index()].host = Some(datum);
+                    }
+                }
+            }
+        }
+        let wanted = |(id, shape): &(ValueId, Vec<usize>)| Crossing { id: *id, shape: Some(shape.clone()) };
+        let outputs = shared.outputs.iter().map(|output| shared.on_host(&wanted(output), &mut places)).collect();
+        // Launches fail late: without a download nobody would have asked.
+        shared.gpu.sync().map_err(|source| RunError::Device { source })?;
+        outputs
+    }
+}
+
+impl Shared {
+    fn launch(&self, launch: &Launch, buffers: &[Buffer], places: &mut [Whereabouts]) -> Result<(), RunError> {
+        let inputs = launch.inputs.iter().map(|id| id.map(|id| self.on_device(id, places)).transpose());
+        let inputs: Vec<Option<Buffer>> = inputs.collect::<Result<_, _>>()?;
+        let outputs: Vec<Buffer> = launch.outputs.iter().map(|&(_, room, bytes)| buffers[room].cut(bytes)).collect();
+        launch.kernel.launch(&self.gpu, &inputs, &outputs);
+        for ((root, ..), buffer) in launch.outputs.iter().zip(outputs) {
+            places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
+        }
+        Ok(())
+    }
+
+    /// A value on the device; uploaded where it is not there yet.
+    fn on_device(&self, id: ValueId, places: &mut [Whereabouts]) -> Result<Buffer, RunError> {
+        if let Some(constant) = self.constants.get(&id) {
+            return Ok(constant.clone());
+        }
+        let place = &mut places[self.roots[id.index()].index()];
+        if let Some(buffer) = &place.device {
+            return Ok(buffer.clone());
+        }
+        let tensor = place.host.as_ref().and_then(Datum::tensor).ok_or(RunError::Absent)?;
+        let buffer = self.gpu.upload(tensor.bytes()).map_err(|source| RunError::Device { source })?;
+        place.device = Some(buffer.clone());
+        Ok(buffer)
+    }
+
+    /// A value on the host; downloaded where it is not there yet.
+    fn on_host(&self, crossing: &Crossing, places: &mut [Whereabouts]) -> Result<Datum, RunError> {
+        let id = crossing.id;
+        if let Some(datum) = &places[id.index()].host {
+            return Ok(datum.clone());
+        }
+        let place = &places[self.roots[id.index()].index()];
+        let (Some(buffer), Some(shape)) = (&place.device, &crossing.shape) else { return Err(RunError::Absent) };
+        let bytes = self.gpu.download(buffer).map_err(|source: GpuError| RunError::Device { source })?;
+        let tensor = Tensor::from_bytes(DType::F32, shape.clone(), Bytes::from(bytes)).ok_or(RunError::Absent)?;
+        let datum = Datum::Tensor(tensor);
+        places[id.index()].host = Some(datum.clone());
+        Ok(datum)
+    }
+}

@@ -1,0 +1,108 @@
+//! Plans for a device with memory of its own give what the host's plans give, wherever their stages meet.
+
+use crate::models::bound;
+use crate::shipped::mnist_cnn;
+use cube_kernels::Gpu;
+use kernels::Tensor;
+use tunewright::agreement::{Tolerance, distance};
+use tunewright::device::{self, Found, Machine};
+use tunewright::execute::{Configs, Plan};
+use tunewright::graph::{Graph, text};
+use tunewright::passes::{Options, Pipeline};
+
+/// The first device of wgpu; `None`, after saying so, where there is none and the test command did not promise one.
+pub fn machine() -> Option<Machine> {
+    let found = device::found().into_iter().find_map(|found| match found {
+        Found::Present(machine) if machine.limits.gpu.is_some() => Some(machine),
+        _ => None,
+    });
+    assert!(found.is_some() || std::env::var_os("TUNEWRIGHT_GPU").is_none(), "the test command promises a Vulkan driver");
+    if found.is_none() {
+        eprintln!("skipped: there is no device of wgpu");
+    }
+    found
+}
+
+fn open(machine: &Machine) -> Gpu {
+    let grant = machine.grant(schema::Share::WHOLE).expect("a device gives all of itself");
+    device::gpu(&grant).expect("it opens").expect("it has memory of its own")
+}
+
+fn agree(graph: &Graph, inputs: &[(&str, Tensor)], kernels_there: usize) {
+    let Some(machine) = machine() else { return };
+    let limits = &machine.limits;
+    let host = kernels::Limits { gpu: None, ..*limits };
+    let expected = Plan::compile(graph, &Configs::new(), &host).unwrap().run(inputs).unwrap();
+    let mut plan = Plan::compile_on(&open(&machine), graph.clone(), &Configs::new(), limits, u64::MAX).unwrap();
+    let there = plan.steps().filter(|step| step.task.as_ref().is_some_and(|(_, config)| config.variant.contains(".cube_")));
+    assert_eq!(there.count(), kernels_there, "nodes that the device computes");
+    let mut another = plan.another().unwrap();
+    for plan in [&mut plan, &mut another] {
+        // Twice: a run leaves nothing behind.
+        for _ in 0..2 {
+            let found = plan.run(inputs).unwrap();
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                let distance = distance(found, expected, Tolerance { rtol: 1e-4, atol: 0.0 }).unwrap();
+                assert!(distance.agrees(), "{distance:?}");
+            }
+        }
+    }
+    plan.set_profiling(true);
+    plan.run(inputs).unwrap();
+    assert_eq!(plan.profile().len(), plan.steps().len(), "each step has its time");
+}
+
+fn wave(shape: Vec<usize>) -> Tensor {
+    let count = shape.iter().product::<usize>();
+    Tensor::new(shape, (0..count).map(|i| (i as f32 * 0.37).sin()).collect())
+}
+
+#[test]
+fn the_shipped_model_is_computed_there() {
+    let mut graph = bound(&mnist_cnn(), 2);
+    Pipeline::untimed().run(&mut graph, &Options::default()).unwrap();
+    let name = graph.value(graph.inputs[0]).name.clone();
+    agree(&graph, &[(&name, wave(vec![2, 1, 28, 28]))], 7);
+}
+
+#[test]
+fn stages_hand_over_what_the_other_side_needs() {
+    // There: the products and sums. Here: what has no variant there. Views of what lies there cost nothing; outputs come from both.
+    let graph = text::parse(
+        "input %x: f32[2,6]\n\
+         $s: i64[2] = [3,4]\n\
+         $axis: i64[] = [1]\n\
+         %a: f32[2,6] = elementwise(%x) expr=\"add(a,1.0)\"\n\
+         %b: f32[3,4] = Reshape(%a, $s)\n\
+         %c: f32[3,4] = CumSum(%b, $axis)\n\
+         %d: f32[3,4] = elementwise(%c, %b) expr=\"mul(a,b)\"\n\
+         output %d as \"d\"\n\
+         output %a as \"a\"\n\
+         output %c as \"c\"",
+    )
+    .unwrap();
+    agree(&graph, &[("x", wave(vec![2, 6]))], 2);
+}
+
+#[test]
+fn what_lies_in_blocks_comes_to_lie_in_rows() {
+    let graph = text::parse(
+        "input %x: f32[1,20,4,4]\n\
+         %a: f32[1,20,4,4] channels16h0 = reorder(%x)\n\
+         %b: f32[1,20,4,4] channels16h0 = elementwise(%a) expr=\"relu(a)\"\n\
+         %y: f32[1,20,4,4] = reorder(%b)\n\
+         output %y as \"y\"",
+    )
+    .unwrap();
+    agree(&graph, &[("x", wave(vec![1, 20, 4, 4]))], 1);
+}
+
+#[test]
+fn a_device_that_is_held_on_other_cores_is_not_opened_again() {
+    let Some(machine) = machine().filter(|machine| machine.shares_pct().len() > 1) else { return };
+    open(&machine);
+    let least = schema::Share::percent(machine.shares_pct()[0]).unwrap();
+    let error = device::gpu(&machine.grant(least).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("one process has one share of it"), "{error}");
+}
