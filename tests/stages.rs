@@ -79,7 +79,9 @@ fn stages_hand_over_what_the_other_side_needs() {
          %d: f32[3,4] = elementwise(%c, %b) expr=\"mul(a,b)\"\n\
          output %d as \"d\"\n\
          output %a as \"a\"\n\
-         output %c as \"c\"",
+         output %c as \"c\"\n\
+         output %x as \"x\"\n\
+         output $s as \"s\"",
     )
     .unwrap();
     agree(&graph, &[("x", wave(vec![2, 6]))], 2);

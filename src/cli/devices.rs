@@ -67,12 +67,21 @@ fn mechanism(machine: &Machine) -> String {
 
 fn object(found: &Found) -> Value {
     match found {
-        Found::Present(machine) => json!({
-            "name": machine.device.name.0, "present": true, "summary": machine.summary, "key": machine.key().to_string(),
-            "environment": machine.environment.key().to_string(), "units": machine.limits.units, "isa": machine.limits.isa.name(),
-            "shares_pct": machine.shares_pct(), "mechanism": mechanism(machine), "l1d_bytes": machine.limits.l1d_bytes,
-            "l2_bytes": machine.limits.l2_bytes, "l3_bytes": machine.limits.l3_bytes,
-        }),
+        Found::Present(machine) => {
+            let mut object = json!({
+                "name": machine.device.name.0, "present": true, "summary": machine.summary, "key": machine.key().to_string(),
+                "environment": machine.environment.key().to_string(), "units": machine.limits.units, "isa": machine.limits.isa.name(),
+                "shares_pct": machine.shares_pct(), "mechanism": mechanism(machine), "l1d_bytes": machine.limits.l1d_bytes,
+                "l2_bytes": machine.limits.l2_bytes, "l3_bytes": machine.limits.l3_bytes,
+            });
+            if let Some(gpu) = machine.limits.gpu {
+                object["gpu"] = json!({
+                    "shared_bytes": gpu.shared_bytes, "units_per_cube": gpu.units_per_cube, "cube_dim": gpu.cube_dim,
+                    "cubes_per_axis": gpu.cubes_per_axis, "bindings": gpu.bindings, "buffer_bytes": gpu.buffer_bytes,
+                });
+            }
+            object
+        }
         Found::Absent { name, reason } => json!({"name": name.0, "present": false, "reason": reason}),
     }
 }

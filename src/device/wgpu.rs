@@ -47,7 +47,8 @@ fn machine(number: usize, adapter: &Adapter) -> Machine {
                 fingerprint::environment_text(&processor)
             ),
         },
-        summary: format!("{}, {kind}, {}", adapter.name, adapter.driver),
+        // The driver's name leads what it says of itself.
+        summary: format!("{}, {kind}, {}", adapter.name, adapter.driver.split_once(", ").map_or("", |(_, version)| version)),
         limits: Limits { gpu: Some(adapter.limits), ..host },
         cores,
     }

@@ -42,7 +42,9 @@ struct Shared {
     /// Sizes of the buffers.
     rooms: Vec<usize>,
     inputs: Vec<ValueId>,
-    outputs: Vec<(ValueId, Vec<usize>)>,
+    outputs: Vec<Crossing>,
+    /// Outputs that are constants.
+    known: Vec<(ValueId, Datum)>,
     /// For each value, whose bytes it is: its own, or those of the value it is a view of.
     roots: Vec<ValueId>,
     prepared_bytes: u64,
@@ -54,8 +56,7 @@ enum Stage {
     Host { inputs: Vec<Crossing>, outputs: Vec<ValueId> },
 }
 
-/// A value of fixed shape that a stage of the host reads.
-#[derive(Clone)]
+/// A value that the host reads.
 struct Crossing {
     id: ValueId,
     /// `None` where nobody knows it: then it never lies on the device.
@@ -113,10 +114,8 @@ impl Plan {
                 stages.push(Stage::Device(Vec::new()));
                 continue;
             }
-            let part = part(&graph, nodes);
-            let crossing = |id: &ValueId| Crossing { id: *id, shape: graph.value(*id).fixed_shape() };
-            stages.push(Stage::Host { inputs: part.inputs.iter().map(crossing).collect(), outputs: part.outputs.clone() });
-            let mut part = part;
+            let mut part = part(&graph, nodes);
+            stages.push(Stage::Host { inputs: crossings(&graph, &part.inputs), outputs: part.outputs.clone() });
             part.compact();
             hosts.push(Plan::compile_owned(part, configs, limits, plan_bytes)?);
         }
@@ -136,21 +135,26 @@ impl Plan {
             }
         }
         let (constants, prepared_bytes) = (builder.constants, builder.prepared_bytes);
-        let shapes = |id: &ValueId| (*id, graph.value(*id).fixed_shape().unwrap_or_default());
+        let known = |&id: &ValueId| Some((id, Datum::Tensor(graph.value(id).constant.clone()?)));
         let shared = Shared {
             gpu: gpu.clone(),
             stages,
             constants,
             rooms: rooms.sizes,
             inputs: graph.inputs.clone(),
-            outputs: graph.outputs.iter().map(shapes).collect(),
+            outputs: crossings(&graph, &graph.outputs),
+            known: graph.outputs.iter().filter_map(known).collect(),
             roots,
             prepared_bytes,
         };
-        graph.nodes.clear();
         let stages = Stages::instance(Arc::new(shared), hosts)?;
         Plan::over_stages(inputs, outputs, stages, replaced)
     }
+}
+
+/// Values that the host reads.
+fn crossings(graph: &Graph, ids: &[ValueId]) -> Vec<Crossing> {
+    ids.iter().map(|&id| Crossing { id, shape: graph.value(id).fixed_shape() }).collect()
 }
 
 /// What the device computes a node with; `None` where it cannot.
@@ -417,7 +421,8 @@ impl Stages {
     pub fn run(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
         let shared = self.shared.clone();
         let mut places = vec![Whereabouts::default(); shared.roots.len()];
-        for (id, datum) in shared.inputs.iter().zip(inputs) {
+        let given = shared.inputs.iter().copied().zip(inputs);
+        for (id, datum) in given.chain(shared.known.iter().cloned()) {
             places[id.index()].host = Some(datum);
         }
         self.times.iter_mut().for_each(Vec::clear);
@@ -443,8 +448,7 @@ impl Stages {
                 }
             }
         }
-        let wanted = |(id, shape): &(ValueId, Vec<usize>)| Crossing { id: *id, shape: Some(shape.clone()) };
-        let outputs = shared.outputs.iter().map(|output| shared.on_host(&wanted(output), &mut places)).collect();
+        let outputs = shared.outputs.iter().map(|output| shared.on_host(output, &mut places)).collect();
         // Launches fail late: without a download nobody would have asked.
         shared.gpu.sync().map_err(|source| RunError::Device { source })?;
         outputs
