@@ -201,7 +201,9 @@ fn look(index: &dyn Index) -> Result<Looked, IndexError> {
 fn disagreement(entries: &BTreeMap<u8, BTreeMap<Vec<u8>, Vec<u8>>>, seq: Option<u64>, gathered: Gathered) -> Option<String> {
     let none = BTreeMap::new();
     let trials = entries.get(&table::TRIALS).unwrap_or(&none);
-    let Some(seq) = seq else { return Some("has lost its contents".into()) };
+    // A writer that was killed while it made the database leaves an index and a journal that hold nothing yet.
+    let begun = entries.is_empty() && gathered.journal.frames == 0;
+    let Some(seq) = seq else { return (!begun).then(|| "has lost its contents".into()) };
     let derived = match derive_all(trials.iter()) {
         Ok(derived) => derived,
         Err(error) => return Some(error.to_string()),

@@ -31,6 +31,28 @@ fn flip(file: &Path, at: usize) {
 }
 
 #[test]
+fn an_empty_index_is_a_loss_only_where_the_journal_has_something() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, observations) in [("begun", 0), ("used", 5)] {
+        let path = dir.path().join(name);
+        if observations > 0 {
+            write(&path, 1, observations);
+        } else {
+            Store::open(&path, options()).unwrap().close().unwrap();
+        }
+        // As a writer leaves it that is killed while the engine makes its files.
+        let index = path.join("index-1");
+        fs::remove_dir_all(&index).unwrap();
+        fs::create_dir(&index).unwrap();
+        let report = tuning_db::check(&path).unwrap();
+        assert_eq!(report.frames == 0, observations == 0, "{name}");
+        assert_eq!(report.is_clean(), observations == 0, "{name}: {:?}", report.findings);
+        Store::open(&path, options()).unwrap().close().unwrap();
+        assert!(tuning_db::check(&path).unwrap().is_clean(), "{name}");
+    }
+}
+
+#[test]
 fn check_finds_damage_and_repair_undoes_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
