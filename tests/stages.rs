@@ -25,7 +25,7 @@ pub fn machine() -> Option<Machine> {
 
 fn open(machine: &Machine) -> Gpu {
     let grant = machine.grant(schema::Share::WHOLE).expect("a device gives all of itself");
-    device::gpu(&grant).expect("it opens").expect("it has memory of its own")
+    device::gpu(&grant.device, &grant.cores).expect("it opens").expect("it has memory of its own")
 }
 
 fn agree(graph: &Graph, inputs: &[(&str, Tensor)], kernels_there: usize) {
@@ -101,10 +101,53 @@ fn what_lies_in_blocks_comes_to_lie_in_rows() {
 }
 
 #[test]
+fn indices_are_checked_before_the_device_reads_by_them() {
+    let graph = text::parse(
+        "input %i: i64[3]\n\
+         $table: f32[2,2] = [1.0,2.0,3.0,4.0]\n\
+         %y: f32[3,2] = embedding($table, %i)\n\
+         output %y as \"y\"",
+    )
+    .unwrap();
+    agree(&graph, &[("i", Tensor::new(vec![3], vec![1i64, -2, 0]))], 1);
+    let Some(machine) = machine() else { return };
+    let mut plan = Plan::compile_on(&open(&machine), graph, &Configs::new(), &machine.limits, u64::MAX).unwrap();
+    let error = plan.run(&[("i", Tensor::new(vec![3], vec![0i64, 2, 0]))]).unwrap_err().to_string();
+    assert!(error.contains("index 2 is none of an axis of 2"), "{error}");
+}
+
+#[test]
+fn what_nobody_asks_for_is_left_out() {
+    let graph = text::parse(
+        "input %x: f32[3,1,4]\n\
+         input %w: f32[1,8,4]\n\
+         input %r: f32[1,8,2]\n\
+         _, %h: f32[1,1,2] = lstm(%x, %w, %r)\n\
+         output %h as \"h\"",
+    )
+    .unwrap();
+    agree(&graph, &[("x", wave(vec![3, 1, 4])), ("w", wave(vec![1, 8, 4])), ("r", wave(vec![1, 8, 2]))], 1);
+}
+
+#[test]
+fn of_nothing_there_is_nothing_to_compute() {
+    let graph = text::parse(
+        "input %x: f32[0,3]\n\
+         %y: f32[0,3] = elementwise(%x) expr=\"add(a,1.0)\"\n\
+         %z: f32[3] = reduce(%y) kind=\"sum\" axes=[0] keepdims=0\n\
+         output %y as \"y\"\n\
+         output %z as \"z\"",
+    )
+    .unwrap();
+    agree(&graph, &[("x", wave(vec![0, 3]))], 2);
+}
+
+#[test]
 fn a_device_that_is_held_on_other_cores_is_not_opened_again() {
     let Some(machine) = machine().filter(|machine| machine.shares_pct().len() > 1) else { return };
     open(&machine);
     let least = schema::Share::percent(machine.shares_pct()[0]).unwrap();
-    let error = device::gpu(&machine.grant(least).unwrap()).unwrap_err().to_string();
+    let grant = machine.grant(least).unwrap();
+    let error = device::gpu(&grant.device, &grant.cores).unwrap_err().to_string();
     assert!(error.contains("one process has one share of it"), "{error}");
 }

@@ -174,8 +174,8 @@ impl Operator {
 
     /// The config used without tuning.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Config {
-        let facts: Vec<VariantFacts> = self.variants.iter().map(|variant| variant.facts()).collect();
-        VariantFacts::default_of(&facts, task, limits).unwrap_or_else(|| facts[0].default_config(task, limits))
+        let facts = || self.variants.iter().map(|variant| variant.facts());
+        VariantFacts::default_of(facts(), task, limits).unwrap_or_else(|| self.variants[0].default_config(task, limits))
     }
 
     /// Makes the variant a config names ready to run.
@@ -227,9 +227,9 @@ impl<B> Variant<B> {
 
 impl VariantFacts {
     /// The default of a task among these variants: the first of theirs that is legal.
-    pub fn default_of(variants: &[VariantFacts], task: &Task, limits: &Limits) -> Option<Config> {
-        let defaults = variants.iter().map(|variant| (variant, variant.default_config(task, limits)));
-        defaults.into_iter().find(|(variant, config)| variant.check(task, config, limits).is_ok()).map(|(_, config)| config)
+    pub fn default_of(variants: impl IntoIterator<Item = VariantFacts>, task: &Task, limits: &Limits) -> Option<Config> {
+        let mut defaults = variants.into_iter().map(|variant| (variant, variant.default_config(task, limits)));
+        defaults.find(|(variant, config)| variant.check(task, config, limits).is_ok()).map(|(_, config)| config)
     }
 
     /// The config with every knob at its default.

@@ -174,7 +174,7 @@ fn compile(path: &Path, graph: Graph, configs: &Configs, grant: &device::Grant, 
     let threads = pool(grant.limits.units).map_err(|error| Failure::new("machine.threads", "cannot start threads", error))?;
     let bytes = arguments.import.options(&[]).limits.plan_bytes;
     let lost = |error| Failure::new("device.lost", &grant.device, error).remedy("see tunewright doctor");
-    let plan = match device::gpu(grant).map_err(lost)? {
+    let plan = match device::gpu(&grant.device, &grant.cores).map_err(lost)? {
         Some(gpu) => Plan::compile_on(&gpu, graph, configs, &grant.limits, bytes),
         None => Plan::compile_owned(graph, configs, &grant.limits, bytes),
     };

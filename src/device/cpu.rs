@@ -1,12 +1,12 @@
 //! The host's processor: its cores by affinity and cgroup quota, its caches, its best instruction set, and the same processor with
 //! the instruction set capped.
 
-use super::{Backend, Machine, cores, fingerprint};
+use super::{Backend, Find, Machine, cores, fingerprint};
 use kernels::{Isa, Limits};
 use schema::{Device, DeviceName, Environment};
 
 /// The host's processor.
-pub const BACKEND: Backend = Backend { name: "cpu", find: || Ok(vec![whole()]) };
+pub const BACKEND: Backend = Backend { name: "cpu", find: Find::Host(whole) };
 
 /// All of it that this process may use.
 fn whole() -> Machine {
@@ -26,6 +26,7 @@ fn whole() -> Machine {
         summary: format!("{}, {cores_text}, {}", processor.model, isa_words(limits.isa)),
         limits,
         cores,
+        software: false,
     }
 }
 

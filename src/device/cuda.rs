@@ -1,7 +1,6 @@
-//! NVIDIA GPUs: not in this build.
+//! NVIDIA GPUs.
 
-use super::Backend;
+use super::{Backend, Find};
 
-/// NVIDIA GPUs reached through CUDA.
-pub const BACKEND: Backend =
-    Backend { name: "cuda", find: || Err("not in this build yet; the cpu runs every model (--device cpu)".to_owned()) };
+/// Devices reached through CUDA.
+pub const BACKEND: Backend = Backend { name: "cuda", find: Find::Adapters(cube_kernels::cuda_adapters) };

@@ -9,14 +9,16 @@ mod cpu;
 mod cuda;
 mod energy;
 mod fingerprint;
+mod gpu;
 pub mod share;
 mod wgpu;
 
 pub use energy::energy_uj;
 pub use fingerprint::{kernel_set, kernel_set_hash};
+pub use gpu::gpu;
 pub use share::{Grant, GrantError};
-pub use wgpu::gpu;
 
+use cube_kernels::Adapter;
 use kernels::{Isa, Limits};
 use schema::{Device, DeviceKey, DeviceName, Environment};
 use thiserror::Error;
@@ -24,8 +26,33 @@ use thiserror::Error;
 /// A kind of device: its name and what it finds on this machine.
 pub struct Backend {
     pub name: &'static str,
-    /// Every device of this kind, or the one line that says why there is none.
-    pub find: fn() -> Result<Vec<Machine>, String>,
+    pub find: Find,
+}
+
+/// How the devices of a kind are found.
+pub enum Find {
+    /// The processor, which is always here.
+    Host(fn() -> Machine),
+    /// Devices with memory of their own, or the one line that says why there is none.
+    Adapters(fn() -> Result<Vec<Adapter>, String>),
+}
+
+impl Backend {
+    /// Every device of this kind.
+    ///
+    /// # Errors
+    /// The one line that says why there is none.
+    pub fn found(&self) -> Result<Vec<Machine>, String> {
+        match self.find {
+            Find::Host(whole) => Ok(vec![whole()]),
+            Find::Adapters(find) => Ok(self.machines(&find()?)),
+        }
+    }
+}
+
+/// The kind of that name.
+fn backend(name: &str) -> Option<&'static Backend> {
+    BACKENDS.iter().find(|backend| backend.name == name)
 }
 
 /// The kinds of device, in the order they are listed. A new kind is one file and one line here.
@@ -43,6 +70,8 @@ pub struct Machine {
     pub limits: Limits,
     /// The operating system's numbers of the cores that may be granted, hyperthreads of one core beside each other.
     pub cores: Vec<usize>,
+    /// A driver that computes on the host's processor.
+    pub software: bool,
 }
 
 /// A device that was looked for.
@@ -67,7 +96,7 @@ pub enum DeviceError {
 
 /// Every device of every backend, absent kinds with their reason.
 pub fn found() -> Vec<Found> {
-    let list = |backend: &Backend| match (backend.find)() {
+    let list = |backend: &Backend| match backend.found() {
         Ok(machines) => machines.into_iter().map(Found::Present).collect(),
         Err(reason) => vec![Found::Absent { name: DeviceName(backend.name.to_owned()), reason }],
     };
@@ -86,8 +115,7 @@ pub fn open(name: &str) -> Result<Machine, DeviceError> {
     let known = || BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ");
     let unknown = || DeviceError::Unknown { name: name.to_owned(), known: known() };
     let absent = |reason: String| DeviceError::Absent { name: name.to_owned(), reason };
-    let backend = BACKENDS.iter().find(|backend| backend.name == kind).ok_or_else(unknown)?;
-    let machines = (backend.find)().map_err(absent)?;
+    let machines = backend(kind).ok_or_else(unknown)?.found().map_err(absent)?;
     if let Some(machine) = machines.iter().find(|machine| machine.device.name.0 == name) {
         return Ok(machine.clone());
     }
@@ -165,12 +193,13 @@ mod tests {
             bindings: 31,
             buffer_bytes: 128 << 20,
         };
-        let machine = |class: &str| Machine {
-            device: Device { name: DeviceName("wgpu:0".into()), text: format!("kind=wgpu\nclass={class}") },
+        let machine = |software: bool| Machine {
+            device: Device { name: DeviceName("wgpu:0".into()), text: "kind=wgpu".into() },
             limits: Limits { gpu: Some(gpu), ..whole.limits },
+            software,
             ..whole.clone()
         };
-        let (software, card) = (machine("software"), machine("discrete"));
+        let (software, card) = (machine(true), machine(false));
         assert_eq!(software.shares_pct(), whole.shares_pct());
         assert_eq!(card.shares_pct(), [100.0]);
         let least = schema::Share::percent(whole.shares_pct()[0]).unwrap();

@@ -4,7 +4,7 @@ use super::compile::{Compiler, Configs, PlanError};
 use super::memory::{Home, Memory, Releaser, Span};
 use super::parts::Parts;
 use super::pool::Pool;
-use super::program::{Action, Entrance, Fixed, Indices, MemoryUse, Place, Port, Program, Source, StepFacts};
+use super::program::{Action, Entrance, Fixed, MemoryUse, Place, Port, Program, Source, StepFacts};
 use super::stages::Stages;
 use super::untuned;
 use crate::graph::{Graph, Type};
@@ -381,7 +381,7 @@ fn steps(
     for (i, step) in program.steps.iter().enumerate() {
         let start = times.is_some().then(Instant::now);
         if let Some(indices) = &step.indices
-            && let Some(index) = outside(indices, memory)
+            && let Some(index) = outside(memory.bytes(indices.span), indices.dtype, indices.extent)
         {
             let (node, op) = (step.facts.node.clone(), step.facts.op.clone());
             return Err(RunError::Index { node, op, index, extent: indices.extent });
@@ -402,16 +402,16 @@ fn steps(
     Ok(())
 }
 
-/// The first index that stands for no place of its axis.
-fn outside(indices: &Indices, memory: &Memory) -> Option<i64> {
+/// The first index that stands for no place of an axis of `extent`. The bytes are aligned to the type.
+pub(super) fn outside(bytes: &[u8], dtype: DType, extent: usize) -> Option<i64> {
     fn first(values: impl Iterator<Item = i64> + Clone, extent: i64) -> Option<i64> {
         let wrong = |index: i64| !(-extent..extent).contains(&index);
         // Nearly always none is: one pass without branches, which costs a fraction of fetching what they stand for.
         let any = values.clone().fold(false, |any, index| any | wrong(index));
         if any { values.clone().find(|&index| wrong(index)) } else { None }
     }
-    let (bytes, extent) = (memory.bytes(indices.span), i64::try_from(indices.extent).unwrap_or(i64::MAX));
-    match indices.dtype {
+    let extent = i64::try_from(extent).unwrap_or(i64::MAX);
+    match dtype {
         DType::I32 => first(bytemuck::cast_slice::<u8, i32>(bytes).iter().map(|&index| i64::from(index)), extent),
         _ => first(bytemuck::cast_slice::<u8, i64>(bytes).iter().copied(), extent),
     }

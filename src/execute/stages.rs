@@ -10,13 +10,13 @@
 
 use super::compile::{Configs, PlanError};
 use super::homes::{renames, same_bytes};
-use super::plan::{Plan, RunError, StepTime};
+use super::plan::{Plan, RunError, StepTime, outside};
 use super::program::{MemoryUse, StepFacts};
 use crate::graph::{Graph, Node, ValueId};
 use crate::task;
 use bytes::Bytes;
 use cube_kernels::{Buffer, CubeKernel, Gpu, GpuError};
-use kernels::{BuildError, Datum, Limits, Request, Task, Tensor};
+use kernels::{BuildError, Datum, Fill, Limits, OperandSpec, Request, Signature, Task, Tensor};
 use schema::DType;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -67,17 +67,28 @@ struct Crossing {
 struct Launch {
     kernel: Arc<dyn CubeKernel>,
     inputs: Vec<Option<ValueId>>,
-    /// The root of each output and its buffer.
-    outputs: Vec<(ValueId, usize, usize)>,
+    outputs: Vec<Written>,
+    /// Buffers of its own, whose contents end with it.
+    scratch: Vec<Written>,
+    /// The input that holds indices along an axis, and the axis' extent: they are checked first.
+    indices: Option<(ValueId, usize)>,
     facts: StepFacts,
+}
+
+/// What a launch writes.
+struct Written {
+    /// `None` where nobody reads it.
+    root: Option<ValueId>,
+    /// The buffer, and how much of it.
+    room: usize,
+    bytes: usize,
 }
 
 /// A node that the device computes.
 struct Chosen {
     task: Task,
     config: schema::Config,
-    /// Inputs that are prepared when it is built.
-    constant: Vec<bool>,
+    signature: Signature,
 }
 
 /// Where a value is during a run.
@@ -168,7 +179,9 @@ fn choose(
     let operator = cube_kernels::operator(&node.op)?;
     let task = task::of(graph, node)?.ok()?;
     let signature = (task::operator(node)?.signature)(&task).ok()?;
-    if node.outputs.len() != signature.outputs.len() || node.outputs.contains(&None) {
+    let unasked = |i: usize| signature.outputs.get(i).is_some_and(|spec| spec.shape == [0]);
+    let outputs = node.outputs.len().max(signature.outputs.len());
+    if (0..outputs).any(|i| node.output(i).is_none() != unasked(i)) || indexes_wrongly(graph, node, &signature) {
         return None;
     }
     let chosen = configs.get(task.key()).filter(|config| operator.variant(&config.variant).is_some());
@@ -180,7 +193,25 @@ fn choose(
         }
     });
     let config = legal.or_else(|| operator.default_config(&task, limits))?;
-    Some(Chosen { task, config, constant: signature.inputs.iter().map(|input| input.constant).collect() })
+    Some(Chosen { task, config, signature })
+}
+
+/// The input that holds indices along an axis, and the axis' extent.
+fn indexed(node: &Node, signature: &Signature) -> Option<(ValueId, usize)> {
+    let extent = |spec: &OperandSpec| if let Fill::Index(extent) = spec.fill { Some(extent) } else { None };
+    signature.inputs.iter().enumerate().find_map(|(i, spec)| node.input(i).zip(extent(spec)))
+}
+
+/// Whether constant indices lie outside of their axis: the host says so when it runs.
+fn indexes_wrongly(graph: &Graph, node: &Node, signature: &Signature) -> bool {
+    let constant = |(id, extent): (ValueId, usize)| Some((graph.value(id).constant.as_ref()?, extent));
+    indexed(node, signature).and_then(constant).is_some_and(|(tensor, extent)| wrong_index(tensor, extent).is_some())
+}
+
+/// The first index that stands for no place of an axis.
+fn wrong_index(tensor: &Tensor, extent: usize) -> Option<i64> {
+    let tensor = super::compile::aligned(tensor);
+    outside(tensor.bytes(), tensor.dtype(), extent)
 }
 
 /// Which nodes go to the device; a view of what lies there goes with it and has its bytes.
@@ -276,7 +307,8 @@ struct Rooms {
     free: Vec<usize>,
     /// For each root, when it is read last: the place of that node in the order.
     last: HashMap<ValueId, usize>,
-    lent: Vec<(ValueId, usize)>,
+    /// To whom; what nobody reads goes back at once.
+    lent: Vec<(Option<ValueId>, usize)>,
 }
 
 impl Rooms {
@@ -289,8 +321,8 @@ impl Rooms {
         Rooms { sizes: Vec::new(), free: Vec::new(), last, lent: Vec::new() }
     }
 
-    /// A buffer for a root: one that is free and not much too large, or a new one.
-    fn lend(&mut self, root: ValueId, bytes: usize) -> usize {
+    /// A buffer for a root, or for the time of one launch: one that is free and not much too large, or a new one.
+    fn lend(&mut self, root: Option<ValueId>, bytes: usize) -> usize {
         let fits = |&&room: &&usize| (bytes..=2 * bytes).contains(&self.sizes[room]);
         let room = self.free.iter().filter(fits).min_by_key(|&&room| (self.sizes[room], room)).copied();
         let room = room.unwrap_or_else(|| {
@@ -304,8 +336,10 @@ impl Rooms {
 
     /// Takes back what nobody reads after this time.
     fn pass(&mut self, time: usize) {
-        let (kept, done): (Vec<_>, Vec<_>) =
-            self.lent.drain(..).partition(|(root, _)| self.last.get(root).is_some_and(|&last| last > time));
+        let (kept, done): (Vec<_>, Vec<_>) = self
+            .lent
+            .drain(..)
+            .partition(|(root, _)| root.and_then(|root| self.last.get(&root)).is_some_and(|&last| last > time));
         self.lent = kept;
         self.free.extend(done.into_iter().map(|(_, room)| room));
     }
@@ -334,7 +368,7 @@ impl Builder<'_> {
         self.prepared_bytes += kernel.prepared_bytes() as u64;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, id) in node.inputs.iter().enumerate() {
-            let read = id.filter(|_| !chosen.constant.get(i).copied().unwrap_or(false));
+            let read = id.filter(|_| !chosen.signature.inputs.get(i).is_some_and(|spec| spec.constant));
             if let Some((id, tensor)) = read.zip(tensors[i])
                 && !self.constants.contains_key(&id)
             {
@@ -343,14 +377,15 @@ impl Builder<'_> {
             }
             inputs.push(read);
         }
-        let mut outputs = Vec::with_capacity(node.outputs.len());
-        for &id in node.outputs.iter().flatten() {
-            let bytes = self.graph.value(id).fixed_shape().unwrap_or_default().iter().product::<usize>() * DType::F32.bytes();
-            let root = self.roots[id.index()];
-            outputs.push((root, rooms.lend(root, bytes), bytes));
-        }
+        let mut write = |root: Option<ValueId>, bytes: usize| Written { root, room: rooms.lend(root, bytes), bytes };
+        let outputs = chosen.signature.outputs.iter().enumerate();
+        let outputs = outputs.map(|(i, spec)| write(node.output(i).map(|id| self.roots[id.index()]), spec.bytes())).collect();
+        let scratch = kernel.scratch_bytes().into_iter().map(|bytes| write(None, bytes)).collect();
         let task = Some((chosen.task.to_string(), chosen.config.clone()));
-        Ok(Launch { kernel, inputs, outputs, facts: StepFacts { node: node.name.clone(), op: node.op.clone(), task } })
+        let facts = StepFacts { node: node.name.clone(), op: node.op.clone(), task };
+        let constant = |id: &ValueId| self.graph.value(*id).constant.is_some();
+        let indices = indexed(node, &chosen.signature).filter(|(id, _)| !constant(id));
+        Ok(Launch { kernel, inputs, outputs, scratch, indices, facts })
     }
 }
 
@@ -457,12 +492,27 @@ impl Stages {
 
 impl Shared {
     fn launch(&self, launch: &Launch, buffers: &[Buffer], places: &mut [Whereabouts]) -> Result<(), RunError> {
+        if let Some((id, extent)) = launch.indices {
+            let place = &places[self.roots[id.index()].index()];
+            let indices = place.host.as_ref().and_then(Datum::tensor).ok_or(RunError::Absent)?;
+            if let Some(index) = wrong_index(indices, extent) {
+                let (node, op) = (launch.facts.node.clone(), launch.facts.op.clone());
+                return Err(RunError::Index { node, op, index, extent });
+            }
+        }
         let inputs = launch.inputs.iter().map(|id| id.map(|id| self.on_device(id, places)).transpose());
         let inputs: Vec<Option<Buffer>> = inputs.collect::<Result<_, _>>()?;
-        let outputs: Vec<Buffer> = launch.outputs.iter().map(|&(_, room, bytes)| buffers[room].cut(bytes)).collect();
-        launch.kernel.launch(&self.gpu, &inputs, &outputs);
-        for ((root, ..), buffer) in launch.outputs.iter().zip(outputs) {
-            places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
+        let cut = |written: &Written| buffers[written.room].cut(written.bytes);
+        let outputs: Vec<Buffer> = launch.outputs.iter().map(cut).collect();
+        let scratch: Vec<Buffer> = launch.scratch.iter().map(cut).collect();
+        // Of nothing there is nothing to compute.
+        if launch.outputs.iter().any(|written| written.bytes > 0) {
+            launch.kernel.launch(&self.gpu, &inputs, &outputs, &scratch);
+        }
+        for (written, buffer) in launch.outputs.iter().zip(outputs) {
+            if let Some(root) = written.root {
+                places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
+            }
         }
         Ok(())
     }

@@ -117,16 +117,18 @@ impl WorkerBench<'_> {
     }
 
     /// Times the plans in two slots in pairs: theirs and the ratio of the first to the second. `first` is what a run may take.
-    pub(super) fn meet(&mut self, slots: [u32; 2], first: Picos, effort: &Effort) -> Result<Result<Paired, Fall>, MeasureError> {
+    ///
+    /// # Errors
+    /// [`MeasureError`] when the bench itself fails; the inner error is the plan that fell.
+    pub fn meet(&mut self, slots: [u32; 2], first: Picos, effort: &Effort) -> Result<Result<Paired, Fall>, MeasureError> {
         race::pairs(&mut PlanTrack { bench: self, slots, first, start: Instant::now() }, effort, &[])
     }
 
     /// Whether two plans in slots say the same; the inner error when they do not.
-    pub(super) fn compare_plans(
-        &mut self,
-        slots: [u32; 2],
-        max_error: f64,
-    ) -> Result<Result<(), (FailureClass, String)>, MeasureError> {
+    ///
+    /// # Errors
+    /// [`MeasureError`] when the bench itself fails.
+    pub fn compare_plans(&mut self, slots: [u32; 2], max_error: f64) -> Result<Result<(), (FailureClass, String)>, MeasureError> {
         let ask = Ask::ComparePlans { slots: slots.to_vec(), max_error };
         Ok(match self.ask(&ask, watchdog::HARD)? {
             Ok(Answer::Errors { worst }) => {
@@ -140,8 +142,12 @@ impl WorkerBench<'_> {
         })
     }
 
-    /// Makes a plan; the inner error is its failure.
-    pub(super) fn load_plan(
+    /// Makes the plan of an artifact's entry in a slot, in these parts and with these configs by the texts of their tasks, and says what a
+    /// run takes; the inner error is its failure.
+    ///
+    /// # Errors
+    /// [`MeasureError`] when the bench itself fails.
+    pub fn load_plan(
         &mut self,
         artifact: &Path,
         entry: u32,

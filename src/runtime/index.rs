@@ -2,7 +2,8 @@
 //! tuning database, and swapped whole when there is a newer one. Asking it allocates nothing.
 
 use super::place::{Candidate, Here};
-use schema::{ModelRecord, Observation, Outcome, Picos, PlanKey, Share, Subject};
+use schema::{Batch, ModelKey, ModelRecord, Observation, Outcome, Picos, PlanKey, Share, Subject};
+use std::collections::BTreeMap;
 use std::fmt;
 use tuning_db::ModelRecords;
 
@@ -53,11 +54,17 @@ impl Index {
     /// What the database says of plans that were measured here as they are now, and where it says nothing, the artifacts.
     pub fn of(candidates: &[Candidate], records: &ModelRecords, here: &Here<'_>) -> Index {
         let mut index = Index { generation: records.generation, ..Index::of_artifacts(candidates) };
+        let mut of_model: BTreeMap<(ModelKey, Batch), Vec<usize>> = BTreeMap::new();
+        for (at, candidate) in candidates.iter().enumerate() {
+            of_model.entry((candidate.key, candidate.batch)).or_default().push(at);
+        }
+        let defaults = PlanKey::of_defaults();
         let present = |row: &&Observation| row.device == here.device && row.environment == here.environment;
         for row in records.rows.iter().map(|row| &row.observation).filter(present) {
             let Subject::Model(record) = &row.subject else { continue };
-            for (candidate, known) in candidates.iter().zip(&mut index.known) {
-                let Some(time) = time_of(candidate, record, row, here) else { continue };
+            for &at in of_model.get(&(record.model, record.batch)).into_iter().flatten() {
+                let Some(time) = time_of(&candidates[at], record, row, here, defaults) else { continue };
+                let known = &mut index.known[at];
                 known.retain(|(share, _)| *share != row.share);
                 known.push((row.share, Prediction { time, evidence: Evidence::Database }));
             }
@@ -77,17 +84,16 @@ impl Index {
     }
 }
 
-/// What a record says of a candidate: the time of its plan, or of the default plan, which every plan was measured beside.
-fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here: &Here<'_>) -> Option<Picos> {
-    let defaults = PlanKey::of_defaults();
+/// What a record of the candidate's model and batch says of it: the time of its plan, or of the default plan, which every plan was
+/// measured beside. A plan names its configs, so strict and relaxed records of one plan are of the same kernels.
+fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here: &Here<'_>, defaults: PlanKey) -> Option<Picos> {
     let (plan, mechanism) = match &candidate.record {
         Some(own) => (own.plan?, own.mechanism.as_str()),
         None if candidate.entry.is_none() => (defaults, here.mechanism),
         None => return None,
     };
-    let same = candidate.key == record.model && candidate.batch == record.batch && candidate.dims == record.dims;
     // Records of another objective were measured under another load.
-    if !same || row.grant.mechanism != mechanism {
+    if candidate.dims != record.dims || row.grant.mechanism != mechanism {
         return None;
     }
     match &row.outcome {
@@ -101,9 +107,7 @@ fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here:
 mod tests {
     use super::super::place::Measured;
     use super::*;
-    use schema::{
-        Batch, DeviceKey, DeviceName, EnvironmentKey, Grant, ModelKey, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing,
-    };
+    use schema::{DeviceKey, DeviceName, EnvironmentKey, Grant, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing};
     use tuning_db::{ModelRow, Source};
 
     const HERE: DeviceKey = DeviceKey([1; 16]);

@@ -61,7 +61,7 @@ impl Instances {
         let limits = &grant.limits;
         let split = if limits.units.is_multiple_of(split.lanes()) { split } else { Split::WHOLE };
         let graph = artifact.graph(key.graph).map_err(Failed::Artifact)?;
-        let gpu = device::gpu(grant).map_err(|source| Failed::Plan(PlanError::Device { source }))?;
+        let gpu = device::gpu(&grant.device, &grant.cores).map_err(|source| Failed::Plan(PlanError::Device { source }))?;
         let plan = match gpu {
             Some(gpu) => Plan::compile_on(&gpu, graph, &configs, limits, default_plan_bytes()),
             None => Plan::compile_split(graph, split, &configs, limits, default_plan_bytes()),

@@ -43,38 +43,32 @@ mod index;
 mod instances;
 mod lanes;
 mod place;
+mod seat;
 
 pub use index::{Evidence, Prediction};
 pub use place::{Decision, Rival, Rung, Why};
 
 use crate::artifact::{Artifact, ArtifactError, Opening};
-use crate::device::{self, DeviceError, GrantError, Machine};
+use crate::device::{self, DeviceError, GrantError};
 use crate::execute::{PlanError, Port, RunError};
-use index::Index;
-use instances::{Instances, Key};
+use cube_kernels::GpuError;
+use instances::Key;
 use kernels::{Datum, Tensor};
-use lanes::Lanes;
-use place::{Candidate, Here, Wish};
-use schema::{Batch, DeviceKey, EnvironmentKey, Picos, Share};
+use place::{Candidate, Wish};
+use schema::{Batch, DeviceName, Picos, Share};
+use seat::Seat;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tuning_db::{Reader, Source, StoreError};
 
-/// Artifacts, opened, on one device.
+/// Artifacts, opened, on one device and those that stand in for it.
 pub struct Runtime {
-    machine: Machine,
-    /// Of the machine: both are hashes of texts, and asked for by every request.
-    keys: (DeviceKey, EnvironmentKey),
-    /// How the machine grants shares.
-    mechanism: String,
+    /// The device, then those it fails over to, in order.
+    seats: Vec<Seat>,
     artifacts: Vec<Artifact>,
     candidates: Vec<Candidate>,
     database: Option<Reader>,
-    index: RwLock<Arc<Index>>,
-    lanes: Lanes,
-    instances: Instances,
     require_tuned: bool,
 }
 
@@ -84,6 +78,7 @@ pub struct Builder {
     paths: Vec<PathBuf>,
     database: Option<PathBuf>,
     device: String,
+    failover: Vec<String>,
     require_tuned: bool,
     opening: Opening,
 }
@@ -128,6 +123,17 @@ pub enum RuntimeError {
     Database { path: PathBuf, source: StoreError },
     #[error("no threads: {0}")]
     Threads(#[from] std::io::Error),
+}
+
+impl RuntimeError {
+    /// What a device with memory of its own said.
+    fn of_device(&self) -> Option<&GpuError> {
+        match self {
+            RuntimeError::Plan { source: PlanError::Device { source }, .. }
+            | RuntimeError::Run { source: RunError::Device { source }, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Request {
@@ -176,6 +182,14 @@ impl Builder {
         Builder { device: name.to_owned(), ..self }
     }
 
+    /// When the device is lost, on this one from then on; may be called again for one more. Without it a request that meets a lost device is
+    /// an error. A request whose launch failed goes on as well, and the next one tries the device again.
+    #[must_use]
+    pub fn failover(mut self, name: &str) -> Self {
+        self.failover.push(name.to_owned());
+        self
+    }
+
     /// A request for which nothing was tuned on this device is an error, instead of running with defaults.
     #[must_use]
     pub fn require_tuned(self, require_tuned: bool) -> Self {
@@ -193,7 +207,8 @@ impl Builder {
     /// # Errors
     /// [`RuntimeError`]: an artifact or a database that cannot be used, a device that is not here, two models of one name.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
-        let machine = device::open(&self.device)?;
+        let machines = [&self.device].into_iter().chain(&self.failover).map(|name| device::open(name));
+        let machines = machines.collect::<Result<Vec<_>, _>>()?;
         let artifacts = self.paths.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<Vec<_>, _>>()?;
         for (i, second) in artifacts.iter().enumerate() {
             let name = &second.provenance().model_name;
@@ -205,18 +220,9 @@ impl Builder {
         let candidates: Vec<_> = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
         let database =
             self.database.map(|path| Reader::open(&path, Source::Auto).map_err(|source| RuntimeError::Database { path, source }));
-        let runtime = Runtime {
-            keys: (machine.key(), machine.environment.key()),
-            mechanism: machine.grant(Share::WHOLE)?.grant.mechanism,
-            index: RwLock::new(Arc::new(Index::of_artifacts(&candidates))),
-            lanes: Lanes::new(&machine),
-            instances: Instances::default(),
-            require_tuned: self.require_tuned,
-            database: database.transpose()?,
-            machine,
-            artifacts,
-            candidates,
-        };
+        let seats = machines.into_iter().map(|machine| Seat::new(machine, &candidates)).collect::<Result<_, _>>()?;
+        let (database, require_tuned) = (database.transpose()?, self.require_tuned);
+        let runtime = Runtime { seats, artifacts, candidates, database, require_tuned };
         runtime.refresh()?;
         Ok(runtime)
     }
@@ -226,7 +232,7 @@ impl Runtime {
     /// A builder without artifacts, on the whole processor.
     pub fn builder() -> Builder {
         let (device, opening) = ("cpu".to_owned(), Opening::default());
-        Builder { paths: Vec::new(), database: None, device, require_tuned: false, opening }
+        Builder { paths: Vec::new(), database: None, device, failover: Vec::new(), require_tuned: false, opening }
     }
 
     /// Reads the database's records again if it has published any since: whether it had. Requests that run meanwhile go by the old ones.
@@ -235,14 +241,13 @@ impl Runtime {
     /// [`RuntimeError::Database`]; the old records stay.
     pub fn refresh(&self) -> Result<bool, RuntimeError> {
         let Some(database) = &self.database else { return Ok(false) };
-        let held = self.index().generation();
+        let held = self.seat().index().generation();
         if held != 0 && database.generation() == held {
             return Ok(false);
         }
         let records = database.model_records();
         let records = records.map_err(|source| RuntimeError::Database { path: database.path().to_owned(), source })?;
-        let index = Arc::new(Index::of(&self.candidates, &records, &self.here()));
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+        self.seats.iter().for_each(|seat| seat.predict_by(&records, &self.candidates));
         Ok(records.generation != held)
     }
 
@@ -271,11 +276,12 @@ impl Runtime {
         if fits.is_empty() {
             return Err(self.no_graph(artifact, format!("batch {batch}")));
         }
-        let wish = Wish { fits: &fits, deadline, share };
-        let choice = place::choose(&self.candidates, &self.index(), &self.here(), &wish, |share| self.lanes.can_give(share));
-        let choice = choice.ok_or_else(|| self.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?;
-        self.check_tuned(artifact, &choice.decision)?;
-        Ok(choice.decision)
+        let (wish, seat) = (Wish { fits: &fits, deadline, share }, self.seat());
+        let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, |share| seat.lanes.can_give(share));
+        let mut decision = choice.ok_or_else(|| seat.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?.decision;
+        decision.lost = self.lost();
+        self.check_tuned(artifact, &decision)?;
+        Ok(decision)
     }
 
     /// Runs a request: waits until a placement is free, runs it there, and tells which it was and why.
@@ -285,14 +291,31 @@ impl Runtime {
     pub fn run(&self, request: &Request) -> Result<Answer, RuntimeError> {
         let artifact = self.artifact(&request.model)?;
         let fits = self.fitting(artifact, &request.inputs)?;
-        let wish = Wish { fits: &fits, deadline: request.deadline, share: request.share };
-        if let Some(share) = request.share.filter(|&share| !self.lanes.can_give(share)) {
-            return Err(self.lanes.cannot_give(share));
+        let last = self.seats.len() - 1;
+        for seat in self.seats[..last].iter().filter(|seat| seat.lost().is_none()) {
+            match self.run_on(seat, artifact, &fits, request) {
+                Err(error) => match error.of_device() {
+                    Some(GpuError::Lost(_)) => seat.lose(error.to_string()),
+                    Some(GpuError::Launch(_)) => tracing::warn!("{}: {error}; the next device tries", seat.name().0),
+                    None => return Err(error),
+                },
+                answer => return answer,
+            }
         }
-        let (lane, mut choice) = self.lanes.wait(|free| {
-            let choice = place::choose(&self.candidates, &self.index(), &self.here(), &wish, free)?;
+        self.run_on(&self.seats[last], artifact, &fits, request)
+    }
+
+    /// Runs a request on one device.
+    fn run_on(&self, seat: &Seat, artifact: usize, fits: &[usize], request: &Request) -> Result<Answer, RuntimeError> {
+        let wish = Wish { fits, deadline: request.deadline, share: request.share };
+        if let Some(share) = request.share.filter(|&share| !seat.lanes.can_give(share)) {
+            return Err(seat.lanes.cannot_give(share));
+        }
+        let (lane, mut choice) = seat.lanes.wait(|free| {
+            let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, free)?;
             Some((choice.decision.share, choice))
         })?;
+        choice.decision.lost = self.lost();
         self.check_tuned(artifact, &choice.decision)?;
         let candidate = &self.candidates[choice.candidate];
         let key = Key {
@@ -302,7 +325,7 @@ impl Runtime {
             share: choice.decision.share,
         };
         let model = || request.model.clone();
-        let mut plan = self.instances.take(&key, &self.artifacts[artifact], lane.grant).map_err(|e| match e {
+        let mut plan = seat.instances.take(&key, &self.artifacts[artifact], lane.grant).map_err(|e| match e {
             instances::Failed::Artifact(error) => RuntimeError::Artifact(error),
             instances::Failed::Plan(source) => RuntimeError::Plan { model: model(), source },
         })?;
@@ -312,7 +335,7 @@ impl Runtime {
         choice.decision.actual = Some(Picos::from_secs_f64(start.elapsed().as_secs_f64()));
         choice.decision.replaced = plan.replaced().len();
         let names: Vec<String> = plan.outputs().map(|port| port.name.clone()).collect();
-        self.instances.give_back(&key, plan);
+        seat.instances.give_back(&key, plan);
         drop(lane);
         let outputs = outputs.map_err(|source| RuntimeError::Run { model: model(), source })?;
         Ok(Answer { outputs: names.into_iter().zip(outputs).collect(), decision: choice.decision })
@@ -333,13 +356,16 @@ impl Runtime {
         Ok((inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect()))
     }
 
-    fn index(&self) -> Arc<Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The first device that lives, or the last there is.
+    fn seat(&self) -> &Seat {
+        let last = self.seats.len() - 1;
+        self.seats[..last].iter().find(|seat| seat.lost().is_none()).unwrap_or(&self.seats[last])
     }
 
-    fn here(&self) -> Here<'_> {
-        let (device, environment) = self.keys;
-        Here { device, name: &self.machine.device.name, environment, mechanism: &self.mechanism }
+    /// Devices that are lost.
+    fn lost(&self) -> Vec<(DeviceName, String)> {
+        let lost = |seat: &Seat| Some((seat.name().clone(), seat.lost()?.to_owned()));
+        self.seats.iter().filter_map(lost).collect()
     }
 
     fn artifact(&self, model: &str) -> Result<usize, RuntimeError> {

@@ -54,6 +54,8 @@ pub struct Decision {
     /// Of these, those whose config is not legal here and was replaced by the default. Known after a run.
     pub replaced: usize,
     pub rivals: Vec<Rival>,
+    /// Devices that were preferred and are lost, with what they died of.
+    pub lost: Vec<(DeviceName, String)>,
 }
 
 /// A placement that lost.
@@ -251,6 +253,7 @@ pub(super) fn choose(
         tuned: candidate.tuned,
         replaced: 0,
         rivals: rivals.chain(elsewhere).collect(),
+        lost: Vec::new(),
     };
     Some(Choice { candidate: winner.candidate, decision })
 }

@@ -160,7 +160,7 @@ pub fn default_config(task: &Task, operator: &Operator, limits: &Limits) -> Conf
 }
 
 fn default_of(task: &Task, variants: &[VariantFacts], limits: &Limits) -> Config {
-    VariantFacts::default_of(variants, task, limits).unwrap_or_else(|| variants[0].default_config(task, limits))
+    VariantFacts::default_of(variants.iter().copied(), task, limits).unwrap_or_else(|| variants[0].default_config(task, limits))
 }
 
 #[cfg(test)]

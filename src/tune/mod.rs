@@ -233,7 +233,7 @@ pub fn tune(
     let scope = Scope { models: &models, places: &places, rules: &rules, options };
     let mut stage = Stage::new(scope, &entries);
     let (chosen, meetings) = splits::contenders(&scope, asked, &entries, records, &mut stage, events)?;
-    for counted in chosen.iter().flatten().filter_map(|chosen| chosen.tasks.as_ref()).flatten() {
+    for counted in chosen.iter().flatten().filter_map(|chosen| chosen.tasks.as_deref()).flatten() {
         records.name_task(counted.task.key(), &counted.task.to_string()).map_err(ExploreError::from)?;
     }
     let work = Work::collect(&scope, entries.clone(), chosen, records)?;
@@ -394,7 +394,7 @@ fn nodes(number: usize, model: &Prepared, work: &Work) -> usize {
         work.contenders.iter().map(|one| (work.entries[one.entry], &one.chosen)).filter(|(wanted, _)| wanted.model == number);
     let graphs: BTreeMap<(usize, u32), usize> = own
         .map(|(wanted, chosen)| {
-            let tasks = chosen.tasks.as_ref().unwrap_or(&model.tasks[wanted.graph]);
+            let tasks = chosen.tasks.as_deref().unwrap_or(&model.tasks[wanted.graph]);
             let nodes: usize = tasks.iter().map(|counted| counted.count).sum();
             ((wanted.graph, chosen.split.parts()), nodes / chosen.split.rounds() as usize)
         })

@@ -10,6 +10,7 @@ use kernels::BuildError;
 use schema::{Batch, ModelKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A model with its graphs, one per batch.
@@ -23,6 +24,8 @@ pub struct Prepared {
     pub graphs: Vec<Bound>,
     /// The tasks of each graph.
     pub tasks: Vec<Vec<Counted>>,
+    /// Those of each graph as a device with memory of its own computes it: everything lies in rows.
+    pub tasks_in_rows: Vec<Arc<[Counted]>>,
     /// What the import ignored.
     pub warnings: Vec<String>,
 }
@@ -56,21 +59,25 @@ impl Prepared {
         let open: BTreeSet<String> = infer::open_axes(&model.graph).into_iter().map(|(axis, _)| axis).collect();
         let own: BTreeMap<String, u64> =
             dims.iter().filter(|(axis, _)| open.contains(*axis)).map(|(a, &n)| (a.clone(), n)).collect();
-        let (mut graphs, mut tasks) = (Vec::new(), Vec::new());
+        let refused = |source| PrepareError::Task { path: path.to_owned(), source };
+        let (mut graphs, mut tasks, mut tasks_in_rows) = (Vec::new(), Vec::new(), Vec::new());
         for &batch in batches {
             let mut graph = model.graph.clone();
             infer::bind(&mut graph, Some(batch), &own).map_err(|source| PrepareError::Bind { path: path.to_owned(), source })?;
             Pipeline::untimed()
                 .run(&mut graph, &passes::Options::new(fold))
                 .map_err(|source| PrepareError::Pass { path: path.to_owned(), source })?;
-            tasks.push(task::tasks(&graph).map_err(|source| PrepareError::Task { path: path.to_owned(), source })?);
+            tasks.push(task::tasks(&graph).map_err(refused)?);
+            let mut in_rows = graph.clone();
+            in_rows.lay_in_rows();
+            tasks_in_rows.push(task::tasks(&in_rows).map_err(refused)?.into());
             graphs.push(Bound { batch, dims: own.clone().into_iter().collect(), graph });
         }
         let name = path.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned());
         let (key, opset) = (model.key(), u32::try_from(model.opset).ok());
         // Hashing has read every weight; while kernels are measured the workers need the memory.
         release_constants(&model.graph);
-        Ok(Prepared { path: path.to_owned(), name, key, opset, graphs, tasks, warnings: model.warnings })
+        Ok(Prepared { path: path.to_owned(), name, key, opset, graphs, tasks, tasks_in_rows, warnings: model.warnings })
     }
 
     /// The axes that no model has, of those that were named.

@@ -20,6 +20,7 @@ use crate::split;
 use crate::task::{self, Counted};
 use schema::{Outcome, Split};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -43,18 +44,14 @@ pub struct Chosen {
     /// The place whose grant a lane has.
     pub place: usize,
     /// Tasks of a part, with how often a lane runs them; `None`: those of the whole graph.
-    pub tasks: Option<Vec<Counted>>,
+    pub tasks: Option<Arc<[Counted]>>,
 }
 
 impl Chosen {
     /// Nothing is split. A device with memory of its own computes everything in rows.
     fn whole(models: &[Prepared], places: &[Place], wanted: &Wanted) -> Chosen {
-        let in_rows = || {
-            let mut graph = models[wanted.model].graphs[wanted.graph].graph.clone();
-            graph.lay_in_rows();
-            task::tasks(&graph).ok()
-        };
-        let tasks = places[wanted.place].grant.limits.gpu.and_then(|_| in_rows());
+        let in_rows = || models[wanted.model].tasks_in_rows[wanted.graph].clone();
+        let tasks = places[wanted.place].grant.limits.gpu.map(|_| in_rows());
         Chosen { split: Split::WHOLE, place: wanted.place, tasks }
     }
 }
@@ -176,7 +173,7 @@ impl Candidate {
         let part = split::part(&bound.graph, self.split.parts() as usize).ok();
         let tasks = part.and_then(|part| task::tasks(&part).ok()).map(|mut tasks| {
             tasks.iter_mut().for_each(|counted| counted.count *= self.split.rounds() as usize);
-            tasks
+            tasks.into()
         });
         Chosen { split: self.split, place: self.place, tasks }
     }

@@ -79,7 +79,7 @@ impl Work {
         for (contender, (entry, chosen)) in of_entries.enumerate() {
             let wanted = work.entries[entry];
             let mut used = Vec::new();
-            for counted in chosen.tasks.as_ref().unwrap_or(&scope.models[wanted.model].tasks[wanted.graph]) {
+            for counted in chosen.tasks.as_deref().unwrap_or(&scope.models[wanted.model].tasks[wanted.graph]) {
                 let Some(operator) = kernels::operator(counted.task.operator()) else { continue };
                 let item = *by_key.entry((chosen.place, counted.task.key())).or_insert_with(|| {
                     let task: Task = counted.task.clone();

@@ -4,7 +4,7 @@ use super::plans::PlanBench;
 use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
 use super::task_bench::TaskBench;
-use crate::device::{self, Grant};
+use crate::device;
 use crate::execute::{self, Pool};
 use cube_kernels::Gpu;
 use kernels::Limits;
@@ -107,15 +107,8 @@ fn own(owned: &Owned, progress: File) -> Result<Share, String> {
     }
     sched_setaffinity(None, &cores).map_err(|error| format!("cannot take cores {:?}: {error}", owned.cores))?;
     let pool = execute::pool(limits.units).map_err(|error| format!("cannot start {} threads: {error}", limits.units))?;
-    let grant = Grant {
-        device: DeviceName(owned.device.clone()),
-        share: schema::Share::WHOLE,
-        slot: 0,
-        grant: schema::Grant { mechanism: String::new(), units: limits.units },
-        cores: owned.cores.iter().map(|&core| core as usize).collect(),
-        limits,
-    };
-    let gpu = device::gpu(&grant).map_err(|error| error.to_string())?;
+    let cores: Vec<usize> = owned.cores.iter().map(|&core| core as usize).collect();
+    let gpu = device::gpu(&DeviceName(owned.device.clone()), &cores).map_err(|error| error.to_string())?;
     limits.gpu = gpu.as_ref().map(|gpu| *gpu.limits());
     Ok(Share { limits, pool, gpu, progress })
 }

@@ -74,14 +74,14 @@ struct Slot {
 /// A kernel, made ready.
 enum Ready {
     Here { kernel: Box<dyn Kernel>, scratch: Bytes },
-    There(Box<dyn CubeKernel>),
+    There { kernel: Box<dyn CubeKernel>, scratch: Vec<Buffer> },
 }
 
 impl Ready {
     fn prepared_bytes(&self) -> usize {
         match self {
             Ready::Here { kernel, .. } => kernel.prepared_bytes(),
-            Ready::There(kernel) => kernel.prepared_bytes(),
+            Ready::There { kernel, .. } => kernel.prepared_bytes(),
         }
     }
 }
@@ -258,7 +258,9 @@ impl Open {
                     Some(there) => there.with_outputs(&self.outputs)?,
                     None => There::new(gpu, &self.laid, &self.outputs)?,
                 });
-                Ready::There(kernel)
+                let room = |bytes| gpu.room(bytes).map_err(fell);
+                let scratch = kernel.scratch_bytes().into_iter().map(room).collect::<Result<_, _>>()?;
+                Ready::There { kernel, scratch }
             }
             None => {
                 let kernel = share.pool.install(|| self.operator.build(&request)).map_err(refused)?;
@@ -268,7 +270,7 @@ impl Open {
         };
         let (laid, outputs, there) = (&self.laid, &mut self.outputs, self.there.as_ref());
         let time = share.pool.install(|| run(&mut kernel, laid, outputs, there, 1))?;
-        if let (Ready::There(_), Some(there)) = (&kernel, &self.there) {
+        if let (Ready::There { .. }, Some(there)) = (&kernel, &self.there) {
             for (output, buffer) in self.outputs.iter_mut().zip(&there.outputs) {
                 output.as_mut().copy_from_slice(&there.gpu.download(buffer).map_err(fell)?);
             }
@@ -337,15 +339,15 @@ fn run(
             }
             time = picos(start);
         }),
-        (Ready::There(kernel), Some(there)) => {
+        (Ready::There { kernel, scratch }, Some(there)) => {
             let start = Instant::now();
             for _ in 0..runs {
-                kernel.launch(&there.gpu, &there.inputs, &there.outputs);
+                kernel.launch(&there.gpu, &there.inputs, &there.outputs, scratch);
             }
             there.gpu.sync().map_err(fell)?;
             time = picos(start);
         }
-        (Ready::There(_), None) => return Err((FailureClass::Crash, "the operands are not on the device".to_owned())),
+        (Ready::There { .. }, None) => return Err((FailureClass::Crash, "the operands are not on the device".to_owned())),
     }
     Ok(time)
 }

@@ -1,9 +1,10 @@
 //! An opened device: buffers, transfers, and the end of what was launched.
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Handle};
 use cubecl::client::ComputeClient;
+use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::{Array, ArrayArg, Runtime, SequenceArg};
-use cubecl::server::Handle;
+use cubecl::server::Handle as Memory;
 use cubecl::wgpu::WgpuRuntime;
 use kernels::GpuLimits;
 use std::fmt;
@@ -21,12 +22,15 @@ pub struct Gpu {
 #[derive(Clone)]
 pub(crate) enum Client {
     Wgpu(ComputeClient<WgpuRuntime>),
+    Cuda(ComputeClient<CudaRuntime>),
+    #[cfg(feature = "sources")]
+    Sources(ComputeClient<crate::sources::SourceRuntime>),
 }
 
 /// Bytes on a device. Cheap to clone; clones are the same bytes. Freed with the last.
 #[derive(Clone, Debug)]
 pub struct Buffer {
-    pub(crate) handle: Handle,
+    pub(crate) handle: Memory,
     bytes: usize,
 }
 
@@ -46,6 +50,9 @@ macro_rules! with_client {
     ($gpu:expr, $client:ident => $body:expr) => {
         match &$gpu.client {
             $crate::gpu::Client::Wgpu($client) => $body,
+            $crate::gpu::Client::Cuda($client) => $body,
+            #[cfg(feature = "sources")]
+            $crate::gpu::Client::Sources($client) => $body,
         }
     };
 }
@@ -57,8 +64,17 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Lost`] when the driver refuses.
     pub fn open(adapter: &Adapter) -> Result<Gpu, GpuError> {
-        let client = guarded(|| Ok(WgpuRuntime::client(&adapter.handle)))?;
-        Ok(Gpu { client: Client::Wgpu(client), limits: adapter.limits })
+        let client = guarded(|| {
+            Ok(match &adapter.handle {
+                Handle::Wgpu(device) => Client::Wgpu(WgpuRuntime::client(device)),
+                Handle::Cuda(device) => Client::Cuda(CudaRuntime::client(device)),
+            })
+        })?;
+        Ok(Gpu::new(client, adapter.limits))
+    }
+
+    pub(crate) fn new(client: Client, limits: GpuLimits) -> Gpu {
+        Gpu { client, limits }
     }
 
     /// What it can do.
@@ -71,7 +87,9 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Lost`].
     pub fn upload(&self, bytes: &[u8]) -> Result<Buffer, GpuError> {
-        guarded(|| Ok(with_client!(self, client => client.create_from_slice(bytes))))
+        // No device binds a buffer of nothing.
+        let held = if bytes.is_empty() { &[0; 4] } else { bytes };
+        guarded(|| Ok(with_client!(self, client => client.create_from_slice(held))))
             .map(|handle| Buffer { handle, bytes: bytes.len() })
     }
 
@@ -80,7 +98,7 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Lost`].
     pub fn room(&self, bytes: usize) -> Result<Buffer, GpuError> {
-        guarded(|| Ok(with_client!(self, client => client.empty(bytes)))).map(|handle| Buffer { handle, bytes })
+        guarded(|| Ok(with_client!(self, client => client.empty(bytes.max(4))))).map(|handle| Buffer { handle, bytes })
     }
 
     /// The contents of a buffer, once everything launched before has ended.
@@ -133,6 +151,13 @@ impl Buffer {
     pub(crate) fn sequence<R: Runtime>(buffers: &[Buffer]) -> SequenceArg<R, Array<f32>> {
         let mut sequence = SequenceArg::new();
         buffers.iter().for_each(|buffer| sequence.push(buffer.array()));
+        sequence
+    }
+
+    /// Several, as numbers with a sign, for a launch.
+    pub(crate) fn signed_sequence<R: Runtime>(buffers: &[Buffer]) -> SequenceArg<R, Array<i32>> {
+        let mut sequence = SequenceArg::new();
+        buffers.iter().for_each(|buffer| sequence.push(buffer.signed()));
         sequence
     }
 

@@ -1,6 +1,6 @@
-//! Kernels for devices with memory of their own, written in CubeCL: one source for wgpu and, later, CUDA.
+//! Kernels for devices with memory of their own, written in CubeCL: one source for wgpu and CUDA.
 //!
-//! [`adapters`] says what is there without touching it; [`Gpu`] is an opened device with its buffers; [`OPERATORS`] lists the variants
+//! [`wgpu_adapters`] and [`cuda_adapters`] say what is there without touching it; [`Gpu`] is an opened device with its buffers; [`OPERATORS`] lists the variants
 //! for it, with knobs and rules as data like those of the host, each built into a [`CubeKernel`] that a plan launches on buffers.
 //!
 //! No signature here names a type of CubeCL: a caller would compile its kernels again, minutes at every edit.
@@ -11,20 +11,30 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod attention;
 mod conv2d;
+mod conv_transpose2d;
 mod elementwise;
+mod embedding;
 mod epilogue;
+mod gather;
 mod gemm;
 mod gpu;
 mod index;
 mod layer_norm;
 mod moves;
 mod operator;
+mod picked;
 mod pool;
+mod recurrent;
 mod reduce;
+mod resize;
 mod softmax;
+#[cfg(feature = "sources")]
+pub mod sources;
 mod team;
+mod weights;
 
-pub use adapter::{Adapter, AdapterKind, adapters};
+pub use adapter::{Adapter, AdapterKind, cuda_adapters, wgpu_adapters};
 pub use gpu::{Buffer, Gpu, GpuError};
 pub use operator::{CubeKernel, CubeOperator, CubeVariant, OPERATORS, operator};

@@ -1,10 +1,13 @@
 //! Variants for devices with memory of their own, beside those that `kernels` has for the host.
 
 use crate::gpu::{Buffer, Gpu};
-use crate::{conv2d, elementwise, gemm, layer_norm, moves, pool, reduce, softmax};
+use crate::{
+    attention, conv_transpose2d, conv2d, elementwise, embedding, gather, gemm, layer_norm, moves, pool, recurrent, reduce,
+};
+use crate::{resize, softmax};
 use cubecl::CubeCount;
-use kernels::{BuildError, Layout, Limits, OperandSpec, Request, Rule, Task, Variant, VariantFacts};
-use schema::{Config, DType};
+use kernels::{BuildError, GpuLimits, Knob, Layout, Limits, OperandSpec, Request, Rule, Task, Variant, VariantFacts};
+use schema::{Config, DType, KnobValue};
 
 /// A kernel made ready for one task and config, with its constants on the device.
 pub trait CubeKernel: Send + Sync {
@@ -13,9 +16,15 @@ pub trait CubeKernel: Send + Sync {
         0
     }
 
-    /// Launches it. `inputs` are the operands of the task by position, `None` for what is absent or was prepared. Returns before the
-    /// device has done it; launches of one thread run in order.
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]);
+    /// Bytes of each buffer that it writes and reads between its launches.
+    fn scratch_bytes(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    /// Launches it. `inputs` are the operands of the task by position, `None` for what is absent or was prepared; `outputs` are all of
+    /// the task's, those that nobody asked for included; `scratch` is as asked for. Returns before the device has done it; launches of
+    /// one thread run in order.
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], scratch: &[Buffer]);
 }
 
 /// Makes a variant ready for a task: checks the config, uploads the constants.
@@ -28,7 +37,7 @@ pub type CubeVariant = Variant<CubeBuild>;
 pub struct CubeOperator {
     /// The operator's.
     pub id: &'static str,
-    /// The most general first. Unlike on the host it need not be legal for every task: what no variant takes is computed by the host.
+    /// In the order in which they are tried as a default. None need be legal: what no variant takes is computed by the host.
     pub variants: &'static [&'static CubeVariant],
 }
 
@@ -37,6 +46,13 @@ pub static OPERATORS: &[CubeOperator] = &[
     CubeOperator { id: "gemm", variants: gemm::VARIANTS },
     CubeOperator { id: "conv2d", variants: conv2d::VARIANTS },
     CubeOperator { id: "depthwise", variants: conv2d::DEPTHWISE_VARIANTS },
+    CubeOperator { id: "conv_transpose2d", variants: conv_transpose2d::VARIANTS },
+    CubeOperator { id: "attention", variants: attention::VARIANTS },
+    CubeOperator { id: "lstm", variants: recurrent::LSTM_VARIANTS },
+    CubeOperator { id: "gru", variants: recurrent::GRU_VARIANTS },
+    CubeOperator { id: "embedding", variants: embedding::VARIANTS },
+    CubeOperator { id: "gather", variants: gather::VARIANTS },
+    CubeOperator { id: "resize", variants: resize::VARIANTS },
     CubeOperator { id: "elementwise", variants: elementwise::VARIANTS },
     CubeOperator { id: "pool", variants: pool::VARIANTS },
     CubeOperator { id: "reduce", variants: reduce::VARIANTS },
@@ -68,8 +84,7 @@ impl CubeOperator {
 
     /// The config used without tuning: the first variant whose default is legal; `None` when none is.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Option<Config> {
-        let facts: Vec<VariantFacts> = self.variants.iter().map(|variant| variant.facts()).collect();
-        VariantFacts::default_of(&facts, task, limits)
+        VariantFacts::default_of(self.variants.iter().map(|variant| variant.facts()), task, limits)
     }
 
     /// Makes the variant a config names ready to run.
@@ -81,6 +96,19 @@ impl CubeOperator {
         let unknown = || BuildError::Unknown { what: "variant", name: request.config.variant.clone() };
         (self.variant(&request.config.variant).ok_or_else(unknown)?.build)(request, gpu)
     }
+}
+
+/// The only knob of variants that have a unit for each element: the units of a cube.
+pub(crate) const UNIT_KNOBS: &[Knob] = &[Knob::ints("units", &[32, 64, 128, 256])];
+
+/// Its default.
+pub(crate) fn unit_default(_: &Task, _: &Limits) -> Vec<KnobValue> {
+    vec![KnobValue::Int(64)]
+}
+
+/// The value of the knob `units`; a legal config has one.
+pub(crate) fn units_of(config: &Config) -> u32 {
+    config.int("units").unwrap_or(1) as u32
 }
 
 /// The knob `units` is no more than a cube of the device has in a line.
@@ -105,17 +133,41 @@ pub(crate) const PLAIN: Rule = Rule {
     holds: |task, _, limits| {
         let signature = kernels::operator(task.operator()).map(|operator| (operator.signature)(task));
         let (Some(Ok(signature)), Some(gpu)) = (signature, limits.gpu) else { return false };
-        let plain = |spec: &OperandSpec| {
-            spec.dtype == DType::F32 && spec.layout == Layout::Rows && spec.bytes() as u64 <= gpu.buffer_bytes
-        };
-        signature.inputs.iter().chain(&signature.outputs).all(plain)
+        signature.inputs.iter().chain(&signature.outputs).all(|spec| in_rows(spec) && in_one_buffer(spec, &gpu))
     },
 };
+
+/// What kernels here that are told by indices or lengths can compute with: as [`PLAIN`], and whole numbers among the inputs.
+pub(crate) const IN_ROWS: Rule = Rule {
+    reason: "an operand is neither f32 nor an index, not in rows, or larger than a buffer of the device",
+    holds: |task, _, limits| {
+        let signature = kernels::operator(task.operator()).map(|operator| (operator.signature)(task));
+        let (Some(Ok(signature)), Some(gpu)) = (signature, limits.gpu) else { return false };
+        let whole = |spec: &OperandSpec| matches!(spec.dtype, DType::I32 | DType::I64) && spec.layout == Layout::Rows;
+        signature.inputs.iter().all(|spec| (in_rows(spec) || whole(spec)) && in_one_buffer(spec, &gpu))
+            && signature.outputs.iter().all(|spec| in_rows(spec) && in_one_buffer(spec, &gpu))
+    },
+};
+
+/// Whether an operand is f32 in rows.
+pub(crate) fn in_rows(spec: &OperandSpec) -> bool {
+    spec.dtype == DType::F32 && spec.layout == Layout::Rows
+}
+
+/// Whether a buffer of the device holds an operand.
+pub(crate) fn in_one_buffer(spec: &OperandSpec, gpu: &GpuLimits) -> bool {
+    spec.bytes() as u64 <= gpu.buffer_bytes
+}
 
 /// A constant operand on the device; `None` where the task has none there.
 pub(crate) fn upload_constant(request: &Request<'_>, gpu: &Gpu, input: usize) -> Result<Option<Buffer>, BuildError> {
     let Some(tensor) = request.constants.get(input).copied().flatten() else { return Ok(None) };
     gpu.upload(tensor.bytes()).map(Some).map_err(|error| refuse(request.task, &error))
+}
+
+/// Numbers that a kernel reads, on the device.
+pub(crate) fn upload_words(task: &Task, gpu: &Gpu, words: &[u32]) -> Result<Buffer, BuildError> {
+    gpu.upload(bytemuck::cast_slice(words)).map_err(|error| refuse(task, &error))
 }
 
 /// A refusal of a task.

@@ -1,9 +1,16 @@
 //! What the units of a cube find out together.
 
 use cubecl::prelude::*;
+use kernels::{Knob, Limits, Task};
+use schema::KnobValue;
 
-/// Units of a cube that works as a team: powers of two, so that halves can be folded onto each other.
-pub const UNITS: &[i64] = &[16, 32, 64, 128, 256];
+/// The only knob of variants whose cubes work as a team, its units: powers of two, so that halves can be folded onto each other.
+pub const TEAM_KNOBS: &[Knob] = &[Knob::ints("units", &[16, 32, 64, 128, 256])];
+
+/// Its default.
+pub fn team_default(_: &Task, _: &Limits) -> Vec<KnobValue> {
+    vec![KnobValue::Int(32)]
+}
 
 /// How values are folded.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]

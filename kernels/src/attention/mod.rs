@@ -70,17 +70,17 @@ fn task(facts: &Facts<'_>) -> Result<Task, BuildError> {
 
 /// The matrices of one operand: rows of `columns` contiguous f32.
 #[derive(Copy, Clone, Debug)]
-struct Matrices {
+pub struct Matrices {
     /// Heads that are used.
-    heads: usize,
-    rows: usize,
-    columns: usize,
+    pub heads: usize,
+    pub rows: usize,
+    pub columns: usize,
     /// Where the first of them begins.
-    first: usize,
+    pub first: usize,
     /// From one image, head and row to the next.
-    strides: [usize; 3],
+    pub strides: [usize; 3],
     /// f32 of the whole operand.
-    len: usize,
+    pub len: usize,
 }
 
 impl Matrices {
@@ -129,25 +129,29 @@ fn ordered(order: &str, [images, heads, rows, columns]: [usize; 4]) -> Vec<usize
 
 /// A task as numbers.
 #[derive(Clone, Debug)]
-struct Shape {
-    images: usize,
-    heads: usize,
-    queries: usize,
-    keys: usize,
-    depth: usize,
-    width: usize,
-    q: Matrices,
-    k: Matrices,
-    v: Matrices,
-    y: Matrices,
+pub struct Shape {
+    pub images: usize,
+    pub heads: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub depth: usize,
+    pub width: usize,
+    pub q: Matrices,
+    pub k: Matrices,
+    pub v: Matrices,
+    pub y: Matrices,
     /// Strides of the mask along image, head, query and key.
-    mask: Option<[usize; 4]>,
-    scale: f32,
-    causal: bool,
+    pub mask: Option<[usize; 4]>,
+    pub scale: f32,
+    pub causal: bool,
 }
 
 impl Shape {
-    fn of(task: &Task) -> Result<Self, BuildError> {
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// [`BuildError::Task`] when the operands do not fit.
+    pub fn of(task: &Task) -> Result<Self, BuildError> {
         let matrices = |name: &'static str, order: &str, heads: &str| -> Result<(usize, Matrices), BuildError> {
             let spec = task.required(name)?;
             Some(&spec)

@@ -19,25 +19,44 @@ use std::ops::Range;
 /// The most rows of A.
 const ROWS_MAX: usize = 4;
 
-/// See the module.
+/// B streamed where it lies; see the module.
+pub static STREAMED: Variant = Variant {
+    id: "gemm.host_streamed",
+    rules: &[
+        Rule { reason: "B is packed when the kernel is built", holds: |t, _, _| folded(t).is_some_and(|s| !s.b_constant) },
+        FEW_ROWS,
+        IN_ROWS,
+        ONE_PRODUCT,
+        SPLITS,
+    ],
+    ..GEMV
+};
+
+/// B in panels; see the module.
 pub static GEMV: Variant = Variant {
     id: "gemm.host_gemv",
     revision: 2,
     knobs: &[Knob::ints("vectors", &[1, 2, 4]), Knob::names("partition", &["one", "columns"])],
     rules: &[
-        Rule { reason: "A has more than 4 rows", holds: |t, _, _| folded(t).is_some_and(|s| s.m <= ROWS_MAX) },
-        Rule {
-            reason: "A or C does not lie in rows, or A is given transposed",
-            holds: |t, _, _| folded(t).is_some_and(|s| s.a == Layout::Rows && s.c == Layout::Rows && !s.trans_a),
-        },
-        Rule { reason: "there is a batch", holds: |t, _, _| folded(t).is_some_and(|s| s.batch() == 1) },
-        Rule {
-            reason: "one thread is granted, and another partition would do the same",
-            holds: |_, c, l| l.units > 1 || c.name("partition") == Some("one"),
-        },
+        Rule { reason: "B is only known at run time", holds: |t, _, _| folded(t).is_some_and(|s| s.b_constant) },
+        FEW_ROWS,
+        IN_ROWS,
+        ONE_PRODUCT,
+        SPLITS,
     ],
     default,
     build: |request| Ok(Box::new(HostGemv::new(request)?)),
+};
+
+const FEW_ROWS: Rule = Rule { reason: "A has more than 4 rows", holds: |t, _, _| folded(t).is_some_and(|s| s.m <= ROWS_MAX) };
+const IN_ROWS: Rule = Rule {
+    reason: "A or C does not lie in rows, or A is given transposed",
+    holds: |t, _, _| folded(t).is_some_and(|s| s.a == Layout::Rows && s.c == Layout::Rows && !s.trans_a),
+};
+const ONE_PRODUCT: Rule = Rule { reason: "there is a batch", holds: |t, _, _| folded(t).is_some_and(|s| s.batch() == 1) };
+const SPLITS: Rule = Rule {
+    reason: "one thread is granted, and another partition would do the same",
+    holds: |_, c, l| l.units > 1 || c.name("partition") == Some("one"),
 };
 
 fn folded(task: &Task) -> Option<Shape> {

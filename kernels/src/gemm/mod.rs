@@ -29,7 +29,7 @@ use crate::{BuildError, Operator, Task};
 /// See the module.
 pub static GEMM: Operator = Operator {
     id: "gemm",
-    variants: &[&host_packed::PACKED, &host_gemv::GEMV],
+    variants: &[&host_gemv::STREAMED, &host_packed::PACKED, &host_gemv::GEMV],
     task: shape::task,
     signature: |task| Shape::of(task).map(|shape| shape.signature()),
     flops: |task| or_zero(task, |shape| 2 * shape.batch() as u64 * (shape.m * shape.n * shape.k) as u64),

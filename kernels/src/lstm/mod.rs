@@ -1,5 +1,7 @@
 //! Long short-term memory over a sequence: operands, attributes and task as [`recurrent`] says.
 
+pub use crate::recurrent::{Cell, Shape};
+
 use crate::{Operator, recurrent};
 
 /// Long short-term memory over a sequence.

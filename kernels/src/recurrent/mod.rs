@@ -23,7 +23,7 @@ use schema::DType;
 
 /// Which cell.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
+pub enum Cell {
     Lstm,
     /// The reset gate is applied before the product with `R`.
     Gru,
@@ -32,14 +32,15 @@ pub(crate) enum Cell {
 }
 
 impl Cell {
-    fn gates(self) -> usize {
+    /// Rows of the weights for each hidden unit.
+    pub fn gates(self) -> usize {
         if self == Cell::Lstm { 4 } else { 3 }
     }
 }
 
 /// A task as numbers.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub struct Shape {
     pub cell: Cell,
     pub steps: usize,
     pub batch: usize,
@@ -95,7 +96,11 @@ pub(crate) fn task(operator: &str, facts: &Facts<'_>) -> Result<Task, BuildError
 }
 
 impl Shape {
-    pub(crate) fn of(task: &Task) -> Result<Self, BuildError> {
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// [`BuildError::Task`] when a parameter is missing or makes no sense.
+    pub fn of(task: &Task) -> Result<Self, BuildError> {
         let dim = |name: &str| match task.get(name) {
             Some(Param::Int(value)) if (1..1 << 24).contains(value) => Ok(*value as usize),
             _ => Err(task.refused(format!("'{name}' is no extent"))),
@@ -143,11 +148,13 @@ impl Shape {
         self.hidden.next_multiple_of(BLOCK)
     }
 
-    pub(crate) fn directions(&self) -> usize {
+    /// One or two.
+    pub fn directions(&self) -> usize {
         self.reversed.len()
     }
 
-    pub(crate) fn signature(&self) -> Signature {
+    /// What goes in and out.
+    pub fn signature(&self) -> Signature {
         let (t, n, i, h, d) = (self.steps, self.batch, self.input, self.hidden, self.directions());
         let rows = self.cell.gates() * h;
         let there = |there: bool, shape: Vec<usize>| if there { shape } else { vec![0] };

@@ -98,10 +98,10 @@ fn signature(task: &Task) -> Result<Signature, BuildError> {
 
 /// Where one place of the output comes from: two places of the input and the second one's weight.
 #[derive(Copy, Clone, Debug, PartialEq)]
-struct Tap {
-    first: usize,
-    second: usize,
-    weight: f32,
+pub struct Tap {
+    pub first: usize,
+    pub second: usize,
+    pub weight: f32,
 }
 
 /// The taps of an axis.
@@ -136,20 +136,24 @@ fn taps(task: &Task, from: usize, to: usize, scale: &str) -> Vec<Tap> {
 }
 
 /// A task as numbers.
-struct Extents {
+pub struct Extents {
     /// Of the input and the output, when they are in planes.
     planes: Option<(Plane, Plane)>,
     /// Height and width of the input; a missing height is 1.
-    from: [usize; 2],
+    pub from: [usize; 2],
     /// Height and width of the output.
-    to: [usize; 2],
-    rows: Vec<Tap>,
-    columns: Vec<Tap>,
-    linear: bool,
+    pub to: [usize; 2],
+    pub rows: Vec<Tap>,
+    pub columns: Vec<Tap>,
+    pub linear: bool,
 }
 
 impl Extents {
-    fn of(task: &Task) -> Result<Self, BuildError> {
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// [`BuildError::Task`] when the operands do not fit.
+    pub fn of(task: &Task) -> Result<Self, BuildError> {
         let signature = signature(task)?;
         let (x, y) = (&signature.inputs[0], &signature.outputs[0]);
         let extents = |shape: &[usize]| match *shape {

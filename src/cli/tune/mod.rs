@@ -398,7 +398,7 @@ fn devices(names: &[String]) -> Result<Vec<Machine>, Failure> {
             "auto" | "all" => device::found()
                 .into_iter()
                 .filter_map(|found| if let Found::Present(machine) = found { Some(machine) } else { None })
-                .filter(|machine| name == "all" || !machine.is_software())
+                .filter(|machine| name == "all" || !machine.software)
                 .collect(),
             name => vec![super::devices::open(name)?],
         };

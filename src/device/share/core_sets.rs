@@ -53,6 +53,7 @@ mod tests {
             summary: String::new(),
             limits,
             cores: cores.to_vec(),
+            software: false,
         }
     }
 

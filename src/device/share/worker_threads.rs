@@ -8,11 +8,11 @@ use schema::Share;
 pub const MECHANISM: Mechanism = Mechanism { name: "worker_threads", possible, grant };
 
 fn possible(machine: &Machine) -> Vec<Share> {
-    if machine.is_software() { (core_sets::MECHANISM.possible)(machine) } else { Vec::new() }
+    if machine.software { (core_sets::MECHANISM.possible)(machine) } else { Vec::new() }
 }
 
 fn grant(machine: &Machine, share: Share, slot: usize) -> Option<Grant> {
-    let cores = (core_sets::MECHANISM.grant)(machine, share, slot).filter(|_| machine.is_software())?;
+    let cores = (core_sets::MECHANISM.grant)(machine, share, slot).filter(|_| machine.software)?;
     let grant = schema::Grant { mechanism: MECHANISM.name.to_owned(), ..cores.grant };
     Some(Grant { grant, ..cores })
 }

@@ -4,20 +4,19 @@ use super::Prepared;
 use crate::epilogue::Finish;
 use crate::gemm::finished;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Knob, Request};
-use schema::KnobValue;
+use kernels::{BuildError, Request};
 
 pub static DIRECT: CubeVariant = CubeVariant { id: "conv2d.cube_direct", ..DEPTHWISE };
 
 pub static DEPTHWISE: CubeVariant = CubeVariant {
     id: "depthwise.cube_direct",
     revision: 1,
-    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
+    knobs: UNIT_KNOBS,
     rules: &[PLAIN, UNITS],
-    default: |_, _| vec![KnobValue::Int(64)],
+    default: unit_default,
     build,
 };
 
@@ -27,7 +26,7 @@ struct Direct {
 }
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
-    let units = request.config.int("units").unwrap_or(64) as u32;
+    let units = units_of(request.config);
     Ok(Box::new(Direct { prepared: Prepared::new(request, gpu)?, units }))
 }
 
@@ -36,8 +35,9 @@ impl CubeKernel for Direct {
         self.prepared.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
-        let (x, weight, extra) = self.prepared.operands(inputs);
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
+        let (x, extra) = self.prepared.weights.operands(inputs);
+        let weight = self.prepared.weights.weight(0, inputs);
         let elements = (self.prepared.shape.pixels() * self.prepared.shape.o) as u32;
         with_client!(gpu, client => elements_of_y::launch::<f32, _>(
             client,

@@ -51,8 +51,9 @@ impl CubeKernel for Implicit {
         self.prepared.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
-        let (x, weight, extra) = self.prepared.operands(inputs);
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
+        let (x, extra) = self.prepared.weights.operands(inputs);
+        let weight = self.prepared.weights.weight(0, inputs);
         let (shape, t) = (&self.prepared.shape, self.tiling);
         let cubes = |extent: usize, tile: u32| (extent as u32).div_ceil(tile);
         let count = CubeCount::Static(cubes(shape.oh * shape.ow, t.columns), cubes(shape.o, t.rows), shape.n as u32);

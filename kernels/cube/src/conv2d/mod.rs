@@ -5,11 +5,12 @@ mod implicit;
 
 use crate::CubeVariant;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{refuse, upload_constant};
+use crate::operator::{refuse, upload_words};
+use crate::weights::Weights;
 use kernels::conv2d::Shape;
 use kernels::{BuildError, Request, Task};
 
-/// Convolutions of any groups, the most general last: it is the slowest.
+/// In the order in which they are tried as a default: what takes any groups is the slowest.
 pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT];
 
 /// Those with a kernel for every channel.
@@ -20,12 +21,11 @@ fn shape(task: &Task) -> Option<Shape> {
     if task.operator() == "depthwise" { kernels::depthwise::shape(task).ok() } else { Shape::of(task).ok() }
 }
 
-/// The constants of a convolution, uploaded.
+/// The constants of a convolution.
 struct Prepared {
     shape: Shape,
-    weight: Option<Buffer>,
-    bias: Option<Buffer>,
-    /// [`GEOMETRY`] numbers.
+    weights: Weights,
+    /// Extents of x, channels and extents of y, channels of a group in x and y, kernel, strides, pads before, dilations.
     geometry: Buffer,
 }
 
@@ -52,23 +52,11 @@ impl Prepared {
             d[1],
         ];
         let words = numbers.map(|number| number as u32);
-        let geometry = gpu.upload(bytemuck::cast_slice(&words)).map_err(|error| refuse(request.task, &error))?;
-        let constant = |i: usize| if shape.weight_constant { upload_constant(request, gpu, i) } else { Ok(None) };
-        let (weight, bias) = (constant(1)?, constant(2)?);
-        Ok(Prepared { shape, weight, bias, geometry })
+        let weights = Weights::new(request, gpu, shape.weight_constant, &shape.epilogue)?;
+        Ok(Prepared { geometry: upload_words(request.task, gpu, &words)?, weights, shape })
     }
 
     fn bytes(&self) -> usize {
-        [&self.weight, &self.bias].into_iter().flatten().map(Buffer::bytes).sum::<usize>() + self.geometry.bytes()
-    }
-
-    /// x, weight and what the epilogue adds.
-    fn operands(&self, inputs: &[Option<Buffer>]) -> (Buffer, Buffer, Vec<Buffer>) {
-        let given = |i: usize| inputs.get(i).cloned().flatten();
-        let x = given(0).expect("the task has an x");
-        let weight = self.weight.clone().or_else(|| given(1)).expect("the task has a weight");
-        let bias = self.shape.epilogue.bias.then(|| self.bias.clone().or_else(|| given(2))).flatten();
-        let residual = self.shape.epilogue.residual.then(|| given(3)).flatten();
-        (x, weight, bias.into_iter().chain(residual).collect())
+        self.weights.bytes() + self.geometry.bytes()
     }
 }

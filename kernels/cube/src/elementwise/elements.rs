@@ -3,7 +3,7 @@
 use super::steps::{self, Step, call, truth};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse};
+use crate::operator::{PLAIN, UNITS, cubes_for, refuse, upload_words};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::elementwise::{ELEMENTWISE, Expression};
@@ -75,7 +75,7 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let knob = |name: &str| request.config.int(name).unwrap_or(1) as u32;
     Ok(Box::new(Elements {
         form: Form { steps, repeated, rank: dims.len(), items: knob("items") },
-        geometry: gpu.upload(bytemuck::cast_slice(&numbers)).map_err(|error| refuse(task, &error))?,
+        geometry: upload_words(task, gpu, &numbers)?,
         elements: elements as u32,
         units: knob("units"),
     }))
@@ -86,7 +86,7 @@ impl CubeKernel for Elements {
         self.geometry.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let inputs: Vec<Buffer> = inputs.iter().flatten().cloned().collect();
         with_client!(gpu, client => elements_of_y::launch::<f32, _>(
             client,

@@ -5,5 +5,5 @@ mod steps;
 
 use crate::CubeVariant;
 
-/// The most general first.
+/// In the order in which they are tried as a default.
 pub static VARIANTS: &[&CubeVariant] = &[&elements::ELEMENTS];

@@ -8,57 +8,84 @@ pub use tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fini
 
 use crate::CubeVariant;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{refuse, upload_constant};
+use crate::operator::{in_one_buffer, in_rows, refuse, upload_words};
+use crate::weights::Weights;
 use kernels::gemm::Shape;
-use kernels::{BuildError, Limits, Request, Task};
+use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
-/// The most general first.
+/// In the order in which they are tried as a default.
 pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS];
 
-/// The constants of a product, uploaded, and where each matrix of a batch begins.
+/// The constants of a product, and where each matrix of a batch begins.
 struct Prepared {
     shape: Shape,
-    /// B where it is constant.
-    b: Option<Buffer>,
-    /// The bias where it is constant.
-    bias: Option<Buffer>,
+    weights: Weights,
+    /// The first column of each part of B and how many it has; one part unless a constant B is larger than a buffer.
+    parts: Vec<(u32, u32)>,
     /// For each product, the first element of its A and of its B.
     starts: Buffer,
 }
 
 impl Prepared {
     fn new(request: &Request<'_>, gpu: &Gpu) -> Result<Self, BuildError> {
-        // One B for a whole batch is one product.
-        let shape = Shape::of(request.task)?.folded();
+        let task = request.task;
+        let shape = folded(task).ok_or_else(|| refuse(task, &"the parameters do not fit"))?;
         let (a_size, b_size) = (shape.m * shape.k, shape.k * shape.n);
         let starts: Vec<u32> = shape.pairs().iter().flat_map(|&(a, b)| [(a * a_size) as u32, (b * b_size) as u32]).collect();
-        let constant = |i: usize| upload_constant(request, gpu, i);
-        let (b, bias) = if shape.b_constant { (constant(1)?, constant(2)?) } else { (None, None) };
-        let starts = gpu.upload(bytemuck::cast_slice(&starts)).map_err(|error| refuse(request.task, &error))?;
-        Ok(Prepared { shape, b, bias, starts })
+        let parts = parts(&shape, request.limits);
+        let weights = match &parts[..] {
+            [_] => Weights::new(request, gpu, shape.b_constant, &shape.epilogue)?,
+            parts => {
+                let b = request.constants.get(1).copied().flatten().and_then(Tensor::values::<f32>);
+                let b = b.ok_or_else(|| refuse(task, &"B is no constant f32"))?;
+                let cut: Vec<Vec<f32>> = parts.iter().map(|&part| columns(&b, &shape, part)).collect();
+                Weights::in_parts(request, gpu, &cut, &shape.epilogue)?
+            }
+        };
+        Ok(Prepared { starts: upload_words(task, gpu, &starts)?, weights, parts, shape })
     }
 
     fn bytes(&self) -> usize {
-        [&self.b, &self.bias].into_iter().flatten().map(Buffer::bytes).sum::<usize>() + self.starts.bytes()
-    }
-
-    /// A, B and what the epilogue adds.
-    fn operands(&self, inputs: &[Option<Buffer>]) -> (Buffer, Buffer, Vec<Buffer>) {
-        let given = |i: usize| inputs.get(i).cloned().flatten();
-        let a = given(0).expect("the task has an A");
-        let b = self.b.clone().or_else(|| given(1)).expect("the task has a B");
-        let bias = self.shape.epilogue.bias.then(|| self.bias.clone().or_else(|| given(2))).flatten();
-        let residual = self.shape.epilogue.residual.then(|| given(3)).flatten();
-        (a, b, bias.into_iter().chain(residual).collect())
+        self.weights.bytes() + self.starts.bytes()
     }
 }
+
+/// Columns of B for each buffer.
+fn parts(shape: &Shape, limits: &Limits) -> Vec<(u32, u32)> {
+    let most = limits.gpu.map_or(usize::MAX, |gpu| gpu.buffer_bytes as usize / size_of::<f32>() / shape.k.max(1));
+    let most = if shape.b_constant { most.clamp(1, shape.n) } else { shape.n };
+    (0..shape.n).step_by(most).map(|first| (first as u32, most.min(shape.n - first) as u32)).collect()
+}
+
+/// Some columns of B, as it is given.
+fn columns(b: &[f32], shape: &Shape, (first, count): (u32, u32)) -> Vec<f32> {
+    let (first, count) = (first as usize, count as usize);
+    match shape.trans_b {
+        true => b[first * shape.k..][..count * shape.k].to_vec(),
+        false => b.chunks_exact(shape.n).flat_map(|row| &row[first..][..count]).copied().collect(),
+    }
+}
+
+/// Operands are f32 in rows, each in one buffer; a constant B may take several.
+const FITS_BUFFERS: Rule = Rule {
+    reason: "an operand is not f32 in rows, or larger than a buffer of the device",
+    holds: |task, _, limits| {
+        let Some(((shape, signature), gpu)) = folded(task).zip(Shape::of(task).ok().map(|s| s.signature())).zip(limits.gpu)
+        else {
+            return false;
+        };
+        let splits = shape.b_constant && shape.batch() == 1 && shape.k * size_of::<f32>() <= gpu.buffer_bytes as usize;
+        let fits = |(i, spec): (usize, &OperandSpec)| in_rows(spec) && ((splits && i == 1) || in_one_buffer(spec, &gpu));
+        signature.inputs.iter().enumerate().all(fits) && signature.outputs.iter().all(|spec| fits((0, spec)))
+    },
+};
 
 /// Whether `cubes` of them can be launched along one axis.
 pub fn launchable(cubes: usize, limits: &Limits) -> bool {
     limits.gpu.is_some_and(|gpu| cubes <= gpu.cubes_per_axis as usize)
 }
 
-/// The product a task asks for, as it is computed.
+/// The product a task asks for, as it is computed: one B for a whole batch is one product.
 fn folded(task: &Task) -> Option<Shape> {
     Shape::of(task).ok().map(Shape::folded)
 }

@@ -1,21 +1,20 @@
 //! A unit for each element of C, straight from global memory: for products with few rows, where nothing is used twice.
 
 use super::tiling::finished;
-use super::{Prepared, folded, launchable};
+use super::{FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::PLAIN;
+use crate::operator::{UNIT_KNOBS, unit_default, units_of};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Knob, Request, Rule};
-use schema::KnobValue;
+use kernels::{BuildError, Request, Rule};
 
 pub static ROWS: CubeVariant = CubeVariant {
     id: "gemm.cube_rows",
     revision: 1,
-    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
+    knobs: UNIT_KNOBS,
     rules: &[
-        PLAIN,
+        FITS_BUFFERS,
         Rule {
             reason: "more units than a cube of the device has, or more cubes than it can launch",
             holds: |task, config, limits| {
@@ -29,7 +28,7 @@ pub static ROWS: CubeVariant = CubeVariant {
             },
         },
     ],
-    default: |_, _| vec![KnobValue::Int(64)],
+    default: unit_default,
     build,
 };
 
@@ -39,7 +38,7 @@ struct Rows {
 }
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
-    let units = request.config.int("units").unwrap_or(64) as u32;
+    let units = units_of(request.config);
     Ok(Box::new(Rows { prepared: Prepared::new(request, gpu)?, units }))
 }
 
@@ -48,26 +47,31 @@ impl CubeKernel for Rows {
         self.prepared.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
-        let (a, b, extra) = self.prepared.operands(inputs);
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
+        let (a, extra) = self.prepared.weights.operands(inputs);
         let shape = &self.prepared.shape;
         let form = Form { trans_a: shape.trans_a, trans_b: shape.trans_b, finish: shape.epilogue.into() };
-        let count = CubeCount::Static((shape.n as u32).div_ceil(self.units), shape.m as u32, shape.batch() as u32);
-        with_client!(gpu, client => rows_of_c::launch::<f32, _>(
-            client,
-            count,
-            CubeDim::new_1d(self.units),
-            a.array(),
-            b.array(),
-            Buffer::sequence(&extra),
-            outputs[0].array(),
-            self.prepared.starts.words(),
-            shape.m as u32,
-            shape.n as u32,
-            shape.k as u32,
-            shape.alpha,
-            form,
-        ));
+        for (part, &(first, columns)) in self.prepared.parts.iter().enumerate() {
+            let b = self.prepared.weights.weight(part, inputs);
+            let count = CubeCount::Static(columns.div_ceil(self.units), shape.m as u32, shape.batch() as u32);
+            with_client!(gpu, client => rows_of_c::launch::<f32, _>(
+                client,
+                count,
+                CubeDim::new_1d(self.units),
+                a.array(),
+                b.array(),
+                Buffer::sequence(&extra),
+                outputs[0].array(),
+                self.prepared.starts.words(),
+                shape.m as u32,
+                columns,
+                shape.k as u32,
+                first,
+                shape.n as u32,
+                shape.alpha,
+                form,
+            ));
+        }
     }
 }
 
@@ -78,6 +82,7 @@ struct Form {
     finish: Finish,
 }
 
+/// B has `n` columns, which are those of C from `first`; C is `width` wide.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn rows_of_c<F: Float + CubeElement>(
@@ -89,6 +94,8 @@ fn rows_of_c<F: Float + CubeElement>(
     m: u32,
     n: u32,
     k: u32,
+    first: u32,
+    width: u32,
     alpha: F,
     #[comptime] form: Form,
 ) {
@@ -103,7 +110,7 @@ fn rows_of_c<F: Float + CubeElement>(
             let at_b = if comptime!(form.trans_b) { column * k + i } else { i * n + column };
             sum += a[(start_a + at_a) as usize] * b[(start_b + at_b) as usize];
         }
-        let at = (CUBE_POS_Z * m + row) * n + column;
-        c[at as usize] = finished::<F>(sum * alpha, extra, column, at, comptime!(form.finish));
+        let at = (CUBE_POS_Z * m + row) * width + first + column;
+        c[at as usize] = finished::<F>(sum * alpha, extra, first + column, at, comptime!(form.finish));
     }
 }

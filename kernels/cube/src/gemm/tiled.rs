@@ -1,10 +1,10 @@
 //! C in tiles: a cube computes one, from slabs of A and B that its units bring to shared memory together, each unit a register tile.
 
 use super::tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, finished, zeros};
-use super::{Prepared, folded, launchable};
+use super::{FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, refuse};
+use crate::operator::refuse;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::{BuildError, Request, Rule};
@@ -15,7 +15,7 @@ pub static TILED: CubeVariant = CubeVariant {
     revision: 1,
     knobs: TILING_KNOBS,
     rules: &[
-        PLAIN,
+        FITS_BUFFERS,
         DIVIDES,
         SHARES_OUT,
         FITS,
@@ -49,28 +49,33 @@ impl CubeKernel for Tiled {
         self.prepared.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
-        let (a, b, extra) = self.prepared.operands(inputs);
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
+        let (a, extra) = self.prepared.weights.operands(inputs);
         let (shape, t) = (&self.prepared.shape, self.tiling);
         let form = Form { trans_a: shape.trans_a, trans_b: shape.trans_b, finish: shape.epilogue.into() };
         let cubes = |extent: usize, tile: u32| (extent as u32).div_ceil(tile);
-        let count = CubeCount::Static(cubes(shape.n, t.columns), cubes(shape.m, t.rows), shape.batch() as u32);
-        with_client!(gpu, client => tiles_of_c::launch::<f32, _>(
-            client,
-            count,
-            CubeDim::new_2d(t.columns / t.unit_columns, t.rows / t.unit_rows),
-            a.array(),
-            b.array(),
-            Buffer::sequence(&extra),
-            outputs[0].array(),
-            self.prepared.starts.words(),
-            shape.m as u32,
-            shape.n as u32,
-            shape.k as u32,
-            shape.alpha,
-            t,
-            form,
-        ));
+        for (part, &(first, columns)) in self.prepared.parts.iter().enumerate() {
+            let b = self.prepared.weights.weight(part, inputs);
+            let count = CubeCount::Static(columns.div_ceil(t.columns), cubes(shape.m, t.rows), shape.batch() as u32);
+            with_client!(gpu, client => tiles_of_c::launch::<f32, _>(
+                client,
+                count,
+                CubeDim::new_2d(t.columns / t.unit_columns, t.rows / t.unit_rows),
+                a.array(),
+                b.array(),
+                Buffer::sequence(&extra),
+                outputs[0].array(),
+                self.prepared.starts.words(),
+                shape.m as u32,
+                columns,
+                shape.k as u32,
+                first,
+                shape.n as u32,
+                shape.alpha,
+                t,
+                form,
+            ));
+        }
     }
 }
 
@@ -81,6 +86,7 @@ struct Form {
     finish: Finish,
 }
 
+/// B has `n` columns, which are those of C from `first`; C is `width` wide.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn tiles_of_c<F: Float + CubeElement>(
@@ -92,6 +98,8 @@ fn tiles_of_c<F: Float + CubeElement>(
     m: u32,
     n: u32,
     k: u32,
+    first: u32,
+    width: u32,
     alpha: F,
     #[comptime] t: Tiling,
     #[comptime] form: Form,
@@ -145,9 +153,9 @@ fn tiles_of_c<F: Float + CubeElement>(
         for j in 0..t.unit_columns {
             let column = first_column + UNIT_POS_X + j * comptime!(t.columns / t.unit_columns);
             if row < m && column < n {
-                let at = (CUBE_POS_Z * m + row) * n + column;
+                let at = (CUBE_POS_Z * m + row) * width + first + column;
                 let sum = sums[comptime!((i * t.unit_columns + j) as usize)];
-                c[at as usize] = finished::<F>(sum * alpha, extra, column, at, comptime!(form.finish));
+                c[at as usize] = finished::<F>(sum * alpha, extra, first + column, at, comptime!(form.finish));
             }
         }
     }

@@ -1,19 +1,18 @@
 //! A cube for each row, whose units share its elements out. Mean, then variance about it, then the result.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for};
-use crate::team::{self, Fold, fold_all};
+use crate::operator::{PLAIN, UNITS, cubes_for, units_of};
+use crate::team::{Fold, TEAM_KNOBS, fold_all, team_default};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Knob, Request};
-use schema::KnobValue;
+use kernels::{BuildError, Request};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
     revision: 1,
-    knobs: &[Knob::ints("units", team::UNITS)],
+    knobs: TEAM_KNOBS,
     rules: &[PLAIN, UNITS],
-    default: |_, _| vec![KnobValue::Int(32)],
+    default: team_default,
     build,
 };
 
@@ -39,12 +38,7 @@ fn build(request: &Request<'_>, _: &Gpu) -> Result<Box<dyn CubeKernel>, BuildErr
     let len: usize = shape[task.int("axis")..].iter().product();
     let given = |i: usize| signature.inputs.get(i).is_some_and(|spec| !spec.shape.contains(&0));
     Ok(Box::new(Team {
-        form: Form {
-            units: request.config.int("units").unwrap_or(32) as u32,
-            rms: task.int("rms") == 1,
-            scale: given(1),
-            bias: given(2),
-        },
+        form: Form { units: units_of(request.config), rms: task.int("rms") == 1, scale: given(1), bias: given(2) },
         rows: (shape.iter().product::<usize>() / len.max(1)) as u32,
         len: len as u32,
         epsilon: task.float("epsilon").unwrap_or(1e-5),
@@ -52,7 +46,7 @@ fn build(request: &Request<'_>, _: &Gpu) -> Result<Box<dyn CubeKernel>, BuildErr
 }
 
 impl CubeKernel for Team {
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let extra: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
         with_client!(gpu, client => rows_of_x::launch::<f32, _>(

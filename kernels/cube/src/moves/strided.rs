@@ -1,21 +1,20 @@
 //! A launch for each box of elements, a unit for each element of it.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, refuse, unit_default, units_of};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strided_copy::Piece;
-use kernels::{BuildError, Knob, Request, Rule};
-use schema::KnobValue;
+use kernels::{BuildError, Request, Rule};
 
 pub static COPY: CubeVariant = CubeVariant { id: "copy.cube_strided", ..TRANSPOSE };
 
 pub static TRANSPOSE: CubeVariant = CubeVariant {
     id: "transpose.cube_strided",
     revision: 1,
-    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
+    knobs: UNIT_KNOBS,
     rules: &[PLAIN, UNITS, FEW],
-    default: |_, _| vec![KnobValue::Int(64)],
+    default: unit_default,
     build,
 };
 
@@ -54,7 +53,7 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     Ok(Box::new(Strided {
         boxes,
         fill: fill.map(|bits| (f32::from_bits(bits as u32), sizes())),
-        units: request.config.int("units").unwrap_or(64) as u32,
+        units: units_of(request.config),
     }))
 }
 
@@ -71,7 +70,7 @@ impl CubeKernel for Strided {
         self.boxes.iter().map(|(.., geometry)| geometry.bytes()).sum()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         if let Some((value, sizes)) = &self.fill {
             for (output, &elements) in outputs.iter().zip(sizes) {
                 with_client!(gpu, client => fill_with::launch::<f32, _>(

@@ -1,20 +1,13 @@
 //! A unit for each window. Pools over one or two axes are pools over three whose first axes have one place.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Knob, Request, Task};
-use schema::KnobValue;
+use kernels::{BuildError, Request, Task};
 
-pub static WINDOWS: CubeVariant = CubeVariant {
-    id: "pool.cube_windows",
-    revision: 1,
-    knobs: &[Knob::ints("units", &[32, 64, 128, 256])],
-    rules: &[PLAIN, UNITS],
-    default: |_, _| vec![KnobValue::Int(64)],
-    build,
-};
+pub static WINDOWS: CubeVariant =
+    CubeVariant { id: "pool.cube_windows", revision: 1, knobs: UNIT_KNOBS, rules: &[PLAIN, UNITS], default: unit_default, build };
 
 struct Windows {
     geometry: Buffer,
@@ -47,11 +40,11 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
         three(&pads[..axes], 0),
         three(&pads[axes..], 0),
     ];
-    let geometry = gpu.upload(bytemuck::cast_slice(numbers.as_flattened())).map_err(|error| refuse(task, &error))?;
+    let geometry = upload_words(task, gpu, numbers.as_flattened())?;
     Ok(Box::new(Windows {
         geometry,
         elements: y.iter().product::<usize>() as u32,
-        units: request.config.int("units").unwrap_or(64) as u32,
+        units: units_of(request.config),
         average: task.word("kind") == "average",
         include_pad: task.int("count_include_pad") == 1,
     }))
@@ -62,7 +55,7 @@ impl CubeKernel for Windows {
         self.geometry.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         with_client!(gpu, client => windows::launch::<f32, _>(
             client,

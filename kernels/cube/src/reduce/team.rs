@@ -2,22 +2,15 @@
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse};
-use crate::team::{self, Fold, fold, fold_all};
+use crate::operator::{PLAIN, UNITS, cubes_for, refuse, units_of, upload_words};
+use crate::team::{self, Fold, TEAM_KNOBS, fold, fold_all, team_default};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strides::{collapse, row_major};
-use kernels::{BuildError, Knob, Request};
-use schema::KnobValue;
+use kernels::{BuildError, Request};
 
-pub static TEAM: CubeVariant = CubeVariant {
-    id: "reduce.cube_team",
-    revision: 1,
-    knobs: &[Knob::ints("units", team::UNITS)],
-    rules: &[PLAIN, UNITS],
-    default: |_, _| vec![KnobValue::Int(32)],
-    build,
-};
+pub static TEAM: CubeVariant =
+    CubeVariant { id: "reduce.cube_team", revision: 1, knobs: TEAM_KNOBS, rules: &[PLAIN, UNITS], default: team_default, build };
 
 /// What becomes of each element before it is folded, and of the fold.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,8 +70,8 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     };
     let numbers = [words(&kept, &kept_strides), words(&dims, &dims_strides), vec![0]].concat();
     Ok(Box::new(Team {
-        form: Form { units: request.config.int("units").unwrap_or(32) as u32, kind, ranks: (kept.len(), dims.len()) },
-        geometry: gpu.upload(bytemuck::cast_slice(&numbers)).map_err(|error| refuse(task, &error))?,
+        form: Form { units: units_of(request.config), kind, ranks: (kept.len(), dims.len()) },
+        geometry: upload_words(task, gpu, &numbers)?,
         elements: elements as u32,
         folded: folded as u32,
     }))
@@ -89,7 +82,7 @@ impl CubeKernel for Team {
         self.geometry.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         with_client!(gpu, client => elements_of_y::launch::<f32, _>(
             client,

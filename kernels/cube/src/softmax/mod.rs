@@ -4,5 +4,5 @@ mod team;
 
 use crate::CubeVariant;
 
-/// The most general first.
+/// In the order in which they are tried as a default.
 pub static VARIANTS: &[&CubeVariant] = &[&team::TEAM];

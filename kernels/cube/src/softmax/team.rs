@@ -2,22 +2,15 @@
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse};
-use crate::team::{self, Fold, fold_all};
+use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
+use crate::team::{self, Fold, TEAM_KNOBS, fold_all, team_default};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strides::broadcast_strides;
-use kernels::{BuildError, Knob, Request};
-use schema::KnobValue;
+use kernels::{BuildError, Request};
 
-pub static TEAM: CubeVariant = CubeVariant {
-    id: "softmax.cube_team",
-    revision: 1,
-    knobs: &[Knob::ints("units", team::UNITS)],
-    rules: &[PLAIN, UNITS],
-    default: |_, _| vec![KnobValue::Int(32)],
-    build,
-};
+pub static TEAM: CubeVariant =
+    CubeVariant { id: "softmax.cube_team", revision: 1, knobs: TEAM_KNOBS, rules: &[PLAIN, UNITS], default: team_default, build };
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {
@@ -45,13 +38,8 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let strides = mask.flatten().unwrap_or_default();
     let numbers: Vec<u32> = [shape[axis], inner].iter().chain(shape).chain(&strides).map(|&number| number as u32).collect();
     Ok(Box::new(Team {
-        form: Form {
-            units: request.config.int("units").unwrap_or(32) as u32,
-            log: task.int("log") == 1,
-            masked,
-            rank: shape.len(),
-        },
-        geometry: gpu.upload(bytemuck::cast_slice(&numbers)).map_err(|error| refuse(task, &error))?,
+        form: Form { units: units_of(request.config), log: task.int("log") == 1, masked, rank: shape.len() },
+        geometry: upload_words(task, gpu, &numbers)?,
         rows: (shape.iter().product::<usize>() / shape[axis].max(1)) as u32,
         scale: task.float("scale").unwrap_or(1.0),
     }))
@@ -62,7 +50,7 @@ impl CubeKernel for Team {
         self.geometry.bytes()
     }
 
-    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer]) {
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let mask: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
         with_client!(gpu, client => rows_of_x::launch::<f32, _>(

@@ -4,8 +4,8 @@
 #[path = "../../../tests/agreement/random.rs"]
 mod random;
 
-use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, adapters, operator};
-use kernels::{Limits, Request, Task, Tensor};
+use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, operator, wgpu_adapters};
+use kernels::{GpuLimits, Limits, Request, Task, Tensor};
 use random::Random;
 use schema::Config;
 use std::sync::OnceLock;
@@ -21,7 +21,7 @@ const TOLERANCE: f64 = 3e-5;
 /// The device and its limits; `None`, after saying so, where there is none and the test command did not promise one.
 fn device() -> Option<&'static (Gpu, Limits)> {
     static DEVICE: OnceLock<Option<(Gpu, Limits)>> = OnceLock::new();
-    let open = || match adapters() {
+    let open = || match wgpu_adapters() {
         Ok(all) => {
             let gpu = Gpu::open(&all[0]).expect("the first adapter opens");
             let limits = Limits { gpu: Some(*gpu.limits()), ..Limits::of_core(0, 1) };
@@ -87,9 +87,10 @@ fn run(gpu: &Gpu, limits: &Limits, task: &Task, config: &Config) -> Result<(), S
     let inputs: Vec<Option<Buffer>> = signature.inputs.iter().zip(&tensors).map(upload).collect();
     // NaN everywhere: what is not written shows.
     let outputs: Vec<Buffer> = signature.outputs.iter().map(|spec| gpu.upload(&vec![0xff; spec.bytes()]).unwrap()).collect();
+    let scratch: Vec<Buffer> = kernel.scratch_bytes().iter().map(|&bytes| gpu.upload(&vec![0xff; bytes]).unwrap()).collect();
     // Twice: a kernel keeps nothing of a run.
     for _ in 0..2 {
-        kernel.launch(gpu, &inputs, &outputs);
+        kernel.launch(gpu, &inputs, &outputs, &scratch);
     }
     gpu.sync().map_err(|why| why.to_string())?;
     for (output, expected) in outputs.iter().zip(&expected) {
@@ -137,6 +138,27 @@ fn gemm() {
 }
 
 #[test]
+fn a_constant_that_no_buffer_holds_is_taken_apart() {
+    let Some((gpu, limits)) = device() else { return };
+    let small = GpuLimits { buffer_bytes: 8192, ..*gpu.limits() };
+    let limits = Limits { gpu: Some(small), ..*limits };
+    for text in [
+        "gemm b=const epilogue=bias+relu k=67 m=7 n=101",
+        "gemm b=const epilogue=bias+residual k=67 m=3 n=101 trans_b=1",
+        "gemm b=const k=1000 m=1 n=3 batch_a=[2] batch_b=[1]",
+    ] {
+        let task = Task::parse(text).unwrap();
+        for variant in operator("gemm").unwrap().variants {
+            run(gpu, &limits, &task, &variant.default_config(&task, &limits)).unwrap_or_else(|why| panic!("{text}: {why}"));
+        }
+    }
+    for text in ["gemm b=dynamic k=67 m=7 n=101", "gemm b=const k=2049 m=1 n=3", "gemm b=const k=67 m=70 n=101"] {
+        let task = Task::parse(text).unwrap();
+        assert!(operator("gemm").unwrap().default_config(&task, &limits).is_none(), "{text}");
+    }
+}
+
+#[test]
 fn conv2d() {
     check(&[
         "conv2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
@@ -155,6 +177,72 @@ fn depthwise() {
     check(&[
         "depthwise c=1 h=3 kh=3 kw=3 n=1 w=3",
         "depthwise c=7 epilogue=bias+hard_swish h=9 kh=3 kw=5 n=2 pads=[1,2,1,2] strides=[2,1] w=11",
+    ]);
+}
+
+#[test]
+fn conv_transpose2d() {
+    check(&[
+        "conv_transpose2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
+        "conv_transpose2d c=3 epilogue=bias h=4 kh=4 kw=3 n=2 o=5 output_pads=[1,0] pads=[1,0,0,1] strides=[3,2] w=5",
+        "conv_transpose2d c=4 dilations=[2,1] h=5 kh=3 kw=2 n=1 o=6 output_pads=[1,0] w=4",
+        "conv_transpose2d c=6 epilogue=residual groups=3 h=3 kh=2 kw=2 n=1 o=9 strides=[3,3] w=3",
+        "conv_transpose2d c=18 epilogue=bias+relu h=4 kh=2 kw=2 n=1 o=18 strides=[2,2] w=3 weight=dynamic",
+    ]);
+}
+
+#[test]
+fn attention() {
+    check(&[
+        "attention q=[1,1,1,1] k=[1,1,1,1] v=[1,1,1,1] scale=1.0",
+        "attention q=[2,3,7,9] k=[2,3,11,9] v=[2,3,11,5] scale=0.5",
+        "attention q=[2,3,50,16] k=[2,3,50,16] v=[2,3,50,16] scale=0.25 causal=1",
+        "attention q=[2,29,4,20] k=[2,33,4,20] v=[2,33,4,32] q_order=bshd k_order=bshd v_order=bshd y_order=bshd scale=0.25 mask=[2,1,1,33]",
+        "attention q=[1,4,13,8] k=[1,2,13,8] v=[1,2,13,8] scale=0.3 mask=[13,13] causal=1",
+        "attention q=[19,2,9,16] k=[19,2,9,16] v=[19,2,9,16] q_order=sbhd k_order=sbhd v_order=sbhd y_order=sbhd q_heads=[0,3] k_heads=[3,3] v_heads=[6,3] scale=0.25",
+        "attention q=[2,23,7,16] k=[2,9,40,16] v=[2,7,40,24] q_order=bshd q_heads=[2,4] k_heads=[5,2] v_heads=[0,2] y_order=bshd scale=-0.5 mask=[4,1,40]",
+        "attention q=[1,2,9,16] k=[1,2,5,16] v=[1,2,5,16] scale=0.25 causal=1",
+    ]);
+}
+
+#[test]
+fn lstm_and_gru() {
+    check(&[
+        "lstm t=1 n=1 i=3 h=5 direction=forward outputs=[1,1,1]",
+        "lstm t=7 n=1 i=20 h=33 direction=forward w=const bias=1 outputs=[1,0,0]",
+        "lstm t=9 n=3 i=20 h=33 direction=bidirectional w=const bias=1 h0=1 c0=1 outputs=[1,1,1]",
+        "lstm t=9 n=5 i=17 h=32 direction=reverse w=const bias=1 lens=1 c0=1 outputs=[1,1,1]",
+        "lstm t=6 n=2 i=40 h=300 direction=bidirectional w=const lens=1 outputs=[0,1,1]",
+        "gru t=7 n=1 i=20 h=33 direction=forward w=const bias=1 outputs=[1,1]",
+        "gru t=11 n=3 i=20 h=48 direction=bidirectional w=const bias=1 linear_before_reset=1 h0=1 outputs=[1,1]",
+        "gru t=5 n=3 i=20 h=17 direction=reverse bias=1 lens=1 linear_before_reset=1 outputs=[1,0]",
+        "gru t=9 n=3 i=20 h=270 direction=bidirectional w=const bias=1 lens=1 h0=1 outputs=[1,1]",
+    ]);
+}
+
+#[test]
+fn embedding_and_gather() {
+    check(&[
+        "embedding table=[11,7] indices=[2,3] indices_type=i64",
+        "embedding table=[11,32] indices=[2,9] bag=sum indices_type=i64",
+        "embedding table=[11,75] indices=[2,3,9] bag=mean indices_type=i32",
+        "embedding table=[1,64] indices=[] indices_type=i64",
+        "gather x=[5,7,3] indices=[2,4] axis=1 indices_type=i64",
+        "gather x=[5,7] indices=[] axis=1 indices_type=i32",
+        "gather x=[3000,13] indices=[50] axis=0 indices_type=i64",
+    ]);
+}
+
+#[test]
+fn resize() {
+    check(&[
+        "resize mode=nearest rounding=floor transform=asymmetric x=[1,3,5,7] y=[1,3,10,14] scale_h=2.0 scale_w=2.0",
+        "resize mode=nearest rounding=round_prefer_floor transform=half_pixel x=[2,3,8,9] y=[2,3,5,4]",
+        "resize mode=nearest rounding=ceil transform=align_corners x=[2,1,5,3] y=[2,1,5,50]",
+        "resize mode=nearest rounding=floor transform=half_pixel x=[19] y=[23]",
+        "resize mode=linear transform=half_pixel x=[1,3,5,7] y=[1,3,8,20]",
+        "resize mode=linear transform=align_corners x=[3,7] y=[5,1]",
+        "resize mode=linear transform=pytorch_half_pixel x=[7] y=[4]",
     ]);
 }
 

@@ -1,41 +1,16 @@
-//! What wgpu finds on this machine, asked without making a device of any of it.
+//! GPUs, and drivers that compute on the processor, by wgpu.
 
+use super::{Adapter, AdapterKind, Handle};
 use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice};
 use kernels::GpuLimits;
 use std::panic::catch_unwind;
-
-/// Which hardware is behind an adapter.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum AdapterKind {
-    Discrete,
-    Integrated,
-    Virtual,
-    /// A driver that computes on the host's processor.
-    Software,
-}
-
-/// A device that wgpu can open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adapter {
-    /// The driver's name of it: `llvmpipe (LLVM 15.0.6, 256 bits)`.
-    pub name: String,
-    pub kind: AdapterKind,
-    /// PCI identifiers, 0 where there are none.
-    pub vendor: u32,
-    pub device: u32,
-    /// Name and version of the driver: `llvmpipe, Mesa 22.3.6 (LLVM 15.0.6)`.
-    pub driver: String,
-    pub limits: GpuLimits,
-    /// How CubeCL addresses it.
-    pub(crate) handle: WgpuDevice,
-}
 
 /// Every adapter with a compute queue that wgpu finds through the graphics interface of this system (Vulkan, Metal), in its order. The
 /// error is one line: there is no driver, or it fell over.
 ///
 /// # Errors
 /// One line that says why there is none and what to do.
-pub fn adapters() -> Result<Vec<Adapter>, String> {
+pub fn wgpu_adapters() -> Result<Vec<Adapter>, String> {
     let found =
         catch_unwind(enumerate).map_err(|_| "the graphics driver panicked when it was asked for its devices".to_owned())?;
     if found.is_empty() {
@@ -69,11 +44,11 @@ fn enumerate() -> Vec<Adapter> {
             Some(Adapter {
                 name: info.name,
                 kind,
-                vendor: info.vendor,
-                device: info.device,
-                driver: format!("{}, {}", info.driver, info.driver_info),
+                identity: format!("id={:04x}:{:04x}", info.vendor, info.device),
+                driver: format!("driver={}, {}", info.driver, info.driver_info),
+                version: info.driver_info,
                 limits: limits(&adapter.limits()),
-                handle,
+                handle: Handle::Wgpu(handle),
             })
         })
         .collect()

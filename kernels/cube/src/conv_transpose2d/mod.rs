@@ -1,0 +1,8 @@
+//! Transposed convolutions; the task is that of [`kernels::conv_transpose2d`].
+
+mod direct;
+
+use crate::CubeVariant;
+
+/// In the order in which they are tried as a default.
+pub static VARIANTS: &[&CubeVariant] = &[&direct::DIRECT];

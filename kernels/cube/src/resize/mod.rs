@@ -1,0 +1,8 @@
+//! Height and width at another size; the task is that of [`kernels::resize`].
+
+mod taps;
+
+use crate::CubeVariant;
+
+/// In the order in which they are tried as a default.
+pub static VARIANTS: &[&CubeVariant] = &[&taps::TAPS];
