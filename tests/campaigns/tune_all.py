@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tunes every model of the kit and checks the artifacts at every share and batch.
 
-    python tests/campaigns/tune_all.py --models DIR [NAME ...] [--budget 60s] [--share 50,100] [--batch 1,4]
+    python tests/campaigns/tune_all.py --models DIR [NAME ...] [--budget 60s] [--share 50,100] [--batch 1,4] [--device cpu]
 
 For each model: `tune`, whose process and workers together must stay below 2 GB of resident memory (or twice the weights, if that is
 more), then a second `tune` that must measure nothing within 5 s, then `run --expect` at every share and batch with rtol 1e-4 (1e-3 for
@@ -70,6 +70,7 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--budget", default="60s")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--share", default="50,100")
     parser.add_argument("--batch", default="1,4")
     parser.add_argument("--small-batch", default="", help="further batches, for models of up to 60 GFLOP a batch; tuned, not checked")
@@ -84,9 +85,10 @@ def main():
         facts = json.loads((kit / f"{name}.json").read_text())
         batches = arguments.batch.split(",")
         batches += [text for text in arguments.small_batch.split(",") if text and int(text) * facts["gflops"] <= GFLOP_MAX]
-        artifact = str(folder / f"{name}.tune")
-        tune = [str(arguments.tunewright), "tune", str(arguments.models / f"{name}.onnx"), "-o", artifact, "--share", arguments.share,
-                "--batch", ",".join(batches), "--budget", arguments.budget, "--seed", arguments.seed, "--db", str(folder / "db"), "--json"]
+        tuned_on = "" if arguments.device == "cpu" else "." + arguments.device.replace(":", "_")
+        artifact = str(folder / f"{name}{tuned_on}.tune")
+        tune = [str(arguments.tunewright), "tune", str(arguments.models / f"{name}.onnx"), "-o", artifact, "--device", arguments.device,
+                "--share", arguments.share, "--batch", ",".join(batches), "--budget", arguments.budget, "--seed", arguments.seed, "--db", str(folder / "db"), "--json"]
         for axis, extent in facts.get("symbols", {}).items():
             tune += ["--dim", f"{axis}={extent}"]
         code, out, err, seconds, peak = call(tune)
@@ -101,7 +103,7 @@ def main():
                 for batch in arguments.batch.split(","):
                     rtol = "1e-3" if facts["family"] in LOOSE else "1e-4"
                     code, out, err, *_ = call(
-                        [str(arguments.tunewright), "run", artifact, "--share", share, "--batch", batch, "--require-tuned", "--rtol", rtol,
+                        [str(arguments.tunewright), "run", artifact, "--device", arguments.device, "--share", share, "--batch", batch, "--require-tuned", "--rtol", rtol,
                          "--input", str(arguments.models / f"{name}.batch{batch}.in.npz"),
                          "--expect", str(arguments.models / f"{name}.batch{batch}.out.npz")])
                     if code != 0:
