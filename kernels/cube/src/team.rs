@@ -1,8 +1,9 @@
 //! What the units of a cube find out together.
 
+use crate::operator::{ends, units_of};
 use cubecl::prelude::*;
 use kernels::{Knob, Limits, Task};
-use schema::KnobValue;
+use schema::{Config, KnobValue};
 
 /// The only knob of variants whose cubes work as a team, its units: powers of two, so that halves can be folded onto each other.
 pub const TEAM_KNOBS: &[Knob] = &[Knob::ints("units", &[16, 32, 64, 128, 256])];
@@ -10,6 +11,11 @@ pub const TEAM_KNOBS: &[Knob] = &[Knob::ints("units", &[16, 32, 64, 128, 256])];
 /// Its default.
 pub fn team_default(_: &Task, _: &Limits) -> Vec<KnobValue> {
     vec![KnobValue::Int(32)]
+}
+
+/// Whether passes over rows of that length end on every device.
+pub fn passes_end(length: usize, passes: usize, config: &Config) -> bool {
+    ends(passes * length.div_ceil(units_of(config).max(1) as usize))
 }
 
 /// How values are folded.

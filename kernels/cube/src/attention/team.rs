@@ -1,7 +1,7 @@
 //! A cube for each query: its units share the keys out, keep the scores in shared memory, then share the columns of V out.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
+use crate::operator::{PLAIN, UNITS, cubes_for, ends, units_of, upload_words};
 use crate::team::{Fold, TEAM_KNOBS, fold_all, start, team_default};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
@@ -15,6 +15,16 @@ pub static TEAM: CubeVariant = CubeVariant {
     rules: &[
         PLAIN,
         UNITS,
+        Rule {
+            reason: "its loops are longer than every device allows",
+            holds: |task, config, _| {
+                let turns = |s: Shape| {
+                    let rounds = |length: usize| length.div_ceil(units_of(config).max(1) as usize);
+                    rounds(s.keys) * (s.depth + 2) + rounds(s.width) * (s.keys + 1)
+                };
+                Shape::of(task).is_ok_and(|shape| ends(turns(shape)))
+            },
+        },
         Rule {
             reason: "the scores of a query do not fit into the memory of a cube",
             holds: |task, config, limits| {

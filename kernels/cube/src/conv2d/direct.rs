@@ -1,6 +1,6 @@
 //! A unit for each element of y: any groups, strides, dilations and pads.
 
-use super::Prepared;
+use super::{ENDS, Prepared};
 use crate::epilogue::Finish;
 use crate::gemm::finished;
 use crate::gpu::{Buffer, Gpu, with_client};
@@ -15,7 +15,7 @@ pub static DEPTHWISE: CubeVariant = CubeVariant {
     id: "depthwise.cube_direct",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[PLAIN, UNITS],
+    rules: &[PLAIN, ENDS, UNITS],
     default: unit_default,
     build,
 };

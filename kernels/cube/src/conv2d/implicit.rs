@@ -1,7 +1,7 @@
 //! A convolution as a product whose second operand is gathered on the way: weight `[o, c·kh·kw]` times the windows of an image, which
 //! units bring to shared memory straight from x. One group; a cube computes a tile of channels × pixels of one image.
 
-use super::{Prepared, shape};
+use super::{ENDS, Prepared, shape};
 use crate::epilogue::Finish;
 use crate::gemm::{Tiling, add_slab, finished, zeros};
 use crate::gpu::{Buffer, Gpu, with_client};
@@ -17,6 +17,7 @@ pub static IMPLICIT: CubeVariant = CubeVariant {
     knobs: crate::gemm::TILING_KNOBS,
     rules: &[
         PLAIN,
+        ENDS,
         Rule { reason: "it has groups", holds: |task, _, _| shape(task).is_some_and(|shape| shape.groups == 1) },
         crate::gemm::DIVIDES,
         crate::gemm::SHARES_OUT,

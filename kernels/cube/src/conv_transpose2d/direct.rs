@@ -3,18 +3,25 @@
 use crate::epilogue::Finish;
 use crate::gemm::finished;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, ends, unit_default, units_of, upload_words};
 use crate::weights::Weights;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::conv_transpose2d::Shape;
-use kernels::{BuildError, Request};
+use kernels::{BuildError, Request, Rule};
 
 pub static DIRECT: CubeVariant = CubeVariant {
     id: "conv_transpose2d.cube_direct",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[PLAIN, UNITS],
+    rules: &[
+        PLAIN,
+        UNITS,
+        Rule {
+            reason: "its loops are longer than every device allows",
+            holds: |task, _, _| Shape::of(task).is_ok_and(|s| ends(s.kernel[0] * (1 + s.kernel[1] * (1 + s.group_c())))),
+        },
+    ],
     default: unit_default,
     build,
 };

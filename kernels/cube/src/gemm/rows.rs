@@ -1,7 +1,7 @@
 //! A unit for each element of C, straight from global memory: for products with few rows, where nothing is used twice.
 
 use super::tiling::finished;
-use super::{FITS_BUFFERS, Prepared, folded, launchable};
+use super::{ENDS, FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{UNIT_KNOBS, unit_default, units_of};
@@ -15,6 +15,7 @@ pub static ROWS: CubeVariant = CubeVariant {
     knobs: UNIT_KNOBS,
     rules: &[
         FITS_BUFFERS,
+        ENDS,
         Rule {
             reason: "more units than a cube of the device has, or more cubes than it can launch",
             holds: |task, config, limits| {

@@ -1,7 +1,7 @@
 //! C in tiles: a cube computes one, from slabs of A and B that its units bring to shared memory together, each unit a register tile.
 
 use super::tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, finished, zeros};
-use super::{FITS_BUFFERS, Prepared, folded, launchable};
+use super::{ENDS, FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
@@ -16,6 +16,7 @@ pub static TILED: CubeVariant = CubeVariant {
     knobs: TILING_KNOBS,
     rules: &[
         FITS_BUFFERS,
+        ENDS,
         DIVIDES,
         SHARES_OUT,
         FITS,

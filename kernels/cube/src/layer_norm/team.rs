@@ -2,16 +2,23 @@
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, cubes_for, units_of};
-use crate::team::{Fold, TEAM_KNOBS, fold_all, team_default};
+use crate::team::{Fold, TEAM_KNOBS, fold_all, passes_end, team_default};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request};
+use kernels::{BuildError, Request, Rule};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
     revision: 1,
     knobs: TEAM_KNOBS,
-    rules: &[PLAIN, UNITS],
+    rules: &[
+        PLAIN,
+        UNITS,
+        Rule {
+            reason: "its rows are longer than every device allows",
+            holds: |task, config, _| passes_end(task.ints("x").iter().skip(task.int("axis")).product(), 3, config),
+        },
+    ],
     default: team_default,
     build,
 };

@@ -1,13 +1,26 @@
 //! A unit for each window. Pools over one or two axes are pools over three whose first axes have one place.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, ends, unit_default, units_of, upload_words};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Task};
+use kernels::{BuildError, Request, Rule, Task};
 
-pub static WINDOWS: CubeVariant =
-    CubeVariant { id: "pool.cube_windows", revision: 1, knobs: UNIT_KNOBS, rules: &[PLAIN, UNITS], default: unit_default, build };
+pub static WINDOWS: CubeVariant = CubeVariant {
+    id: "pool.cube_windows",
+    revision: 1,
+    knobs: UNIT_KNOBS,
+    rules: &[
+        PLAIN,
+        UNITS,
+        Rule {
+            reason: "its loops are longer than every device allows",
+            holds: |task, _, _| ends(3 * task.ints("kernel_shape").iter().product::<usize>()),
+        },
+    ],
+    default: unit_default,
+    build,
+};
 
 struct Windows {
     geometry: Buffer,

@@ -3,7 +3,7 @@
 
 use crate::epilogue::{sigmoid, tanh};
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, refuse, units_of};
+use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, ends, refuse, units_of};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::lstm::{Cell, Shape};
@@ -23,6 +23,17 @@ pub static LSTM: CubeVariant = CubeVariant {
                 let fits =
                     |(shape, gpu): (Shape, kernels::GpuLimits)| 3 * shape.hidden * size_of::<f32>() <= gpu.shared_bytes as usize;
                 Shape::of(task).ok().zip(limits.gpu).is_some_and(fits)
+            },
+        },
+        Rule {
+            reason: "its loops are longer than every device allows",
+            holds: |task, config, _| {
+                let turns = |shape: Shape| {
+                    let rounds = shape.hidden.div_ceil(units_of(config).max(1) as usize);
+                    // A GRU's last gate is computed apart; every round of every step counts as well.
+                    shape.steps * (rounds * (2 * (shape.input + shape.hidden) + 4) + 1)
+                };
+                Shape::of(task).is_ok_and(|shape| ends(turns(shape)))
             },
         },
         Rule {

@@ -213,11 +213,34 @@ fn lstm_and_gru() {
         "lstm t=9 n=3 i=20 h=33 direction=bidirectional w=const bias=1 h0=1 c0=1 outputs=[1,1,1]",
         "lstm t=9 n=5 i=17 h=32 direction=reverse w=const bias=1 lens=1 c0=1 outputs=[1,1,1]",
         "lstm t=6 n=2 i=40 h=300 direction=bidirectional w=const lens=1 outputs=[0,1,1]",
+        "lstm t=30 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0,0]",
+        "lstm t=5 n=1 i=512 h=256 direction=bidirectional w=const bias=1 outputs=[1,0,0]",
         "gru t=7 n=1 i=20 h=33 direction=forward w=const bias=1 outputs=[1,1]",
         "gru t=11 n=3 i=20 h=48 direction=bidirectional w=const bias=1 linear_before_reset=1 h0=1 outputs=[1,1]",
         "gru t=5 n=3 i=20 h=17 direction=reverse bias=1 lens=1 linear_before_reset=1 outputs=[1,0]",
         "gru t=9 n=3 i=20 h=270 direction=bidirectional w=const bias=1 lens=1 h0=1 outputs=[1,1]",
     ]);
+}
+
+#[test]
+fn loops_that_a_driver_would_cut_short_are_illegal() {
+    let Some((_, limits)) = device() else { return };
+    let legal = |text: &str| {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        let variants = operator(task.operator()).unwrap().variants;
+        variants.iter().any(|variant| variant.check(&task, &variant.default_config(&task, limits), limits).is_ok())
+    };
+    for text in [
+        "lstm t=100 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0,0]",
+        "gemm b=dynamic k=40000 m=1 n=1",
+        "conv2d c=8000 h=3 kh=3 kw=3 n=1 o=1 w=3",
+        "softmax x=[1,2000000] axis=1",
+        "layer_norm x=[1,2000000] y=[1,2000000] axis=1 epsilon=1e-5",
+        "reduce kind=sum x=[4000000] y=[] axes=[0]",
+        "attention q=[1,1,1,4096] k=[1,1,2000,4096] v=[1,1,2000,64] scale=0.1",
+    ] {
+        assert!(!legal(text), "{text}");
+    }
 }
 
 #[test]
