@@ -75,7 +75,7 @@ fn stages_hand_over_what_the_other_side_needs() {
          $axis: i64[] = [1]\n\
          %a: f32[2,6] = elementwise(%x) expr=\"add(a,1.0)\"\n\
          %b: f32[3,4] = Reshape(%a, $s)\n\
-         %c: f32[3,4] = CumSum(%b, $axis)\n\
+         %c: f32[3,4] = CumSum(%b, $axis) reverse=1\n\
          %d: f32[3,4] = elementwise(%c, %b) expr=\"mul(a,b)\"\n\
          output %d as \"d\"\n\
          output %a as \"a\"\n\
@@ -85,6 +85,30 @@ fn stages_hand_over_what_the_other_side_needs() {
     )
     .unwrap();
     agree(&graph, &[("x", wave(vec![2, 6]))], 2);
+}
+
+#[test]
+fn what_no_kernel_takes_burn_computes_where_its_operand_lies() {
+    let graph = text::parse(
+        "input %x: f32[1,2,4,5,6]\n\
+         $w: f32[1,2,1,1,2] = [1.0,2.0,3.0,4.0]\n\
+         $axis: i64[] = [1]\n\
+         %a: f32[1,2,4,5,6] = elementwise(%x) expr=\"add(a,1.0)\"\n\
+         %b: f32[1,1,4,5,5] = Conv(%a, $w)\n\
+         %c: f32[1,1,4,5,5] = CumSum(%b, $axis)\n\
+         %d: f32[1,1,4,5,5] = elementwise(%c) expr=\"mul(a,0.5)\"\n\
+         %e: f32[1,2,4,5,6] = CumSum(%x, $axis)\n\
+         output %d as \"d\"\n\
+         output %b as \"b\"\n\
+         output %e as \"e\"",
+    )
+    .unwrap();
+    agree(&graph, &[("x", wave(vec![1, 2, 4, 5, 6]))], 2);
+    let Some(machine) = machine() else { return };
+    let plan = Plan::compile_on(&open(&machine), graph, &Configs::new(), &machine.limits, u64::MAX).unwrap();
+    let here: Vec<&str> = plan.steps().filter(|step| !step.on_device).map(|step| step.op.as_str()).collect();
+    // What comes from the host is computed there: nothing would be saved.
+    assert_eq!(here, ["CumSum"]);
 }
 
 #[test]

@@ -324,7 +324,7 @@ fn report(
                 "outside": distance.map(|d| d.outside), "agrees": distance.map(Distance::agrees),
             })
         };
-        let node = |step: &StepTime| json!({"node": step.facts.node, "op": step.facts.op, "kernel": step.facts.task.as_ref().map(|(task, config)| json!({"task": task, "config": config.to_string()})), "time_ns": step.nanos});
+        let node = |step: &StepTime| json!({"node": step.facts.node, "op": step.facts.op, "kernel": step.facts.task.as_ref().map(|(task, config)| json!({"task": task, "config": config.to_string()})), "on_device": step.facts.on_device, "time_ns": step.nanos});
         json!({
             "schema": "run.result", "version": 1, "file": arguments.file.display().to_string(), "placement": ready.placement, "share_pct": ready.share.as_percent(),
             "tuned": ready.tuned, "median_ns": median.as_nanos(), "repeat": arguments.repeat, "outputs": ports.iter().zip(outputs).map(output).collect::<Vec<_>>(),
@@ -370,7 +370,10 @@ fn profile_lines(profile: &[StepTime]) -> Vec<String> {
             format!("{:.1} %", 100.0 * step.nanos as f64 / total.max(1) as f64),
             step.facts.op.clone(),
             escape(&step.facts.node),
-            step.facts.task.as_ref().map_or_else(String::new, |(_, config)| config.to_string()),
+            match &step.facts.task {
+                Some((_, config)) => config.to_string(),
+                None => if step.facts.on_device { "Burn, on the device" } else { "" }.to_owned(),
+            },
         ]
     };
     lay_out(&sorted.iter().map(row).collect::<Vec<_>>(), &[Align::Right, Align::Right, Align::Left, Align::Left, Align::Left])

@@ -328,7 +328,7 @@ impl Compiler<'_> {
             } else {
                 (Action::Untuned(Box::new(Untuned::new(&mut writer, node)?)), None)
             };
-            let facts = StepFacts { node: node.name.clone(), op: node.op.clone(), task };
+            let facts = StepFacts { node: node.name.clone(), op: node.op.clone(), task, on_device: false };
             writer.program.steps.push(Step { action, drops: drops.remove(&(at + 1)).unwrap_or_default(), indices, facts });
         }
         writer.outputs(&copied)?;
@@ -521,7 +521,7 @@ impl Writer<'_> {
             let mut source = self.source(&node, id)?;
             if let (Some(&root), Source::Fixed(fixed)) = (copied.get(&i), &mut source) {
                 let to = self.span(root);
-                let facts = StepFacts { node: String::new(), op: "output".to_owned(), task: None };
+                let facts = StepFacts { node: String::new(), op: "output".to_owned(), task: None, on_device: false };
                 self.program.steps.push(Step { action: Action::Copy(fixed.span, to), drops: vec![], indices: None, facts });
                 fixed.span = to;
             }

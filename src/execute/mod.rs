@@ -18,10 +18,12 @@ mod homes;
 mod liveness;
 #[allow(unsafe_code)]
 mod memory;
+mod order;
 mod parts;
 mod plan;
 mod pool;
 mod program;
+mod rooms;
 mod stages;
 mod untuned;
 

@@ -115,6 +115,8 @@ pub struct StepFacts {
     pub op: String,
     /// Of a tuned kernel: the task's text and the config.
     pub task: Option<(String, Config)>,
+    /// Whether a device with memory of its own computes it, and not the host; without a task by Burn.
+    pub on_device: bool,
 }
 
 /// What a step does.

@@ -2,23 +2,27 @@
 //! between them.
 //!
 //! In: a graph, whose values all come to lie in rows, and the device. A node goes to the device when one of its variants there is legal for the
-//! task; views of what lies there cost nothing; everything else is computed by plans of the host, one for each stage, and what crosses
-//! is copied. Stages are made as long as the order of the nodes allows, so that little crosses.
+//! task; views of what lies there cost nothing; of the rest Burn computes there what it can on operands that lie there. Everything else
+//! is computed by plans of the host, one for each stage, and what crosses is copied. Stages are made as long as the order of the nodes
+//! allows, so that little crosses.
 //!
 //! Weights are uploaded when the plan is made, and buffers are shared by values that do not live at the same time. What a run allocates
-//! are the buffers of what is uploaded.
+//! are the buffers of what is uploaded, and Burn's results.
 
 use super::compile::{Configs, PlanError};
 use super::homes::{renames, same_bytes};
+use super::order::{part, stages_of};
 use super::plan::{Plan, RunError, StepTime, outside};
 use super::program::{MemoryUse, StepFacts};
+use super::rooms::Rooms;
 use crate::graph::{Graph, Node, ValueId};
 use crate::task;
+use burn_ops::Given;
 use bytes::Bytes;
 use cube_kernels::{Buffer, CubeKernel, Gpu, GpuError};
 use kernels::{BuildError, Datum, Fill, Limits, OperandSpec, Request, Signature, Task, Tensor};
 use schema::DType;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,16 +67,21 @@ struct Crossing {
     shape: Option<Vec<usize>>,
 }
 
-/// One kernel on its operands.
+/// One node on its operands.
 struct Launch {
-    kernel: Arc<dyn CubeKernel>,
+    work: Work,
     inputs: Vec<Option<ValueId>>,
-    outputs: Vec<Written>,
-    /// Buffers of its own, whose contents end with it.
-    scratch: Vec<Written>,
     /// The input that holds indices along an axis, and the axis' extent: they are checked first.
     indices: Option<(ValueId, usize)>,
     facts: StepFacts,
+}
+
+/// What computes a node, and where it writes.
+enum Work {
+    /// `scratch` are buffers of its own, whose contents end with it.
+    Kernel { kernel: Box<dyn CubeKernel>, outputs: Vec<Written>, scratch: Vec<Written> },
+    /// It brings a buffer for its result.
+    Burn { operation: burn_ops::Operation, root: ValueId },
 }
 
 /// What a launch writes.
@@ -84,11 +93,15 @@ struct Written {
     bytes: usize,
 }
 
-/// A node that the device computes.
-struct Chosen {
-    task: Task,
-    config: schema::Config,
-    signature: Signature,
+/// What the device computes a node with.
+enum Chosen {
+    Kernel {
+        task: Task,
+        config: schema::Config,
+        signature: Signature,
+    },
+    /// An operation of Burn's, where no kernel takes the node.
+    Burn(burn_ops::Operation),
 }
 
 /// Where a value is during a run.
@@ -113,10 +126,10 @@ impl Plan {
         let (inputs, outputs) = super::parts::ports(&graph);
         graph.lay_in_rows();
         let mut replaced = Vec::new();
-        let chosen: Vec<Option<Chosen>> =
+        let mut chosen: Vec<Option<Chosen>> =
             graph.nodes.iter().map(|node| choose(&graph, node, configs, limits, &mut replaced)).collect();
         let mut roots: Vec<ValueId> = (0..graph.values.len() as u32).map(ValueId).collect();
-        let on_device = placed(&graph, &chosen, &mut roots);
+        let on_device = placed(gpu, &graph, &mut chosen, &mut roots);
         let order = stages_of(&graph, &on_device);
         let mut stages = Vec::with_capacity(order.len());
         let mut hosts = Vec::new();
@@ -138,7 +151,7 @@ impl Plan {
         let mut time = 0;
         for (stage, (_, nodes)) in stages.iter_mut().zip(&order) {
             for &at in nodes {
-                if let (Stage::Device(launches), Some(chosen)) = (&mut *stage, &chosen[at]) {
+                if let (Stage::Device(launches), Some(chosen)) = (&mut *stage, chosen[at].take()) {
                     launches.push(builder.launch(at, chosen, &mut rooms)?);
                 }
                 rooms.pass(time);
@@ -193,7 +206,7 @@ fn choose(
         }
     });
     let config = legal.or_else(|| operator.default_config(&task, limits))?;
-    Some(Chosen { task, config, signature })
+    Some(Chosen::Kernel { task, config, signature })
 }
 
 /// The input that holds indices along an axis, and the axis' extent.
@@ -214,8 +227,9 @@ fn wrong_index(tensor: &Tensor, extent: usize) -> Option<i64> {
     outside(tensor.bytes(), tensor.dtype(), extent)
 }
 
-/// Which nodes go to the device; a view of what lies there goes with it and has its bytes.
-fn placed(graph: &Graph, chosen: &[Option<Chosen>], roots: &mut [ValueId]) -> Vec<bool> {
+/// Which nodes go to the device: those that a kernel takes, views of what lies there, which have its bytes, and what Burn takes of the
+/// rest where an operand lies there.
+fn placed(gpu: &Gpu, graph: &Graph, chosen: &mut [Option<Chosen>], roots: &mut [ValueId]) -> Vec<bool> {
     let mut lies_there = vec![false; graph.values.len()];
     let mut on_device = vec![false; graph.nodes.len()];
     for (at, node) in graph.nodes.iter().enumerate() {
@@ -227,6 +241,8 @@ fn placed(graph: &Graph, chosen: &[Option<Chosen>], roots: &mut [ValueId]) -> Ve
         };
         if let Some((from, to)) = view {
             roots[to.index()] = roots[from.index()];
+        } else if chosen[at].is_none() && node.inputs.iter().flatten().any(|id| lies_there[id.index()]) {
+            chosen[at] = operation(gpu, graph, node).map(Chosen::Burn);
         }
         on_device[at] = chosen[at].is_some() || view.is_some();
         if on_device[at] {
@@ -236,113 +252,16 @@ fn placed(graph: &Graph, chosen: &[Option<Chosen>], roots: &mut [ValueId]) -> Ve
     on_device
 }
 
-/// The nodes in stages, device and host in turn, each as long as it can be: whatever can be computed where one is, is computed there
-/// before one goes over.
-fn stages_of(graph: &Graph, on_device: &[bool]) -> Vec<(bool, Vec<usize>)> {
-    let producers = graph.producers();
-    let mut waits: Vec<usize> = vec![0; graph.nodes.len()];
-    let mut followers: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len()];
-    for (at, node) in graph.nodes.iter().enumerate() {
-        let before: BTreeSet<usize> = reads(node).filter_map(|id| producers[id.index()]).collect();
-        waits[at] = before.len();
-        before.into_iter().for_each(|producer| followers[producer].push(at));
-    }
-    let mut ready: [BTreeSet<usize>; 2] = Default::default();
-    for (at, _) in waits.iter().enumerate().filter(|(_, waits)| **waits == 0) {
-        ready[usize::from(on_device[at])].insert(at);
-    }
-    let mut stages = Vec::new();
-    // What the host prepares comes first, so that the device need not wait twice.
-    let mut device = ready[0].is_empty();
-    while ready.iter().any(|ready| !ready.is_empty()) {
-        let mut nodes = Vec::new();
-        while let Some(at) = ready[usize::from(device)].pop_first() {
-            nodes.push(at);
-            for &follower in &followers[at] {
-                waits[follower] -= 1;
-                if waits[follower] == 0 {
-                    ready[usize::from(on_device[follower])].insert(follower);
-                }
-            }
-        }
-        if !nodes.is_empty() {
-            stages.push((device, nodes));
-        }
-        device = !device;
-    }
-    stages
-}
-
-/// What a node reads, its bodies' captures included.
-fn reads(node: &Node) -> impl Iterator<Item = ValueId> + '_ {
-    let captured = node.bodies.iter().flat_map(|(_, body)| &body.captures).map(|capture| capture.outer);
-    node.inputs.iter().flatten().copied().chain(captured)
-}
-
-/// The graph of some nodes: what they read of others goes in, what others read of them comes out.
-fn part(graph: &Graph, nodes: &[usize]) -> Graph {
-    let mut nodes = nodes.to_vec();
-    nodes.sort_unstable();
-    let inside: BTreeSet<ValueId> = nodes.iter().flat_map(|&at| graph.nodes[at].outputs.iter().flatten().copied()).collect();
-    let constant = |id: &ValueId| graph.value(*id).constant.is_some();
-    let read: BTreeSet<ValueId> = nodes.iter().flat_map(|&at| reads(&graph.nodes[at])).collect();
-    let members: BTreeSet<usize> = nodes.iter().copied().collect();
-    let others = graph.nodes.iter().enumerate().filter(|(at, _)| !members.contains(at)).flat_map(|(_, node)| reads(node));
-    let wanted: BTreeSet<ValueId> = others.chain(graph.outputs.iter().copied()).filter(|id| inside.contains(id)).collect();
-    let outputs: Vec<ValueId> = wanted.into_iter().collect();
-    Graph {
-        name: graph.name.clone(),
-        values: graph.values.clone(),
-        nodes: nodes.iter().map(|&at| graph.nodes[at].clone()).collect(),
-        inputs: read.into_iter().filter(|id| !inside.contains(id) && !constant(id)).collect(),
-        output_names: outputs.iter().map(|&id| graph.value(id).name.clone()).collect(),
-        outputs,
-        captures: Vec::new(),
-    }
-}
-
-/// Buffers for what the device computes, each lent to several values one after the other.
-struct Rooms {
-    sizes: Vec<usize>,
-    free: Vec<usize>,
-    /// For each root, when it is read last: the place of that node in the order.
-    last: HashMap<ValueId, usize>,
-    /// To whom; what nobody reads goes back at once.
-    lent: Vec<(Option<ValueId>, usize)>,
-}
-
-impl Rooms {
-    fn new(graph: &Graph, roots: &[ValueId], order: &[(bool, Vec<usize>)]) -> Self {
-        let mut last = HashMap::new();
-        for (time, &at) in order.iter().flat_map(|(_, nodes)| nodes).enumerate() {
-            last.extend(reads(&graph.nodes[at]).map(|id| (roots[id.index()], time)));
-        }
-        last.extend(graph.outputs.iter().map(|id| (roots[id.index()], usize::MAX)));
-        Rooms { sizes: Vec::new(), free: Vec::new(), last, lent: Vec::new() }
-    }
-
-    /// A buffer for a root, or for the time of one launch: one that is free and not much too large, or a new one.
-    fn lend(&mut self, root: Option<ValueId>, bytes: usize) -> usize {
-        let fits = |&&room: &&usize| (bytes..=2 * bytes).contains(&self.sizes[room]);
-        let room = self.free.iter().filter(fits).min_by_key(|&&room| (self.sizes[room], room)).copied();
-        let room = room.unwrap_or_else(|| {
-            self.sizes.push(bytes);
-            self.sizes.len() - 1
-        });
-        self.free.retain(|&free| free != room);
-        self.lent.push((root, room));
-        room
-    }
-
-    /// Takes back what nobody reads after this time.
-    fn pass(&mut self, time: usize) {
-        let (kept, done): (Vec<_>, Vec<_>) = self
-            .lent
-            .drain(..)
-            .partition(|(root, _)| root.and_then(|root| self.last.get(&root)).is_some_and(|&last| last > time));
-        self.lent = kept;
-        self.free.extend(done.into_iter().map(|(_, room)| room));
-    }
+/// Burn's operation for a node of one f32 result, whose operands are f32 or known integers.
+fn operation(gpu: &Gpu, graph: &Graph, node: &Node) -> Option<burn_ops::Operation> {
+    let (&[Some(output)], true) = (&node.outputs[..], node.bodies.is_empty()) else { return None };
+    let floats = |id: ValueId| graph.value(id).fixed_shape().filter(|_| graph.value(id).dtype() == Some(DType::F32));
+    let given = |id: ValueId| match graph.value(id).constant.as_ref().and_then(Tensor::to_ints) {
+        Some(ints) => Some(Given::Ints(ints)),
+        None => floats(id).map(Given::Floats),
+    };
+    let operands = node.inputs.iter().map(|id| id.map_or(Some(None), |id| given(id).map(Some)));
+    burn_ops::Operation::prepare(gpu, &node.op, &node.attributes, operands.collect::<Option<_>>()?, floats(output)?)
 }
 
 /// Builds the launches.
@@ -356,20 +275,51 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn launch(&mut self, at: usize, chosen: &Chosen, rooms: &mut Rooms) -> Result<Launch, PlanError> {
+    fn launch(&mut self, at: usize, chosen: Chosen, rooms: &mut Rooms) -> Result<Launch, PlanError> {
         let node = &self.graph.nodes[at];
-        let refused = |source: BuildError| PlanError::Build { node: node.name.clone(), op: node.op.clone(), source };
+        let (node_name, op) = (node.name.clone(), node.op.clone());
+        match chosen {
+            Chosen::Kernel { task, config, signature } => {
+                let kernel = self.kernel(node, &task, &config)?;
+                let prepared = |i: usize| signature.inputs.get(i).is_some_and(|spec| spec.constant);
+                let inputs = self.inputs(node, |i, _| !prepared(i))?;
+                let mut write = |root: Option<ValueId>, bytes: usize| Written { root, room: rooms.lend(root, bytes), bytes };
+                let outputs = signature.outputs.iter().enumerate();
+                let outputs =
+                    outputs.map(|(i, spec)| write(node.output(i).map(|id| self.roots[id.index()]), spec.bytes())).collect();
+                let scratch = kernel.scratch_bytes().into_iter().map(|bytes| write(None, bytes)).collect();
+                let constant = |id: &ValueId| self.graph.value(*id).constant.is_some();
+                let indices = indexed(node, &signature).filter(|(id, _)| !constant(id));
+                let facts = StepFacts { node: node_name, op, task: Some((task.to_string(), config)), on_device: true };
+                Ok(Launch { work: Work::Kernel { kernel, outputs, scratch }, inputs, indices, facts })
+            }
+            Chosen::Burn(operation) => {
+                let inputs = self.inputs(node, |_, tensor| tensor.dtype() == DType::F32)?;
+                let root = node.output(0).map(|id| self.roots[id.index()]).expect("Burn takes nodes of one output");
+                let facts = StepFacts { node: node_name, op, task: None, on_device: true };
+                Ok(Launch { work: Work::Burn { operation, root }, inputs, indices: None, facts })
+            }
+        }
+    }
+
+    fn kernel(&mut self, node: &Node, task: &Task, config: &schema::Config) -> Result<Box<dyn CubeKernel>, PlanError> {
         let tensors: Vec<Option<&Tensor>> =
             node.inputs.iter().map(|id| id.and_then(|id| self.graph.value(id).constant.as_ref())).collect();
-        let request = Request { task: &chosen.task, config: &chosen.config, limits: self.limits, constants: &tensors };
+        let request = Request { task, config, limits: self.limits, constants: &tensors };
         let known = "a chosen node's operator has variants here";
-        let kernel: Arc<dyn CubeKernel> =
-            cube_kernels::operator(&node.op).expect(known).build(&request, self.gpu).map_err(refused)?.into();
+        let refused = |source: BuildError| PlanError::Build { node: node.name.clone(), op: node.op.clone(), source };
+        let kernel = cube_kernels::operator(&node.op).expect(known).build(&request, self.gpu).map_err(refused)?;
         self.prepared_bytes += kernel.prepared_bytes() as u64;
+        Ok(kernel)
+    }
+
+    /// The operands that are read at each run; of constants those that are `wanted`, which are uploaded.
+    fn inputs(&mut self, node: &Node, wanted: impl Fn(usize, &Tensor) -> bool) -> Result<Vec<Option<ValueId>>, PlanError> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (i, id) in node.inputs.iter().enumerate() {
-            let read = id.filter(|_| !chosen.signature.inputs.get(i).is_some_and(|spec| spec.constant));
-            if let Some((id, tensor)) = read.zip(tensors[i])
+            let tensor = id.and_then(|id| self.graph.value(id).constant.as_ref());
+            let read = id.filter(|_| tensor.is_none_or(|tensor| wanted(i, tensor)));
+            if let Some((id, tensor)) = read.zip(tensor)
                 && !self.constants.contains_key(&id)
             {
                 let buffer = self.gpu.upload(tensor.bytes()).map_err(|source| PlanError::Device { source })?;
@@ -377,15 +327,7 @@ impl Builder<'_> {
             }
             inputs.push(read);
         }
-        let mut write = |root: Option<ValueId>, bytes: usize| Written { root, room: rooms.lend(root, bytes), bytes };
-        let outputs = chosen.signature.outputs.iter().enumerate();
-        let outputs = outputs.map(|(i, spec)| write(node.output(i).map(|id| self.roots[id.index()]), spec.bytes())).collect();
-        let scratch = kernel.scratch_bytes().into_iter().map(|bytes| write(None, bytes)).collect();
-        let task = Some((chosen.task.to_string(), chosen.config.clone()));
-        let facts = StepFacts { node: node.name.clone(), op: node.op.clone(), task };
-        let constant = |id: &ValueId| self.graph.value(*id).constant.is_some();
-        let indices = indexed(node, &chosen.signature).filter(|(id, _)| !constant(id));
-        Ok(Launch { kernel, inputs, outputs, scratch, indices, facts })
+        Ok(inputs)
     }
 }
 
@@ -502,15 +444,23 @@ impl Shared {
         }
         let inputs = launch.inputs.iter().map(|id| id.map(|id| self.on_device(id, places)).transpose());
         let inputs: Vec<Option<Buffer>> = inputs.collect::<Result<_, _>>()?;
-        let cut = |written: &Written| buffers[written.room].cut(written.bytes);
-        let outputs: Vec<Buffer> = launch.outputs.iter().map(cut).collect();
-        let scratch: Vec<Buffer> = launch.scratch.iter().map(cut).collect();
-        // Of nothing there is nothing to compute.
-        if launch.outputs.iter().any(|written| written.bytes > 0) {
-            launch.kernel.launch(&self.gpu, &inputs, &outputs, &scratch);
-        }
-        for (written, buffer) in launch.outputs.iter().zip(outputs) {
-            if let Some(root) = written.root {
+        match &launch.work {
+            Work::Kernel { kernel, outputs, scratch } => {
+                let cut = |written: &Written| buffers[written.room].cut(written.bytes);
+                let rooms: Vec<Buffer> = outputs.iter().map(cut).collect();
+                let scratch: Vec<Buffer> = scratch.iter().map(cut).collect();
+                // Of nothing there is nothing to compute.
+                if outputs.iter().any(|written| written.bytes > 0) {
+                    kernel.launch(&self.gpu, &inputs, &rooms, &scratch);
+                }
+                for (written, buffer) in outputs.iter().zip(rooms) {
+                    if let Some(root) = written.root {
+                        places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
+                    }
+                }
+            }
+            Work::Burn { operation, root } => {
+                let buffer = operation.run(&self.gpu, &inputs).map_err(|source| RunError::Device { source })?;
                 places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
             }
         }

@@ -7,26 +7,19 @@
 //!
 //! No generic of Burn appears in a signature: a caller would compile Burn again.
 
+mod device;
+mod engine;
 mod nodes;
 mod rival;
 
+pub use device::{Given, Operation};
+pub use engine::Engine;
 pub use nodes::{evaluate, takes};
 pub use rival::Rival;
 
-use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, TensorData};
+use burn::tensor::DType;
 use kernels::Tensor;
-
-/// A tensor of Burn's from f32 values.
-fn lend(values: &[f32], shape: &[usize]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values.to_vec(), shape.to_vec()))
-}
-
-/// A tensor of Burn's with the elements of an f32 tensor.
-fn given(tensor: &Tensor) -> Option<FlexTensor> {
-    tensor.values::<f32>().map(|values| lend(&values, tensor.shape()))
-}
 
 /// Burn's result as a tensor of ours, if it is one of f32.
 fn taken(tensor: FlexTensor) -> Option<Tensor> {
@@ -38,6 +31,3 @@ fn taken(tensor: FlexTensor) -> Option<Tensor> {
     let values = data.into_vec::<f32>().ok()?;
     (shape.iter().product::<usize>() == values.len()).then(|| Tensor::new(shape, values))
 }
-
-/// The backend.
-type B = Flex;

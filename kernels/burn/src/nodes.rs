@@ -1,35 +1,94 @@
-//! ONNX nodes by Burn's operations.
+//! ONNX nodes by Burn's operations, on whatever engine.
 
-use super::{B, given, taken};
-use burn::backend::flex::FlexTensor;
+use super::taken;
+use crate::engine::{Engine, lend, reshaped};
+use burn::backend::Flex;
 use burn::tensor::Shape;
-use burn::tensor::ops::{ActivationOps, ConvOptions, ConvTransposeOptions, FloatTensorOps, ModuleOps};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions, FloatTensor, FloatTensorOps, ModuleOps};
 use kernels::reference::EvaluateError;
 use kernels::{Attribute, Attributes, Tensor};
 use schema::DType;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// An operand of a node, wherever it lies.
+pub trait Operand<B: Engine> {
+    /// Its extents.
+    fn shape(&self) -> &[usize];
+    /// As a tensor of Burn's; `None` when it is not one of f32.
+    fn given(&self) -> Option<FloatTensor<B>>;
+    /// Its elements, when they are integers and known.
+    fn ints(&self) -> Option<Vec<i64>>;
+}
+
+impl Operand<Flex> for Tensor {
+    fn shape(&self) -> &[usize] {
+        Tensor::shape(self)
+    }
+
+    fn given(&self) -> Option<FloatTensor<Flex>> {
+        self.values::<f32>().map(|values| lend::<Flex>(&values, Tensor::shape(self), &Default::default()))
+    }
+
+    fn ints(&self) -> Option<Vec<i64>> {
+        self.to_ints()
+    }
+}
+
 /// The operands of a node.
-type Operands<'a> = &'a [Option<&'a Tensor>];
+pub type Operands<'a, B> = &'a [Option<&'a dyn Operand<B>>];
 
 /// An operation of Burn's for nodes that fit it; `None` for those that do not.
-type Operation = fn(&Attributes, Operands<'_>) -> Option<FlexTensor>;
+pub type Operation<B> = fn(&Attributes, Operands<'_, B>) -> Option<FloatTensor<B>>;
 
-static OPERATIONS: &[(&str, Operation)] = &[
-    ("MatMul", matmul),
-    ("Gemm", gemm),
-    ("Conv", conv),
-    ("ConvTranspose", conv_transpose),
-    ("MaxPool", max_pool),
-    ("AveragePool", average_pool),
-    ("Softmax", |attributes, operands| Some(B::softmax(given(operand(operands, 0)?)?, axis(attributes, operands)?))),
-    ("LogSoftmax", |attributes, operands| Some(B::log_softmax(given(operand(operands, 0)?)?, axis(attributes, operands)?))),
-    ("LayerNormalization", layer_norm),
-];
+/// Windows and rows.
+const fn everywhere<B: Engine>() -> &'static [(&'static str, Operation<B>)] {
+    &[
+        ("MaxPool", max_pool::<B>),
+        ("AveragePool", average_pool::<B>),
+        ("Softmax", |attributes, operands| {
+            Some(B::softmax(operand::<B>(operands, 0)?.given()?, axis::<B>(attributes, operands)?))
+        }),
+        ("LogSoftmax", |attributes, operands| {
+            Some(B::log_softmax(operand::<B>(operands, 0)?.given()?, axis::<B>(attributes, operands)?))
+        }),
+        ("LayerNormalization", layer_norm::<B>),
+    ]
+}
+
+/// What Burn is given on the host only: on devices our kernels take products and all convolutions but those over volumes, and
+/// what Burn brings for them need not be compiled.
+const HOST: &[(&str, Operation<Flex>)] = &[("MatMul", matmul), ("Gemm", gemm), ("Conv", conv), ("ConvTranspose", conv_transpose)];
+
+/// What Burn is given on devices only: it does this no faster than the host's reference, but where the operand lies. Arc functions are
+/// not among them: drivers may be 4,096 units in the last place off (WGSL, accuracy of built-in functions), and Mesa's is.
+const fn device<B: Engine>() -> &'static [(&'static str, Operation<B>)] {
+    &[
+        ("Conv", conv_volume::<B>),
+        ("ConvTranspose", conv_transpose_volume::<B>),
+        ("CumSum", |attributes, operands| running::<B>(attributes, operands, B::float_cumsum)),
+        ("CumProd", |attributes, operands| running::<B>(attributes, operands, B::float_cumprod)),
+        ("Tan", |_, operands| Some(B::float_tan(operand::<B>(operands, 0)?.given()?))),
+        ("Sinh", |_, operands| Some(B::float_sinh(operand::<B>(operands, 0)?.given()?))),
+        ("Cosh", |_, operands| Some(B::float_cosh(operand::<B>(operands, 0)?.given()?))),
+        ("Asinh", |_, operands| Some(B::float_asinh(operand::<B>(operands, 0)?.given()?))),
+        ("Acosh", |_, operands| Some(B::float_acosh(operand::<B>(operands, 0)?.given()?))),
+        ("Atanh", |_, operands| Some(B::float_atanh(operand::<B>(operands, 0)?.given()?))),
+    ]
+}
+
+/// The operations of the host.
+fn on_host() -> impl Iterator<Item = &'static (&'static str, Operation<Flex>)> {
+    HOST.iter().chain(everywhere::<Flex>())
+}
+
+/// Those of devices.
+pub fn on_device<B: Engine>() -> impl Iterator<Item = &'static (&'static str, Operation<B>)> {
+    device::<B>().iter().chain(everywhere::<B>())
+}
 
 /// Whether [`evaluate`] knows the operator. It may still leave a node of it to the reference.
 pub fn takes(op: &str) -> bool {
-    OPERATIONS.iter().any(|(name, _)| *name == op)
+    on_host().any(|(name, _)| *name == op)
 }
 
 /// Computes a node's first output by Burn, or says `None`: the node asks for something Burn does otherwise, or Burn panicked.
@@ -39,55 +98,57 @@ pub fn takes(op: &str) -> bool {
 ///
 /// # Errors
 /// None at present: what Burn refuses goes to the reference, whose errors name the reason.
-pub fn evaluate(op: &str, attributes: &Attributes, inputs: Operands<'_>) -> Option<Result<Vec<Tensor>, EvaluateError>> {
-    let (_, operation) = OPERATIONS.iter().find(|(name, _)| *name == op)?;
+pub fn evaluate(op: &str, attributes: &Attributes, inputs: &[Option<&Tensor>]) -> Option<Result<Vec<Tensor>, EvaluateError>> {
+    let (_, operation) = on_host().find(|(name, _)| *name == op)?;
     let plain = |tensor: &&Tensor| tensor.dtype() == DType::F32 && !tensor.is_empty();
     if !inputs.iter().flatten().all(plain) {
         return None;
     }
-    let computed = catch_unwind(AssertUnwindSafe(|| operation(attributes, inputs).and_then(taken)));
+    let operands: Vec<Option<&dyn Operand<Flex>>> =
+        inputs.iter().map(|input| input.map(|tensor| tensor as &dyn Operand<Flex>)).collect();
+    let computed = catch_unwind(AssertUnwindSafe(|| operation(attributes, &operands).and_then(taken)));
     computed.ok().flatten().map(|tensor| Ok(vec![tensor]))
 }
 
-fn operand<'a>(operands: Operands<'a>, index: usize) -> Option<&'a Tensor> {
+fn operand<'a, B: Engine>(operands: Operands<'a, B>, index: usize) -> Option<&'a dyn Operand<B>> {
     operands.get(index).copied().flatten()
 }
 
 /// The axis of a softmax, from the front.
-fn axis(attributes: &Attributes, operands: Operands<'_>) -> Option<usize> {
-    let rank = i64::try_from(operand(operands, 0)?.shape().len()).ok()?;
+fn axis<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<usize> {
+    let rank = i64::try_from(operand::<B>(operands, 0)?.shape().len()).ok()?;
     let axis = attributes.int("axis").unwrap_or(-1);
     usize::try_from(if axis < 0 { axis.checked_add(rank)? } else { axis }).ok().filter(|&axis| (axis as i64) < rank)
 }
 
 /// Operands of equal rank with equal leading extents; Burn broadcasts otherwise, and so do we, but not always alike.
-fn matmul(_: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
+fn matmul(_: &Attributes, operands: Operands<'_, Flex>) -> Option<FloatTensor<Flex>> {
     let (a, b) = (operand(operands, 0)?, operand(operands, 1)?);
     let (x, y) = (a.shape(), b.shape());
     let rank = x.len();
     let fits = rank >= 2 && y.len() == rank && x[..rank - 2] == y[..rank - 2] && x[rank - 1] == y[rank - 2];
     fits.then_some(())?;
-    Some(B::float_matmul(given(a)?, given(b)?))
+    Some(Flex::float_matmul(a.given()?, b.given()?))
 }
 
-fn gemm(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
+fn gemm(attributes: &Attributes, operands: Operands<'_, Flex>) -> Option<FloatTensor<Flex>> {
     let (a, b) = (operand(operands, 0)?, operand(operands, 1)?);
-    let matrix = |tensor: &Tensor, flag: &str| -> Option<(FlexTensor, usize, usize)> {
+    let matrix = |tensor: &dyn Operand<Flex>, flag: &str| -> Option<(FloatTensor<Flex>, usize, usize)> {
         let &[rows, columns] = tensor.shape() else { return None };
         match attributes.int(flag).unwrap_or(0) {
-            0 => Some((given(tensor)?, rows, columns)),
-            _ => Some((B::float_transpose(given(tensor)?), columns, rows)),
+            0 => Some((tensor.given()?, rows, columns)),
+            _ => Some((Flex::float_transpose(tensor.given()?), columns, rows)),
         }
     };
     let ((a, m, k), (b, depth, n)) = (matrix(a, "transA")?, matrix(b, "transB")?);
     if k != depth {
         return None;
     }
-    let scaled = |tensor: FlexTensor, name: &str| match attributes.float(name).unwrap_or(1.0) {
+    let scaled = |tensor: FloatTensor<Flex>, name: &str| match attributes.float(name).unwrap_or(1.0) {
         1.0 => tensor,
-        factor => B::float_mul_scalar(tensor, factor.into()),
+        factor => Flex::float_mul_scalar(tensor, factor.into()),
     };
-    let product = scaled(B::float_matmul(a, b), "alpha");
+    let product = scaled(Flex::float_matmul(a, b), "alpha");
     let Some(bias) = operand(operands, 2) else { return Some(product) };
     let shape = match *bias.shape() {
         [] => [1, 1],
@@ -98,8 +159,8 @@ fn gemm(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
     if (shape[0] != 1 && shape[0] != m) || (shape[1] != 1 && shape[1] != n) {
         return None;
     }
-    let bias = B::float_reshape(given(bias)?, Shape::from(shape.to_vec()));
-    Some(B::float_add(product, B::float_expand(scaled(bias, "beta"), Shape::from(vec![m, n]))))
+    let bias = reshaped::<Flex>(bias.given()?, &shape);
+    Some(Flex::float_add(product, Flex::float_expand(scaled(bias, "beta"), Shape::from(vec![m, n]))))
 }
 
 /// A list of one number per axis.
@@ -159,82 +220,108 @@ impl<const N: usize> Window<N> {
 }
 
 /// The bias of a convolution: `Some(None)` when it has none.
-fn bias(operands: Operands<'_>, filters: usize) -> Option<Option<FlexTensor>> {
-    match operand(operands, 2) {
+fn bias<B: Engine>(operands: Operands<'_, B>, filters: usize) -> Option<Option<FloatTensor<B>>> {
+    match operand::<B>(operands, 2) {
         None => Some(None),
-        Some(bias) if bias.shape() == [filters] => given(bias).map(Some),
+        Some(bias) if *bias.shape() == [filters] => bias.given().map(Some),
         Some(_) => None,
     }
 }
 
-fn conv(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
-    /// Options over `N` axes, if extents and groups go together.
-    fn options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvOptions<N>> {
-        let window = Window::<N>::new(attributes)?;
-        let fits =
-            window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0].is_multiple_of(window.groups);
-        fits.then(|| ConvOptions::new(window.strides, window.pads, window.dilations, window.groups))
-    }
-    let (x, w) = (operand(operands, 0)?, operand(operands, 1)?);
+/// Image and kernel of a convolution.
+fn convolved<B: Engine>(operands: Operands<'_, B>) -> Option<(&dyn Operand<B>, &dyn Operand<B>)> {
+    let (x, w) = (operand::<B>(operands, 0)?, operand::<B>(operands, 1)?);
+    (x.shape().len() == w.shape().len() && x.shape().len() >= 3).then_some((x, w))
+}
+
+/// Options of a convolution over `N` axes, if extents and groups go together.
+fn options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvOptions<N>> {
+    let window = Window::<N>::new(attributes)?;
+    let fits =
+        window.fits(&x[2..], &w[2..]) && w[1].checked_mul(window.groups) == Some(x[1]) && w[0].is_multiple_of(window.groups);
+    fits.then(|| ConvOptions::new(window.strides, window.pads, window.dilations, window.groups))
+}
+
+fn conv(attributes: &Attributes, operands: Operands<'_, Flex>) -> Option<FloatTensor<Flex>> {
+    let (x, w) = convolved(operands)?;
     let (image, kernel) = (x.shape(), w.shape());
-    if image.len() != kernel.len() || image.len() < 3 {
-        return None;
-    }
     let bias = bias(operands, kernel[0])?;
     match image.len() {
-        3 => Some(B::conv1d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        4 => Some(B::conv2d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        5 => Some(B::conv3d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        _ => None,
+        3 => Some(Flex::conv1d(x.given()?, w.given()?, bias, options(attributes, image, kernel)?)),
+        4 => Some(Flex::conv2d(x.given()?, w.given()?, bias, options(attributes, image, kernel)?)),
+        _ => conv_volume(attributes, operands),
     }
 }
 
-fn conv_transpose(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
-    fn options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvTransposeOptions<N>> {
-        let window = Window::<N>::new(attributes)?;
-        let extra = numbers::<N>(attributes, "output_padding", 0)?;
-        let inside =
-            (0..N).all(|i| (x[i + 2] - 1) * window.strides[i] + (w[i + 2] - 1) * window.dilations[i] >= 2 * window.pads[i]);
-        let fits = inside
-            && w[0] == x[1]
-            && x[1].is_multiple_of(window.groups)
-            && (0..N).all(|i| extra[i] < window.strides[i].max(window.dilations[i]));
-        fits.then(|| ConvTransposeOptions::new(window.strides, window.pads, extra, window.dilations, window.groups))
-    }
-    let (x, w) = (operand(operands, 0)?, operand(operands, 1)?);
+fn conv_volume<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<FloatTensor<B>> {
+    let (x, w) = convolved(operands)?;
     let (image, kernel) = (x.shape(), w.shape());
-    if image.len() != kernel.len() || image.len() < 3 || attributes.get("output_shape").is_some() {
-        return None;
-    }
+    let bias = bias(operands, kernel[0])?;
+    (image.len() == 5).then_some(())?;
+    Some(B::conv3d(x.given()?, w.given()?, bias, options(attributes, image, kernel)?))
+}
+
+/// Options of a transposed convolution over `N` axes, if extents and groups go together.
+fn transposed_options<const N: usize>(attributes: &Attributes, x: &[usize], w: &[usize]) -> Option<ConvTransposeOptions<N>> {
+    let window = Window::<N>::new(attributes)?;
+    let extra = numbers::<N>(attributes, "output_padding", 0)?;
+    let inside = (0..N).all(|i| (x[i + 2] - 1) * window.strides[i] + (w[i + 2] - 1) * window.dilations[i] >= 2 * window.pads[i]);
+    let fits = inside
+        && attributes.get("output_shape").is_none()
+        && w[0] == x[1]
+        && x[1].is_multiple_of(window.groups)
+        && (0..N).all(|i| extra[i] < window.strides[i].max(window.dilations[i]));
+    fits.then(|| ConvTransposeOptions::new(window.strides, window.pads, extra, window.dilations, window.groups))
+}
+
+/// The bias of a transposed convolution: `Some(None)` when it has none.
+fn transposed_bias<B: Engine>(
+    attributes: &Attributes,
+    operands: Operands<'_, B>,
+    kernel: &[usize],
+) -> Option<Option<FloatTensor<B>>> {
     let groups = usize::try_from(attributes.int("group").unwrap_or(1)).ok()?;
-    let bias = bias(operands, kernel[1].checked_mul(groups)?)?;
+    bias(operands, kernel[1].checked_mul(groups)?)
+}
+
+fn conv_transpose(attributes: &Attributes, operands: Operands<'_, Flex>) -> Option<FloatTensor<Flex>> {
+    let (x, w) = convolved(operands)?;
+    let (image, kernel) = (x.shape(), w.shape());
+    let bias = transposed_bias(attributes, operands, kernel)?;
     match image.len() {
-        3 => Some(B::conv_transpose1d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        4 => Some(B::conv_transpose2d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        5 => Some(B::conv_transpose3d(given(x)?, given(w)?, bias, options(attributes, image, kernel)?)),
-        _ => None,
+        3 => Some(Flex::conv_transpose1d(x.given()?, w.given()?, bias, transposed_options(attributes, image, kernel)?)),
+        4 => Some(Flex::conv_transpose2d(x.given()?, w.given()?, bias, transposed_options(attributes, image, kernel)?)),
+        _ => conv_transpose_volume(attributes, operands),
     }
+}
+
+fn conv_transpose_volume<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<FloatTensor<B>> {
+    let (x, w) = convolved(operands)?;
+    let (image, kernel) = (x.shape(), w.shape());
+    let bias = transposed_bias(attributes, operands, kernel)?;
+    (image.len() == 5).then_some(())?;
+    Some(B::conv_transpose3d(x.given()?, w.given()?, bias, transposed_options(attributes, image, kernel)?))
 }
 
 /// The kernel and window of a pooling of planes; rounded-up extents are left to the reference.
-fn pool(attributes: &Attributes, operands: Operands<'_>) -> Option<([usize; 2], Window<2>, FlexTensor)> {
-    let x = operand(operands, 0)?;
+fn pool<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<([usize; 2], Window<2>, FloatTensor<B>)> {
+    let x = operand::<B>(operands, 0)?;
     let kernel = numbers::<2>(attributes, "kernel_shape", 0)?;
     let window = Window::<2>::new(attributes)?;
     let down = attributes.int("ceil_mode").unwrap_or(0) == 0;
     let padded = (0..2).all(|i| kernel[i] > 0 && 2 * window.pads[i] <= kernel[i]);
     let fits = x.shape().len() == 4 && down && padded && window.fits(&x.shape()[2..], &kernel);
     fits.then_some(())?;
-    Some((kernel, window, given(x)?))
+    Some((kernel, window, x.given()?))
 }
 
-fn max_pool(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
-    let (kernel, window, x) = pool(attributes, operands)?;
+fn max_pool<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<FloatTensor<B>> {
+    let (kernel, window, x) = pool::<B>(attributes, operands)?;
     Some(B::max_pool2d(x, kernel, window.strides, window.pads, window.dilations, false))
 }
 
-fn average_pool(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
-    let (kernel, window, x) = pool(attributes, operands)?;
+fn average_pool<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<FloatTensor<B>> {
+    let (kernel, window, x) = pool::<B>(attributes, operands)?;
     if window.dilations != [1, 1] {
         return None;
     }
@@ -243,94 +330,30 @@ fn average_pool(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexT
 }
 
 /// Over the last axis, with a scale and perhaps a bias of its length.
-fn layer_norm(attributes: &Attributes, operands: Operands<'_>) -> Option<FlexTensor> {
-    let (x, scale, bias) = (operand(operands, 0)?, operand(operands, 1)?, operand(operands, 2));
+fn layer_norm<B: Engine>(attributes: &Attributes, operands: Operands<'_, B>) -> Option<FloatTensor<B>> {
+    let (x, scale, bias) = (operand::<B>(operands, 0)?, operand::<B>(operands, 1)?, operand::<B>(operands, 2));
     let width = x.shape().last()?;
-    let last = axis(attributes, operands)? + 1 == x.shape().len();
+    let last = axis::<B>(attributes, operands)? + 1 == x.shape().len();
     let fits = last && scale.shape() == [*width] && bias.is_none_or(|bias| bias.shape() == [*width]);
     fits.then_some(())?;
     let bias = match bias {
-        Some(bias) => Some(given(bias)?),
+        Some(bias) => Some(bias.given()?),
         None => None,
     };
     let epsilon = f64::from(attributes.float("epsilon").unwrap_or(1e-5));
-    Some(B::layer_norm(given(x)?, given(scale)?, bias, epsilon))
+    Some(B::layer_norm(x.given()?, scale.given()?, bias, epsilon))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use kernels::Datum;
-    use kernels::reference::{self, Budget, Call};
-
-    /// Numbers that look random and are the same everywhere.
-    fn noise(shape: &[usize], seed: u32) -> Tensor {
-        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        let count = shape.iter().product();
-        Tensor::new(shape.to_vec(), (0..count).map(|_| next()).collect())
-    }
-
-    fn ints(values: &[i64]) -> Attribute {
-        Attribute::Ints(values.to_vec())
-    }
-
-    /// Burn's answer is the reference's.
-    fn agrees(op: &str, attributes: Attributes, shapes: &[&[usize]]) {
-        let tensors: Vec<Tensor> = shapes.iter().enumerate().map(|(i, shape)| noise(shape, i as u32 + 7)).collect();
-        let operands: Vec<Option<&Tensor>> = tensors.iter().map(Some).collect();
-        let found = evaluate(op, &attributes, &operands).unwrap_or_else(|| panic!("{op} {shapes:?} is not taken")).unwrap();
-        let data: Vec<Datum> = tensors.iter().cloned().map(Datum::Tensor).collect();
-        let inputs: Vec<Option<&Datum>> = data.iter().map(Some).collect();
-        let call = Call { op, attributes: &attributes, inputs: &inputs, outputs: 1, budget: &Budget::unlimited() };
-        let expected = reference::evaluate(&call).unwrap();
-        let expected = expected[0].tensor().unwrap();
-        assert_eq!(found[0].shape(), expected.shape(), "{op} {shapes:?}");
-        let (a, b) = (found[0].values::<f32>().unwrap(), expected.values::<f32>().unwrap());
-        for (i, (a, b)) in a.iter().zip(b.iter()).enumerate() {
-            assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{op} {shapes:?} element {i}: {a}, the reference has {b}");
-        }
-    }
-
-    #[test]
-    fn burn_agrees_with_the_references() {
-        let none = Attributes::default;
-        agrees("MatMul", none(), &[&[5, 7], &[7, 3]]);
-        agrees("MatMul", none(), &[&[2, 3, 4, 5], &[2, 3, 5, 6]]);
-        let turned =
-            none().with("transB", Attribute::Int(1)).with("alpha", Attribute::Float(0.5)).with("beta", Attribute::Float(2.0));
-        agrees("Gemm", turned, &[&[4, 6], &[5, 6], &[5]]);
-        agrees("Gemm", none().with("transA", Attribute::Int(1)), &[&[6, 4], &[6, 5], &[4, 1]]);
-        agrees("Conv", none().with("pads", ints(&[1, 1])), &[&[2, 4, 9], &[6, 4, 3], &[6]]);
-        let strided = none().with("strides", ints(&[2, 1])).with("pads", ints(&[1, 2, 1, 2])).with("dilations", ints(&[1, 2]));
-        agrees("Conv", strided.with("group", Attribute::Int(2)), &[&[2, 4, 11, 9], &[6, 2, 3, 3], &[6]]);
-        agrees("Conv", none(), &[&[1, 2, 5, 6, 7], &[3, 2, 2, 3, 3]]);
-        let transposed =
-            none().with("strides", ints(&[2, 2])).with("pads", ints(&[1, 1, 1, 1])).with("output_padding", ints(&[1, 0]));
-        agrees("ConvTranspose", transposed, &[&[2, 4, 5, 4], &[4, 3, 3, 3], &[3]]);
-        let window = none().with("kernel_shape", ints(&[3, 2])).with("strides", ints(&[2, 2])).with("pads", ints(&[1, 1, 1, 1]));
-        agrees("MaxPool", window.clone(), &[&[2, 3, 9, 8]]);
-        agrees("AveragePool", window.clone(), &[&[2, 3, 9, 8]]);
-        agrees("AveragePool", window.with("count_include_pad", Attribute::Int(1)), &[&[2, 3, 9, 8]]);
-        agrees("Softmax", none(), &[&[3, 4, 17]]);
-        agrees("Softmax", none().with("axis", Attribute::Int(1)), &[&[3, 4, 17]]);
-        agrees("LogSoftmax", none(), &[&[3, 40]]);
-        agrees("LayerNormalization", none(), &[&[3, 4, 24], &[24], &[24]]);
-        agrees("LayerNormalization", none(), &[&[3, 24], &[24]]);
-    }
-
-    #[test]
-    fn what_burn_does_otherwise_is_left_to_the_reference() {
-        let x = noise(&[1, 1, 5, 5], 1);
-        let uneven = Attributes::default().with("kernel_shape", ints(&[2, 2])).with("pads", ints(&[0, 0, 1, 1]));
-        assert!(evaluate("MaxPool", &uneven, &[Some(&x)]).is_none());
-        let whole = Tensor::new(vec![2, 2], vec![1i32; 4]);
-        assert!(evaluate("MatMul", &Attributes::default(), &[Some(&whole), Some(&whole)]).is_none());
-        assert!(evaluate("MatMul", &Attributes::default(), &[Some(&x), None]).is_none());
-        assert!(evaluate("Conv", &Attributes::default(), &[Some(&x), Some(&noise(&[1, 1, 9, 9], 2))]).is_none());
-        assert!(evaluate("Gather", &Attributes::default(), &[Some(&x)]).is_none());
-    }
+/// Sums or products along an axis, each with all before it.
+fn running<B: Engine>(
+    attributes: &Attributes,
+    operands: Operands<'_, B>,
+    run: fn(FloatTensor<B>, usize) -> FloatTensor<B>,
+) -> Option<FloatTensor<B>> {
+    let (x, axis) = (operand::<B>(operands, 0)?, operand::<B>(operands, 1)?.ints()?);
+    let plain = ["exclusive", "reverse"].iter().all(|name| attributes.int(name).unwrap_or(0) == 0);
+    let (rank, &[axis]) = (x.shape().len() as i64, &axis[..]) else { return None };
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|&axis| (axis as i64) < rank)?;
+    plain.then_some(())?;
+    Some(run(x.given()?, axis))
 }

@@ -15,6 +15,8 @@ use thiserror::Error;
 #[derive(Clone)]
 pub struct Gpu {
     pub(crate) client: Client,
+    /// How CubeCL addresses it; none where kernels are only compiled.
+    pub(crate) device: Option<Handle>,
     limits: GpuLimits,
 }
 
@@ -31,7 +33,7 @@ pub(crate) enum Client {
 #[derive(Clone, Debug)]
 pub struct Buffer {
     pub(crate) handle: Memory,
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What went wrong on a device, seen at the first question after it.
@@ -70,16 +72,21 @@ impl Gpu {
                 Handle::Cuda(device) => Client::Cuda(CudaRuntime::client(device)),
             })
         })?;
-        Ok(Gpu::new(client, adapter.limits))
+        Ok(Gpu::new(client, Some(adapter.handle.clone()), adapter.limits))
     }
 
-    pub(crate) fn new(client: Client, limits: GpuLimits) -> Gpu {
-        Gpu { client, limits }
+    pub(crate) fn new(client: Client, device: Option<Handle>, limits: GpuLimits) -> Gpu {
+        Gpu { client, device, limits }
     }
 
     /// What it can do.
     pub fn limits(&self) -> &GpuLimits {
         &self.limits
+    }
+
+    /// Whether a unit whose loops turn so often in all, those of loops within loops multiplied, comes to their end.
+    pub fn ends(&self, turns: usize) -> bool {
+        crate::operator::ends(turns)
     }
 
     /// A buffer with these contents.
@@ -181,7 +188,7 @@ impl fmt::Debug for Gpu {
 }
 
 /// CubeCL's clients unwrap what their device threads tell them: a panic here is a device that is gone.
-fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(GpuError::Lost(one_line(said.unwrap_or("its thread panicked"))))

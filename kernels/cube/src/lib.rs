@@ -3,7 +3,8 @@
 //! [`wgpu_adapters`] and [`cuda_adapters`] say what is there without touching it; [`Gpu`] is an opened device with its buffers; [`OPERATORS`] lists the variants
 //! for it, with knobs and rules as data like those of the host, each built into a [`CubeKernel`] that a plan launches on buffers.
 //!
-//! No signature here names a type of CubeCL: a caller would compile its kernels again, minutes at every edit.
+//! No signature here names a type of CubeCL, but those of [`interop`], which are for packages like this one: a caller would compile its
+//! kernels again, minutes at every edit.
 //!
 //! Errors of a device come late, at the next [`Gpu::sync`] or download, and its threads may panic: both become a [`GpuError`]. What
 //! could make a launch fail (shared memory, units, cubes, bindings) is a rule of the variant, tested before anything is launched.
@@ -21,6 +22,7 @@ mod gather;
 mod gemm;
 mod gpu;
 mod index;
+pub mod interop;
 mod layer_norm;
 mod moves;
 mod operator;

@@ -1,8 +1,7 @@
 //! Products and convolutions.
 
-use super::{B, Run, finish, reshaped};
-use burn::backend::flex::FlexTensor;
-use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, ConvTransposeOptions, FloatTensorOps, ModuleOps};
+use super::{Engine, FloatTensor, Run, finish, reshaped};
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, ConvTransposeOptions};
 use kernels::Task;
 
 /// `[2]` numbers of a task, or their default.
@@ -23,7 +22,7 @@ fn pads(task: &Task) -> Option<[usize; 2]> {
 }
 
 /// The product of matrices, or of batches of equal extents.
-pub fn gemm(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn gemm<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     if task.ints("batch_a") != task.ints("batch_b") {
         return None;
     }
@@ -33,7 +32,7 @@ pub fn gemm(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
     };
     let (a, b) = (turned(0, "trans_a")?, turned(1, "trans_b")?);
     let alpha = task.float("alpha").unwrap_or(1.0);
-    let finish = finish(task, operands, task.ints("batch_a").len() + 1)?;
+    let finish = finish::<B>(task, operands, task.ints("batch_a").len() + 1)?;
     Some(Box::new(move || {
         let product = B::float_matmul(a.clone(), b.clone());
         finish(if alpha == 1.0 { product } else { B::float_mul_scalar(product, alpha.into()) })
@@ -41,26 +40,26 @@ pub fn gemm(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// A convolution whose pads are alike at both ends.
-pub fn convolution(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn convolution<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let groups = task.int("groups").max(1);
-    convolve(task, operands, groups, operands.get(1)?.clone())
+    convolve::<B>(task, operands, groups, operands.get(1)?.clone())
 }
 
 /// A convolution of each channel by itself.
-pub fn depthwise(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn depthwise<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let kernel = [task.int("c"), 1, task.int("kh"), task.int("kw")];
-    convolve(task, operands, task.int("c"), reshaped(operands.get(1)?.clone(), &kernel))
+    convolve::<B>(task, operands, task.int("c"), reshaped::<B>(operands.get(1)?.clone(), &kernel))
 }
 
-fn convolve(task: &Task, operands: &[FlexTensor], groups: usize, weight: FlexTensor) -> Option<Run> {
+fn convolve<B: Engine>(task: &Task, operands: &[FloatTensor<B>], groups: usize, weight: FloatTensor<B>) -> Option<Run<B>> {
     let options = ConvOptions::new(pair(task, "strides", 1)?, pads(task)?, pair(task, "dilations", 1)?, groups);
     let x = operands.first()?.clone();
-    let finish = finish(task, operands, 1)?;
+    let finish = finish::<B>(task, operands, 1)?;
     Some(Box::new(move || finish(B::conv2d(x.clone(), weight.clone(), None, options.clone()))))
 }
 
 /// A transposed convolution.
-pub fn transposed(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn transposed<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let extra = pair(task, "output_pads", 0)?;
     let options = ConvTransposeOptions::new(
         pair(task, "strides", 1)?,
@@ -70,12 +69,12 @@ pub fn transposed(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
         task.int("groups").max(1),
     );
     let (x, weight) = (operands.first()?.clone(), operands.get(1)?.clone());
-    let finish = finish(task, operands, 1)?;
+    let finish = finish::<B>(task, operands, 1)?;
     Some(Box::new(move || finish(B::conv_transpose2d(x.clone(), weight.clone(), None, options.clone()))))
 }
 
 /// Attention without a mask, heads in front of rows.
-pub fn attention(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn attention<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let plain = ["q_order", "k_order", "v_order", "y_order"].iter().all(|order| task.get(order).is_none());
     let [q, k, v] = operands else { return None };
     if !plain || task.ints("q")[1] != task.ints("k")[1] {

@@ -1,25 +1,23 @@
 //! Elementwise chains: one operation of Burn's after the other.
 
-use super::{B, Run, extents, reshaped};
-use burn::backend::flex::FlexTensor;
-use burn::tensor::ops::{ActivationOps, FloatTensorOps};
+use super::{Engine, FloatTensor, Run, extents, reshaped};
 use kernels::Task;
 use kernels::elementwise::Expression;
 use kernels::elementwise::expression::Function;
 
 /// A chain of arithmetic, roots and activations.
-pub fn chain(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn chain<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let expression = Expression::parse(task.word("expr")).ok()?;
     let rank = task.ints("y").len();
     // Burn broadcasts between equal ranks.
-    let operands: Vec<FlexTensor> = operands
+    let operands: Vec<FloatTensor<B>> = operands
         .iter()
         .map(|operand| {
-            let own = extents(operand);
-            reshaped(operand.clone(), &[vec![1; rank - own.len()], own].concat())
+            let own = extents::<B>(operand);
+            reshaped::<B>(operand.clone(), &[vec![1; rank - own.len()], own].concat())
         })
         .collect();
-    known(&expression).then(|| Box::new(move || evaluate(&expression, &operands)) as Run)
+    known(&expression).then(|| Box::new(move || evaluate::<B>(&expression, &operands)) as Run<B>)
 }
 
 /// Whether all of it can be computed.
@@ -42,9 +40,9 @@ fn known(expression: &Expression) -> bool {
 }
 
 /// Computes a [known](known) expression.
-fn evaluate(expression: &Expression, operands: &[FlexTensor]) -> FlexTensor {
+fn evaluate<B: Engine>(expression: &Expression, operands: &[FloatTensor<B>]) -> FloatTensor<B> {
     use Function::*;
-    let of = |argument: &Expression| evaluate(argument, operands);
+    let of = |argument: &Expression| evaluate::<B>(argument, operands);
     match expression {
         Expression::Input(input) => operands[*input].clone(),
         Expression::Call(function, arguments) => match (function, &arguments[..]) {

@@ -1,13 +1,12 @@
 //! What is bound by memory.
 
-use super::{B, Run, extents, reshaped};
-use burn::backend::flex::FlexTensor;
+use super::{Engine, FloatTensor, Run, extents};
 use burn::tensor::Slice;
-use burn::tensor::ops::{ActivationOps, FloatTensorOps, InterpolateMode, InterpolateOptions, ModuleOps};
+use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use kernels::Task;
 
 /// A softmax without mask and scale.
-pub fn softmax(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn softmax<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let ([x], axis) = (operands, task.int("axis")) else { return None };
     if task.get("scale").is_some() {
         return None;
@@ -17,7 +16,7 @@ pub fn softmax(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// A layer normalisation of rows with scale and bias.
-pub fn layer_norm(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn layer_norm<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let [x, scale, bias] = operands else { return None };
     if task.int("axis") + 1 != task.ints("x").len() || task.int("rms") == 1 {
         return None;
@@ -28,7 +27,7 @@ pub fn layer_norm(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// Sums, means and extremes, axis by axis.
-pub fn reduce(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn reduce<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let fold = match task.word("kind") {
         "sum" => B::float_sum_dim,
         "mean" => B::float_mean_dim,
@@ -40,7 +39,7 @@ pub fn reduce(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// Windows over planes, pads alike at both ends.
-pub fn pool(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn pool<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let pair = |name: &str| -> Option<[usize; 2]> { task.ints(name).try_into().ok() };
     let (kernel, strides, dilations) = (pair("kernel_shape")?, pair("strides")?, pair("dilations")?);
     let [top, left, bottom, right] = task.ints("pads")[..] else { return None };
@@ -59,13 +58,13 @@ pub fn pool(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// Axes in another order, written out.
-pub fn transpose(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn transpose<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let (x, perm) = (operands.first()?.clone(), task.ints("perm"));
-    Some(Box::new(move || B::float_permute(x.clone(), &perm).to_contiguous()))
+    Some(Box::new(move || B::in_rows(B::float_permute(x.clone(), &perm))))
 }
 
 /// Joins into one output, slices with positive steps, and constant padding.
-pub fn copy(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn copy<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let target = task.ints("y0");
     let slices = |starts: &[i64], extents: &[usize], steps: &[i64]| -> Vec<Slice> {
         let axes = starts.iter().zip(extents).zip(steps);
@@ -92,7 +91,7 @@ pub fn copy(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
                 outputs.push(slices(&starts, &extents, &vec![1; target.len()]));
             }
             Some(Box::new(move || {
-                let mut parts = outputs.iter().map(|slices| B::float_slice(x.clone(), slices).to_contiguous());
+                let mut parts = outputs.iter().map(|slices| B::in_rows(B::float_slice(x.clone(), slices)));
                 let first = parts.next().expect("there is an output");
                 parts.for_each(|part| drop(std::hint::black_box(part)));
                 first
@@ -100,15 +99,15 @@ pub fn copy(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
         }
         "slice" if task.signed("steps").iter().all(|&step| step > 0) => {
             let (x, slices) = (operands.first()?.clone(), slices(&task.signed("starts"), &target, &task.signed("steps")));
-            Some(Box::new(move || B::float_slice(x.clone(), &slices).to_contiguous()))
+            Some(Box::new(move || B::in_rows(B::float_slice(x.clone(), &slices))))
         }
         "pad" if matches!(task.word("mode"), "" | "constant") && task.signed("pads").iter().all(|&pad| pad >= 0) => {
             let x = operands.first()?.clone();
-            let (own, value) = (extents(&x), task.float("value").unwrap_or(0.0));
+            let (own, value) = (extents::<B>(&x), task.float("value").unwrap_or(0.0));
             let inside = slices(&task.signed("pads")[..own.len()], &own, &vec![1; own.len()]);
             Some(Box::new(move || {
-                let scalar = reshaped(super::lend(&[value], &[1]), &vec![1; target.len()]);
-                let all = B::float_expand(scalar, burn::tensor::Shape::from(target.clone())).to_contiguous();
+                let scalar = super::lend::<B>(&[value], &vec![1; target.len()], &B::float_device(&x));
+                let all = B::in_rows(B::float_expand(scalar, burn::tensor::Shape::from(target.clone())));
                 B::float_slice_assign(all, &inside, x.clone())
             }))
         }
@@ -117,7 +116,7 @@ pub fn copy(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// Height and width at another size: linear by half pixels or by corners, nearest by the floor.
-pub fn resize(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn resize<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let x = operands.first()?.clone();
     let [_, _, height, width] = task.ints("y")[..] else { return None };
     let (mode, align) = match (task.word("mode"), task.word("transform"), task.word("rounding")) {
@@ -131,14 +130,14 @@ pub fn resize(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
 }
 
 /// Slices along an axis by a list of indices.
-pub fn gather(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn gather<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let ([x, indices], axis) = (operands, task.int("axis")) else { return None };
     let (x, indices) = (x.clone(), indices.clone());
-    (task.ints("indices").len() == 1).then(|| Box::new(move || B::float_select(x.clone(), axis, indices.clone())) as Run)
+    (task.ints("indices").len() == 1).then(|| Box::new(move || B::float_select(x.clone(), axis, indices.clone())) as Run<B>)
 }
 
 /// Rows of a table, or their sums over the last axis of indices.
-pub fn embedding(task: &Task, operands: &[FlexTensor]) -> Option<Run> {
+pub fn embedding<B: Engine>(task: &Task, operands: &[FloatTensor<B>]) -> Option<Run<B>> {
     let [table, indices] = operands else { return None };
     let (table, indices, bag) = (table.clone(), indices.clone(), task.word("bag").to_owned());
     if task.ints("indices").len() != 2 {

@@ -8,95 +8,109 @@ mod expression;
 mod memory;
 mod recurrent;
 
-use super::{B, lend};
-use burn::backend::flex::FlexTensor;
-use burn::tensor::ops::{ActivationOps, FloatTensorOps};
-use burn::tensor::{Shape, TensorData};
+use crate::engine::{Engine, lend, reshaped};
+use burn::backend::Flex;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{TensorData, TensorMetadata, read_sync};
 use kernels::epilogue::{Activation, Epilogue};
 use kernels::{Task, Tensor};
 
 /// What computes a task's first output. Operands are shared and not copied.
-type Run = Box<dyn Fn() -> FlexTensor + Send + Sync>;
+type Run<B> = Box<dyn Fn() -> FloatTensor<B> + Send + Sync>;
 
 /// Makes the rival of a task, or `None` where Burn has no such operation.
-type Maker = fn(&Task, &[FlexTensor]) -> Option<Run>;
+type Maker<B> = fn(&Task, &[FloatTensor<B>]) -> Option<Run<B>>;
 
-static MAKERS: &[(&str, Maker)] = &[
-    ("gemm", dense::gemm),
-    ("conv2d", dense::convolution),
-    ("depthwise", dense::depthwise),
-    ("conv_transpose2d", dense::transposed),
-    ("attention", dense::attention),
-    ("elementwise", expression::chain),
-    ("softmax", memory::softmax),
-    ("layer_norm", memory::layer_norm),
-    ("reduce", memory::reduce),
-    ("pool", memory::pool),
-    ("transpose", memory::transpose),
-    ("copy", memory::copy),
-    ("resize", memory::resize),
-    ("gather", memory::gather),
-    ("embedding", memory::embedding),
-    ("lstm", recurrent::lstm),
-    ("gru", recurrent::gru),
-];
-
-/// One operation with its operands.
-pub struct Rival {
-    run: Run,
+/// The makers by operator.
+const fn makers<B: Engine>() -> &'static [(&'static str, Maker<B>)] {
+    &[
+        ("gemm", dense::gemm::<B>),
+        ("conv2d", dense::convolution::<B>),
+        ("depthwise", dense::depthwise::<B>),
+        ("conv_transpose2d", dense::transposed::<B>),
+        ("attention", dense::attention::<B>),
+        ("elementwise", expression::chain::<B>),
+        ("softmax", memory::softmax::<B>),
+        ("layer_norm", memory::layer_norm::<B>),
+        ("reduce", memory::reduce::<B>),
+        ("pool", memory::pool::<B>),
+        ("transpose", memory::transpose::<B>),
+        ("copy", memory::copy::<B>),
+        ("resize", memory::resize::<B>),
+        ("gather", memory::gather::<B>),
+        ("embedding", memory::embedding::<B>),
+        ("lstm", recurrent::lstm::<B>),
+        ("gru", recurrent::gru::<B>),
+    ]
 }
 
-impl Rival {
-    /// Burn's way to a task of ours. Operands are in rows, in the order of the task's signature; an absent one has the shape `[0]`.
-    /// `None` where Burn has no way, or not for these parameters.
+/// One operation with its operands.
+pub struct Rival<B: Engine> {
+    run: Run<B>,
+    device: B::Device,
+}
+
+impl Rival<Flex> {
+    /// Burn's way to a task of ours on the host. Operands are in rows, in the order of the task's signature; an absent one has the shape
+    /// `[0]`. `None` where Burn has no way, or not for these parameters.
     pub fn of(task: &Task, operands: &[Tensor]) -> Option<Self> {
-        let (_, maker) = MAKERS.iter().find(|(operator, _)| *operator == task.operator())?;
-        let operands: Vec<FlexTensor> = operands.iter().map(lent).collect::<Option<_>>()?;
-        maker(task, &operands).map(|run| Rival { run })
+        Self::on(&Default::default(), task, operands)
+    }
+}
+
+impl<B: Engine> Rival<B> {
+    /// As [`of`](Rival::of), on a device.
+    pub fn on(device: &B::Device, task: &Task, operands: &[Tensor]) -> Option<Self> {
+        let (_, maker) = makers::<B>().iter().find(|(operator, _)| *operator == task.operator())?;
+        let operands: Vec<FloatTensor<B>> = operands.iter().map(|tensor| lent::<B>(tensor, device)).collect::<Option<_>>()?;
+        maker(task, &operands).map(|run| Rival { run, device: device.clone() })
     }
 
-    /// Computes it once and gives the number of elements, so that nothing is optimised away.
+    /// Computes it once, waits for it and gives the number of elements, so that nothing is optimised away.
     pub fn run(&self) -> usize {
-        (self.run)().layout().num_elements()
+        let elements = (self.run)().shape().num_elements();
+        B::sync(&self.device).expect("Burn's launches succeed");
+        elements
     }
 
     /// Computes it once and gives the result, in rows.
     pub fn result(&self) -> Vec<f32> {
-        (self.run)().into_data().into_vec::<f32>().unwrap_or_default()
+        let data = read_sync(B::float_into_data((self.run)())).expect("Burn's launches succeed");
+        data.into_vec::<f32>().unwrap_or_default()
     }
 }
 
 /// A tensor of Burn's with the elements of one of ours: f32, or indices.
-fn lent(tensor: &Tensor) -> Option<FlexTensor> {
+fn lent<B: Engine>(tensor: &Tensor, device: &B::Device) -> Option<FloatTensor<B>> {
     if let Some(values) = tensor.values::<f32>() {
-        return Some(lend(&values, tensor.shape()));
+        return Some(lend::<B>(&values, tensor.shape(), device));
     }
-    let indices = tensor.to_ints()?;
-    Some(FlexTensor::from_data(TensorData::new(indices, tensor.shape().to_vec())))
+    let indices = TensorData::new(tensor.to_ints()?, tensor.shape().to_vec()).convert::<B::IntElem>();
+    Some(B::int_from_data(indices, device))
 }
 
 /// The extents of a tensor.
-fn extents(tensor: &FlexTensor) -> Vec<usize> {
-    tensor.layout().shape().iter().copied().collect()
-}
-
-fn reshaped(tensor: FlexTensor, shape: &[usize]) -> FlexTensor {
-    B::float_reshape(tensor, Shape::from(shape.to_vec()))
+fn extents<B: Engine>(tensor: &FloatTensor<B>) -> Vec<usize> {
+    tensor.shape().iter().copied().collect()
 }
 
 /// The epilogue of a product or convolution: `act(x + bias + residual)`, the bias along `axis`. `None` for an activation that Burn
 /// lacks.
-fn finish(task: &Task, operands: &[FlexTensor], axis: usize) -> Option<impl Fn(FlexTensor) -> FlexTensor + Send + Sync + use<>> {
+fn finish<B: Engine>(
+    task: &Task,
+    operands: &[FloatTensor<B>],
+    axis: usize,
+) -> Option<impl Fn(FloatTensor<B>) -> FloatTensor<B> + Send + Sync + use<B>> {
     let epilogue = Epilogue::parse(task.word("epilogue"))?;
     let known = matches!(epilogue.activation, Activation::None | Activation::Relu | Activation::Gelu | Activation::Clip { .. });
     known.then_some(())?;
     let operand = |there: bool, index: usize| there.then(|| operands.get(index).cloned()).flatten();
     let (bias, residual) = (operand(epilogue.bias, 2), operand(epilogue.residual, 3));
-    Some(move |mut x: FlexTensor| {
+    Some(move |mut x: FloatTensor<B>| {
         if let Some(bias) = &bias {
-            let mut shape = vec![1; extents(&x).len()];
-            shape[axis] = extents(bias)[0];
-            x = B::float_add(x, reshaped(bias.clone(), &shape));
+            let mut shape = vec![1; extents::<B>(&x).len()];
+            shape[axis] = extents::<B>(bias)[0];
+            x = B::float_add(x, reshaped::<B>(bias.clone(), &shape));
         }
         if let Some(residual) = &residual {
             x = B::float_add(x, residual.clone());
@@ -108,75 +122,4 @@ fn finish(task: &Task, operands: &[FlexTensor], axis: usize) -> Option<impl Fn(F
             _ => x,
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Numbers that look random and are the same everywhere.
-    fn operands(task: &Task) -> Vec<Tensor> {
-        let operator = kernels::operator(task.operator()).unwrap();
-        let mut state = 7u32;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state >> 8
-        };
-        let specs = (operator.signature)(task).unwrap().inputs;
-        let tensor = |spec: kernels::OperandSpec| {
-            let count: usize = spec.shape.iter().product();
-            match spec.fill {
-                kernels::Fill::Index(below) => {
-                    Tensor::new(spec.shape, (0..count).map(|_| (next() as usize % below) as i64).collect())
-                }
-                _ => Tensor::new(spec.shape, (0..count).map(|_| next() as f32 / (1 << 23) as f32 - 1.0).collect()),
-            }
-        };
-        specs.into_iter().map(tensor).collect()
-    }
-
-    #[test]
-    fn rivals_compute_what_the_tasks_say() {
-        for text in [
-            "gemm m=5 k=7 n=6 epilogue=bias+relu",
-            "gemm m=5 k=7 n=6 batch_a=[3] batch_b=[3] trans_b=1 alpha=0.5",
-            "conv2d n=2 c=4 h=9 w=8 o=6 kh=3 kw=3 pads=[1,1,1,1] strides=[2,2] groups=2 epilogue=bias+residual",
-            "conv2d n=1 c=4 h=9 w=8 o=6 kh=3 kw=3 pads=[2,2,2,2] dilations=[2,2] epilogue=bias+clip(0,6)",
-            "depthwise n=1 c=5 h=9 w=8 kh=3 kw=3 pads=[1,1,1,1] epilogue=bias",
-            "conv_transpose2d n=1 c=4 h=5 w=6 o=3 kh=2 kw=2 strides=[2,2] epilogue=bias",
-            "attention q=[1,2,7,8] k=[1,2,9,8] v=[1,2,9,4] scale=0.5",
-            "elementwise expr=gelu(add(mul(a,0.5),b)) a=[2,3,5] b=[5] y=[2,3,5]",
-            "elementwise expr=mul(a,sigmoid(sub(1.0,b))) a=[2,3] b=[2,3] y=[2,3]",
-            "softmax x=[3,4,17] axis=1",
-            "layer_norm x=[3,24] y=[3,24] axis=1 epsilon=1e-5 scale=[24] bias=[24]",
-            "reduce kind=mean x=[3,5,7] y=[3,1,7] axes=[1]",
-            "reduce kind=max x=[3,5,7] y=[3] axes=[1,2]",
-            "pool kind=max kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] x=[1,3,9,9] y=[1,3,5,5]",
-            "pool kind=average kernel_shape=[2,2] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] x=[1,3,8,8] y=[1,3,4,4]",
-            "transpose x=[2,3,5] perm=[2,0,1]",
-            "copy kind=join axis=1 x0=[2,3,5] x1=[2,4,5] y0=[2,7,5]",
-            "copy kind=slice x0=[9,10] starts=[2,1] steps=[3,2] y0=[3,4]",
-            "copy kind=pad x0=[3,4] pads=[1,2,0,3] value=0.5 y0=[4,9]",
-            "resize mode=linear transform=half_pixel x=[1,2,5,7] y=[1,2,10,14]",
-            "resize mode=nearest rounding=floor transform=asymmetric x=[1,2,5,7] y=[1,2,10,14]",
-            "gather x=[5,7,3] indices=[4] axis=1 indices_type=i64",
-            "embedding table=[11,7] indices=[2,3] indices_type=i64",
-            "embedding table=[11,7] indices=[2,3] bag=sum indices_type=i64",
-            "lstm t=4 n=2 i=3 h=5 direction=bidirectional bias=1 outputs=[1,0,0]",
-            "gru t=4 n=2 i=3 h=5 direction=forward bias=1 linear_before_reset=1 outputs=[1,0]",
-            "gru t=4 n=1 i=3 h=5 direction=reverse outputs=[1,0]",
-        ] {
-            let task = Task::parse(text).unwrap();
-            let operands = operands(&task);
-            let rival = Rival::of(&task, &operands).unwrap_or_else(|| panic!("'{text}' has a rival"));
-            let references: Vec<Option<&Tensor>> = operands.iter().map(|x| (x.shape() != [0]).then_some(x)).collect();
-            let expected = (kernels::operator(task.operator()).unwrap().reference)(&task, &references).unwrap();
-            let (found, expected) = (rival.result(), expected[0].values::<f32>().unwrap());
-            assert_eq!(found.len(), expected.len(), "{text}");
-            assert_eq!(rival.run(), expected.len(), "{text}");
-            for (i, (&a, &b)) in found.iter().zip(expected.iter()).enumerate() {
-                assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "'{text}' at {i}: Burn has {a}, the reference {b}");
-            }
-        }
-    }
 }
