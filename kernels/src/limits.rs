@@ -100,6 +100,8 @@ pub struct GpuLimits {
     pub bindings: u32,
     /// Of the largest buffer.
     pub buffer_bytes: u64,
+    /// Turns of loops that a unit may take in all, those of loops within loops multiplied; `None` where nothing bounds them.
+    pub turns: Option<u32>,
 }
 
 impl Limits {

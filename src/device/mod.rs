@@ -192,6 +192,7 @@ mod tests {
             cubes_per_axis: 65_535,
             bindings: 31,
             buffer_bytes: 128 << 20,
+            turns: None,
         };
         let machine = |software: bool| Machine {
             device: Device { name: DeviceName("wgpu:0".into()), text: "kind=wgpu".into() },

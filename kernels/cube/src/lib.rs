@@ -35,6 +35,7 @@ mod softmax;
 #[cfg(feature = "sources")]
 pub mod sources;
 mod team;
+mod turns;
 mod weights;
 
 pub use adapter::{Adapter, AdapterKind, cuda_adapters, wgpu_adapters};

@@ -127,15 +127,6 @@ pub(crate) fn cubes_for(elements: u32, units: u32, gpu: &Gpu) -> CubeCount {
     CubeCount::Static(width, cubes.div_ceil(width.max(1)), 1)
 }
 
-/// Turns of loops that a unit may take in all, those of loops within loops multiplied: Mesa's software driver counts them together and
-/// ends every loop, silently, after 65,535.
-const TURNS_MAX: usize = 60_000;
-
-/// Whether a unit that turns so often comes to the end of its loops on every device.
-pub(crate) fn ends(turns: usize) -> bool {
-    turns <= TURNS_MAX
-}
-
 /// What kernels here can compute with: f32 in rows, each operand in one buffer.
 pub(crate) const PLAIN: Rule = Rule {
     reason: "an operand is not f32 in rows, or larger than a buffer of the device",

@@ -50,6 +50,7 @@ pub const SM_90: GpuLimits = GpuLimits {
     cubes_per_axis: 65_535,
     bindings: 256,
     buffer_bytes: 20 << 30,
+    turns: None,
 };
 
 impl Gpu {

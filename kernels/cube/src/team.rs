@@ -1,6 +1,7 @@
 //! What the units of a cube find out together.
 
-use crate::operator::{ends, units_of};
+use crate::operator::units_of;
+use crate::turns::looped;
 use cubecl::prelude::*;
 use kernels::{Knob, Limits, Task};
 use schema::{Config, KnobValue};
@@ -13,9 +14,9 @@ pub fn team_default(_: &Task, _: &Limits) -> Vec<KnobValue> {
     vec![KnobValue::Int(32)]
 }
 
-/// Whether passes over rows of that length end on every device.
-pub fn passes_end(length: usize, passes: usize, config: &Config) -> bool {
-    ends(passes * length.div_ceil(units_of(config).max(1) as usize))
+/// Turns of a unit whose team passes so often over a row of that length.
+pub fn turns_of_passes(passes: usize, length: usize, config: &Config) -> usize {
+    passes * looped(length.div_ceil(units_of(config).max(1) as usize), 0)
 }
 
 /// How values are folded.

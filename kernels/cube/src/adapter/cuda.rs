@@ -102,6 +102,7 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
         bindings: BINDINGS,
         // CubeCL's pages are a quarter of the memory.
         buffer_bytes: memory / 4,
+        turns: None,
     };
     Ok(Adapter {
         name: device::get_name(card).map_err(told)?,

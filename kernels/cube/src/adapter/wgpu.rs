@@ -47,15 +47,19 @@ fn enumerate() -> Vec<Adapter> {
                 identity: format!("id={:04x}:{:04x}", info.vendor, info.device),
                 driver: format!("driver={}, {}", info.driver, info.driver_info),
                 version: info.driver_info,
-                limits: limits(&adapter.limits()),
+                limits: limits(&adapter.limits(), kind),
                 handle: Handle::Wgpu(handle),
             })
         })
         .collect()
 }
 
+/// Mesa's software driver counts the turns of all loops of a unit together and ends every loop, silently, after 65,535
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`). Other software drivers are held to the same.
+const SOFTWARE_TURNS: u32 = 60_000;
+
 /// As CubeCL reports them once the device is open.
-fn limits(limits: &wgpu::Limits) -> GpuLimits {
+fn limits(limits: &wgpu::Limits, kind: AdapterKind) -> GpuLimits {
     GpuLimits {
         shared_bytes: limits.max_compute_workgroup_storage_size,
         units_per_cube: limits.max_compute_invocations_per_workgroup,
@@ -64,5 +68,6 @@ fn limits(limits: &wgpu::Limits) -> GpuLimits {
         // One is CubeCL's own.
         bindings: limits.max_storage_buffers_per_shader_stage.saturating_sub(1),
         buffer_bytes: limits.max_storage_buffer_binding_size,
+        turns: (kind == AdapterKind::Software).then_some(SOFTWARE_TURNS),
     }
 }

@@ -1,12 +1,14 @@
 //! A cube for each query: its units share the keys out, keep the scores in shared memory, then share the columns of V out.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, ends, units_of, upload_words};
+use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
 use crate::team::{Fold, TEAM_KNOBS, fold_all, start, team_default};
+use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::attention::{Matrices, Shape};
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Rule, Task};
+use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "attention.cube_team",
@@ -15,16 +17,7 @@ pub static TEAM: CubeVariant = CubeVariant {
     rules: &[
         PLAIN,
         UNITS,
-        Rule {
-            reason: "its loops are longer than every device allows",
-            holds: |task, config, _| {
-                let turns = |s: Shape| {
-                    let rounds = |length: usize| length.div_ceil(units_of(config).max(1) as usize);
-                    rounds(s.keys) * (s.depth + 2) + rounds(s.width) * (s.keys + 1)
-                };
-                Shape::of(task).is_ok_and(|shape| ends(turns(shape)))
-            },
-        },
+        turns_end!(turns),
         Rule {
             reason: "the scores of a query do not fit into the memory of a cube",
             holds: |task, config, limits| {
@@ -38,6 +31,13 @@ pub static TEAM: CubeVariant = CubeVariant {
     default: team_default,
     build,
 };
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    let shape = Shape::of(task).ok()?;
+    let rounds = |length: usize| length.div_ceil(units_of(config).max(1) as usize);
+    let scores = looped(rounds(shape.keys), looped(shape.depth, 0)) + looped(rounds(shape.keys), 0);
+    Some(scores + looped(rounds(shape.width), looped(shape.keys, 0)))
+}
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {

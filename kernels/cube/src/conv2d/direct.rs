@@ -1,13 +1,15 @@
 //! A unit for each element of y: any groups, strides, dilations and pads.
 
-use super::{ENDS, Prepared};
+use super::{Prepared, shape};
 use crate::epilogue::Finish;
 use crate::gemm::finished;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
+use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static DIRECT: CubeVariant = CubeVariant { id: "conv2d.cube_direct", ..DEPTHWISE };
 
@@ -15,10 +17,15 @@ pub static DEPTHWISE: CubeVariant = CubeVariant {
     id: "depthwise.cube_direct",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[PLAIN, ENDS, UNITS],
+    rules: &[PLAIN, turns_end!(turns), UNITS],
     default: unit_default,
     build,
 };
+
+fn turns(task: &Task, _: &Config) -> Option<usize> {
+    let shape = shape(task)?;
+    Some(looped(shape.group_c(), looped(shape.kh, looped(shape.kw, 0))))
+}
 
 struct Direct {
     prepared: Prepared,

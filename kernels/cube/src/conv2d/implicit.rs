@@ -1,15 +1,16 @@
 //! A convolution as a product whose second operand is gathered on the way: weight `[o, c·kh·kw]` times the windows of an image, which
 //! units bring to shared memory straight from x. One group; a cube computes a tile of channels × pixels of one image.
 
-use super::{ENDS, Prepared, shape};
+use super::{Prepared, shape};
 use crate::epilogue::Finish;
 use crate::gemm::{Tiling, add_slab, finished, zeros};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, refuse};
+use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule};
-use schema::KnobValue;
+use kernels::{BuildError, Request, Rule, Task};
+use schema::{Config, KnobValue};
 
 pub static IMPLICIT: CubeVariant = CubeVariant {
     id: "conv2d.cube_implicit",
@@ -17,7 +18,7 @@ pub static IMPLICIT: CubeVariant = CubeVariant {
     knobs: crate::gemm::TILING_KNOBS,
     rules: &[
         PLAIN,
-        ENDS,
+        turns_end!(turns),
         Rule { reason: "it has groups", holds: |task, _, _| shape(task).is_some_and(|shape| shape.groups == 1) },
         crate::gemm::DIVIDES,
         crate::gemm::SHARES_OUT,
@@ -36,6 +37,11 @@ pub static IMPLICIT: CubeVariant = CubeVariant {
     default: |_, _| vec![KnobValue::Pair(32, 32), KnobValue::Pair(4, 4), KnobValue::Int(16)],
     build,
 };
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    let shape = shape(task)?;
+    Some(Tiling::of(config)?.turns(shape.c * shape.kh * shape.kw))
+}
 
 struct Implicit {
     prepared: Prepared,

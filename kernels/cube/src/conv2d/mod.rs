@@ -5,22 +5,16 @@ mod implicit;
 
 use crate::CubeVariant;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{ends, refuse, upload_words};
+use crate::operator::{refuse, upload_words};
 use crate::weights::Weights;
 use kernels::conv2d::Shape;
-use kernels::{BuildError, Request, Rule, Task};
+use kernels::{BuildError, Request, Task};
 
 /// In the order in which they are tried as a default: what takes any groups is the slowest.
 pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT];
 
 /// Those with a kernel for every channel.
 pub static DEPTHWISE_VARIANTS: &[&CubeVariant] = &[&direct::DEPTHWISE];
-
-/// The loops over channels and taps end on every device.
-const ENDS: Rule = Rule {
-    reason: "its loops are longer than every device allows",
-    holds: |task, _, _| shape(task).is_some_and(|shape| ends(shape.group_c() * (shape.kh * (shape.kw + 1) + 1))),
-};
 
 /// The convolution a task of either operator stands for.
 fn shape(task: &Task) -> Option<Shape> {

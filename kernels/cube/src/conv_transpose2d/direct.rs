@@ -3,28 +3,28 @@
 use crate::epilogue::Finish;
 use crate::gemm::finished;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, ends, unit_default, units_of, upload_words};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
+use crate::turns::{looped, turns_end};
 use crate::weights::Weights;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::conv_transpose2d::Shape;
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static DIRECT: CubeVariant = CubeVariant {
     id: "conv_transpose2d.cube_direct",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[
-        PLAIN,
-        UNITS,
-        Rule {
-            reason: "its loops are longer than every device allows",
-            holds: |task, _, _| Shape::of(task).is_ok_and(|s| ends(s.kernel[0] * (1 + s.kernel[1] * (1 + s.group_c())))),
-        },
-    ],
+    rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: unit_default,
     build,
 };
+
+fn turns(task: &Task, _: &Config) -> Option<usize> {
+    let shape = Shape::of(task).ok()?;
+    Some(looped(shape.kernel[0], looped(shape.kernel[1], looped(shape.group_c(), 0))))
+}
 
 struct Direct {
     weights: Weights,

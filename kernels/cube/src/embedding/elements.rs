@@ -1,29 +1,27 @@
 //! A unit for each element of the output, which adds up its bag: units that stand side by side read side by side.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, cubes_for, ends, unit_default, units_of};
+use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::picked::{picked, words_of};
+use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static ELEMENTS: CubeVariant = CubeVariant {
     id: "embedding.cube_elements",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[
-        IN_ROWS,
-        UNITS,
-        Rule {
-            reason: "its loops are longer than every device allows",
-            holds: |task, _, _| {
-                ends(if task.word("bag").is_empty() { 1 } else { task.ints("indices").last().copied().unwrap_or(1) })
-            },
-        },
-    ],
+    rules: &[IN_ROWS, UNITS, turns_end!(turns)],
     default: unit_default,
     build,
 };
+
+fn turns(task: &Task, _: &Config) -> Option<usize> {
+    let bag = if task.word("bag").is_empty() { 1 } else { *task.ints("indices").last().unwrap_or(&1) };
+    Some(looped(bag, 0))
+}
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {

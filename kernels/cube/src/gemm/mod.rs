@@ -8,7 +8,7 @@ pub use tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fini
 
 use crate::CubeVariant;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{ends, in_one_buffer, in_rows, refuse, upload_words};
+use crate::operator::{in_one_buffer, in_rows, refuse, upload_words};
 use crate::weights::Weights;
 use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
@@ -84,12 +84,6 @@ const FITS_BUFFERS: Rule = Rule {
 pub fn launchable(cubes: usize, limits: &Limits) -> bool {
     limits.gpu.is_some_and(|gpu| cubes <= gpu.cubes_per_axis as usize)
 }
-
-/// The loops over k end on every device.
-const ENDS: Rule = Rule {
-    reason: "its loops are longer than every device allows",
-    holds: |task, _, _| folded(task).is_some_and(|shape| ends(2 * shape.k)),
-};
 
 /// The product a task asks for, as it is computed: one B for a whole batch is one product.
 fn folded(task: &Task) -> Option<Shape> {

@@ -1,13 +1,15 @@
 //! A unit for each element of C, straight from global memory: for products with few rows, where nothing is used twice.
 
 use super::tiling::finished;
-use super::{ENDS, FITS_BUFFERS, Prepared, folded, launchable};
+use super::{FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{UNIT_KNOBS, unit_default, units_of};
+use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Rule, Task};
+use schema::Config;
 
 pub static ROWS: CubeVariant = CubeVariant {
     id: "gemm.cube_rows",
@@ -15,7 +17,7 @@ pub static ROWS: CubeVariant = CubeVariant {
     knobs: UNIT_KNOBS,
     rules: &[
         FITS_BUFFERS,
-        ENDS,
+        turns_end!(turns),
         Rule {
             reason: "more units than a cube of the device has, or more cubes than it can launch",
             holds: |task, config, limits| {
@@ -32,6 +34,10 @@ pub static ROWS: CubeVariant = CubeVariant {
     default: unit_default,
     build,
 };
+
+fn turns(task: &Task, _: &Config) -> Option<usize> {
+    Some(looped(folded(task)?.k, 0))
+}
 
 struct Rows {
     prepared: Prepared,

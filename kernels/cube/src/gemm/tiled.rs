@@ -1,14 +1,15 @@
 //! C in tiles: a cube computes one, from slabs of A and B that its units bring to shared memory together, each unit a register tile.
 
 use super::tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, finished, zeros};
-use super::{ENDS, FITS_BUFFERS, Prepared, folded, launchable};
+use super::{FITS_BUFFERS, Prepared, folded, launchable};
 use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
+use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule};
-use schema::KnobValue;
+use kernels::{BuildError, Request, Rule, Task};
+use schema::{Config, KnobValue};
 
 pub static TILED: CubeVariant = CubeVariant {
     id: "gemm.cube_tiled",
@@ -16,7 +17,7 @@ pub static TILED: CubeVariant = CubeVariant {
     knobs: TILING_KNOBS,
     rules: &[
         FITS_BUFFERS,
-        ENDS,
+        turns_end!(turns),
         DIVIDES,
         SHARES_OUT,
         FITS,
@@ -34,6 +35,10 @@ pub static TILED: CubeVariant = CubeVariant {
     default: |_, _| vec![KnobValue::Pair(32, 32), KnobValue::Pair(4, 4), KnobValue::Int(16)],
     build,
 };
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    Some(Tiling::of(config)?.turns(folded(task)?.k))
+}
 
 struct Tiled {
     prepared: Prepared,

@@ -1,6 +1,7 @@
 //! Tiles of a product in shared memory and registers: sizes, knobs and rules, and what every kernel with such tiles does with them.
 
 use crate::epilogue::{Finish, activate};
+use crate::turns::looped;
 use cubecl::prelude::*;
 use kernels::{Knob, Rule};
 use schema::Config;
@@ -69,6 +70,11 @@ impl Tiling {
     /// Of a cube.
     pub fn units(self) -> u32 {
         self.rows / self.unit_rows * (self.columns / self.unit_columns)
+    }
+
+    /// Turns of a unit's loops over `k` terms of each sum.
+    pub fn turns(self, k: usize) -> usize {
+        looped(k.div_ceil(self.k as usize), looped(self.k as usize, 0))
     }
 
     /// Both slabs.

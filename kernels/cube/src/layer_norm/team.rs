@@ -2,26 +2,25 @@
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, cubes_for, units_of};
-use crate::team::{Fold, TEAM_KNOBS, fold_all, passes_end, team_default};
+use crate::team::{Fold, TEAM_KNOBS, fold_all, team_default, turns_of_passes};
+use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
     revision: 1,
     knobs: TEAM_KNOBS,
-    rules: &[
-        PLAIN,
-        UNITS,
-        Rule {
-            reason: "its rows are longer than every device allows",
-            holds: |task, config, _| passes_end(task.ints("x").iter().skip(task.int("axis")).product(), 3, config),
-        },
-    ],
+    rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: team_default,
     build,
 };
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    Some(turns_of_passes(3, task.ints("x").iter().skip(task.int("axis")).product(), config))
+}
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {

@@ -1,26 +1,28 @@
 //! A unit for each window. Pools over one or two axes are pools over three whose first axes have one place.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, ends, unit_default, units_of, upload_words};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
+use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule, Task};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static WINDOWS: CubeVariant = CubeVariant {
     id: "pool.cube_windows",
     revision: 1,
     knobs: UNIT_KNOBS,
-    rules: &[
-        PLAIN,
-        UNITS,
-        Rule {
-            reason: "its loops are longer than every device allows",
-            holds: |task, _, _| ends(3 * task.ints("kernel_shape").iter().product::<usize>()),
-        },
-    ],
+    rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: unit_default,
     build,
 };
+
+fn turns(task: &Task, _: &Config) -> Option<usize> {
+    let within = |turns, &extent: &usize| looped(extent, turns);
+    // Axes that the windows lack have a loop of one turn.
+    let axes = task.ints("kernel_shape");
+    Some((axes.len()..3).fold(axes.iter().rev().fold(0, within), |turns, _| looped(1, turns)))
+}
 
 struct Windows {
     geometry: Buffer,

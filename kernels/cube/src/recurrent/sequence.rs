@@ -3,12 +3,13 @@
 
 use crate::epilogue::{sigmoid, tanh};
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, ends, refuse, units_of};
+use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, refuse, units_of};
+use crate::turns::{allowed, looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::lstm::{Cell, Shape};
-use kernels::{BuildError, Request, Rule, Task, Tensor};
-use schema::KnobValue;
+use kernels::{BuildError, Limits, Request, Rule, Task, Tensor};
+use schema::{Config, KnobValue};
 
 pub static LSTM: CubeVariant = CubeVariant {
     id: "lstm.cube_sequence",
@@ -25,17 +26,7 @@ pub static LSTM: CubeVariant = CubeVariant {
                 Shape::of(task).ok().zip(limits.gpu).is_some_and(fits)
             },
         },
-        Rule {
-            reason: "its loops are longer than every device allows",
-            holds: |task, config, _| {
-                let turns = |shape: Shape| {
-                    let rounds = shape.hidden.div_ceil(units_of(config).max(1) as usize);
-                    // A GRU's last gate is computed apart; every round of every step counts as well.
-                    shape.steps * (rounds * (2 * (shape.input + shape.hidden) + 4) + 1)
-                };
-                Shape::of(task).is_ok_and(|shape| ends(turns(shape)))
-            },
-        },
+        turns_end!(turns),
         Rule {
             reason: "more sequences than cubes of one launch",
             holds: |task, _, limits| {
@@ -43,12 +34,32 @@ pub static LSTM: CubeVariant = CubeVariant {
             },
         },
     ],
-    // With 64 a Hopper's compiler keeps 32 registers a unit and spills (docs/measurements/sm90.md).
-    default: |_, _| vec![KnobValue::Int(128)],
+    default,
     build,
 };
 
 pub static GRU: CubeVariant = CubeVariant { id: "gru.cube_sequence", ..LSTM };
+
+/// 128 units, or 256 where only these are done before the driver ends their loops. With 64 a Hopper's compiler keeps 32 registers a unit
+/// and spills (docs/measurements/sm90.md).
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let ends = |units: usize| Shape::of(task).is_ok_and(|shape| allowed(Some(turns_of(&shape, units)), limits));
+    vec![KnobValue::Int(if !ends(128) && ends(256) { 256 } else { 128 })]
+}
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    Some(turns_of(&Shape::of(task).ok()?, units_of(config).max(1) as usize))
+}
+
+fn turns_of(shape: &Shape, units: usize) -> usize {
+    let rounds = shape.hidden.div_ceil(units);
+    let gates = looped(shape.input, 0) + looped(shape.hidden, 0);
+    // The last gate of a GRU whose state is reset first is computed apart.
+    let last_gate = if shape.cell == Cell::Gru { gates } else { 0 };
+    let step = looped(rounds, gates) + looped(rounds, last_gate);
+    // Before the first step the states are read, behind the last they are written, with a zero for each step that a sequence lacks.
+    looped(rounds, 0) + looped(shape.steps, step) + looped(rounds, looped(0, 0))
+}
 
 /// Which cell, as part of a kernel's identity.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]

@@ -3,30 +3,27 @@
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
 use crate::operator::{PLAIN, UNITS, cubes_for, refuse, units_of, upload_words};
-use crate::team::{self, Fold, TEAM_KNOBS, fold, fold_all, passes_end, team_default};
+use crate::team::{self, Fold, TEAM_KNOBS, fold, fold_all, team_default, turns_of_passes};
+use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strides::{collapse, row_major};
-use kernels::{BuildError, Request, Rule};
+use kernels::{BuildError, Request, Task};
+use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "reduce.cube_team",
     revision: 1,
     knobs: TEAM_KNOBS,
-    rules: &[
-        PLAIN,
-        UNITS,
-        Rule {
-            reason: "its rows are longer than every device allows",
-            holds: |task, config, _| {
-                let (x, axes) = (task.ints("x"), task.ints("axes"));
-                passes_end(axes.iter().filter_map(|&axis| x.get(axis)).product(), 1, config)
-            },
-        },
-    ],
+    rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: team_default,
     build,
 };
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    let (x, axes) = (task.ints("x"), task.ints("axes"));
+    Some(turns_of_passes(1, axes.iter().filter_map(|&axis| x.get(axis)).product(), config))
+}
 
 /// What becomes of each element before it is folded, and of the fold.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
