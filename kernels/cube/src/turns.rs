@@ -25,3 +25,15 @@ macro_rules! turns_end {
     };
 }
 pub(crate) use turns_end;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_within_loops_are_multiplied_and_each_takes_a_turn_to_find_its_end() {
+        // for 3 { for 2 {} }: three times a turn and the three of the inner loop, and the last.
+        assert_eq!((looped(0, 0), looped(2, 0), looped(3, looped(2, 0))), (1, 3, 13));
+        assert_eq!(looped(usize::MAX, 1), usize::MAX);
+    }
+}

@@ -11,7 +11,7 @@ use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
-    revision: 1,
+    revision: 2,
     knobs: TEAM_KNOBS,
     rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: team_default,
@@ -86,40 +86,30 @@ fn rows_of_x<F: Float + CubeElement>(
     // The same for all units of a cube.
     if row < rows {
         let first = row * len;
-        let rounds = len.div_ceil(form.units);
         let mut mean = F::new(0.0);
         if comptime!(!form.rms) {
             let mut own = F::new(0.0);
-            for round in 0..rounds {
-                let j = round * form.units + UNIT_POS;
-                if j < len {
-                    own += x[(first + j) as usize];
-                }
+            for j in range_stepped(UNIT_POS, len, form.units) {
+                own += x[(first + j) as usize];
             }
             mean = fold_all::<F>(own, &mut shared, form.units, Fold::Sum) / F::cast_from(len);
         }
         let mut own = F::new(0.0);
-        for round in 0..rounds {
-            let j = round * form.units + UNIT_POS;
-            if j < len {
-                let distance = x[(first + j) as usize] - mean;
-                own += distance * distance;
-            }
+        for j in range_stepped(UNIT_POS, len, form.units) {
+            let distance = x[(first + j) as usize] - mean;
+            own += distance * distance;
         }
         let variance = fold_all::<F>(own, &mut shared, form.units, Fold::Sum) / F::cast_from(len);
         let factor = F::new(1.0) / F::sqrt(variance + epsilon);
-        for round in 0..rounds {
-            let j = round * form.units + UNIT_POS;
-            if j < len {
-                let mut value = (x[(first + j) as usize] - mean) * factor;
-                if comptime!(form.scale) {
-                    value *= extra.index(0usize)[j as usize];
-                }
-                if comptime!(form.bias) {
-                    value += extra.index(comptime!(usize::from(form.scale)))[j as usize];
-                }
-                y[(first + j) as usize] = value;
+        for j in range_stepped(UNIT_POS, len, form.units) {
+            let mut value = (x[(first + j) as usize] - mean) * factor;
+            if comptime!(form.scale) {
+                value *= extra.index(0usize)[j as usize];
             }
+            if comptime!(form.bias) {
+                value += extra.index(comptime!(usize::from(form.scale)))[j as usize];
+            }
+            y[(first + j) as usize] = value;
         }
     }
 }

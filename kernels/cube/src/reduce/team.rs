@@ -13,7 +13,7 @@ use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "reduce.cube_team",
-    revision: 1,
+    revision: 2,
     knobs: TEAM_KNOBS,
     rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: team_default,
@@ -120,12 +120,9 @@ fn elements_of_y<F: Float>(x: &Array<F>, y: &mut Array<F>, g: &Array<u32>, eleme
     if at < elements {
         let first = place(g, at, form.ranks.0, 0usize, form.ranks.0);
         let mut own = team::start::<F>(how);
-        for round in 0..folded.div_ceil(form.units) {
-            let j = round * form.units + UNIT_POS;
-            if j < folded {
-                let from = place(g, j, form.ranks.1, comptime!(2 * form.ranks.0), comptime!(2 * form.ranks.0 + form.ranks.1));
-                own = fold::<F>(own, before::<F>(x[(first + from) as usize], form.kind), how);
-            }
+        for j in range_stepped(UNIT_POS, folded, form.units) {
+            let from = place(g, j, form.ranks.1, comptime!(2 * form.ranks.0), comptime!(2 * form.ranks.0 + form.ranks.1));
+            own = fold::<F>(own, before::<F>(x[(first + from) as usize], form.kind), how);
         }
         let all = fold_all::<F>(own, &mut shared, form.units, how);
         if UNIT_POS == 0 {

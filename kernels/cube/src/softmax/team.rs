@@ -13,7 +13,7 @@ use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "softmax.cube_team",
-    revision: 1,
+    revision: 2,
     knobs: TEAM_KNOBS,
     rules: &[PLAIN, UNITS, turns_end!(turns)],
     default: team_default,
@@ -97,33 +97,23 @@ fn rows_of_x<F: Float + CubeElement>(
     if row < rows {
         let (len, inner) = (g[0], g[1]);
         let first = row / inner * len * inner + row % inner;
-        let rounds = len.div_ceil(form.units);
         let mut own = team::start::<F>(Fold::Max);
-        for round in 0..rounds {
-            let j = round * form.units + UNIT_POS;
-            if j < len {
-                own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
-            }
+        for j in range_stepped(UNIT_POS, len, form.units) {
+            own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
         }
         let greatest = fold_all::<F>(own, &mut shared, form.units, Fold::Max);
         let mut own = F::new(0.0);
-        for round in 0..rounds {
-            let j = round * form.units + UNIT_POS;
-            if j < len {
-                own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
-            }
+        for j in range_stepped(UNIT_POS, len, form.units) {
+            own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
         }
         let sum = fold_all::<F>(own, &mut shared, form.units, Fold::Sum);
-        for round in 0..rounds {
-            let j = round * form.units + UNIT_POS;
-            if j < len {
-                let at = first + j * inner;
-                let shifted = value::<F>(x, mask, g, at, scale, form) - greatest;
-                if comptime!(form.log) {
-                    y[at as usize] = shifted - F::ln(sum);
-                } else {
-                    y[at as usize] = F::exp(shifted) / sum;
-                }
+        for j in range_stepped(UNIT_POS, len, form.units) {
+            let at = first + j * inner;
+            let shifted = value::<F>(x, mask, g, at, scale, form) - greatest;
+            if comptime!(form.log) {
+                y[at as usize] = shifted - F::ln(sum);
+            } else {
+                y[at as usize] = F::exp(shifted) / sum;
             }
         }
     }
