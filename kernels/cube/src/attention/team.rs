@@ -1,18 +1,19 @@
 //! A cube for each query: its units share the keys out, keep the scores in shared memory, then share the columns of V out.
 
+use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
 use crate::team::{Fold, TEAM_KNOBS, fold_all, start, team_default};
 use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::attention::{Matrices, Shape};
+use kernels::attention::Shape;
 use kernels::{BuildError, Request, Rule, Task};
 use schema::Config;
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "attention.cube_team",
-    revision: 1,
+    revision: 2,
     knobs: TEAM_KNOBS,
     rules: &[
         PLAIN,
@@ -54,23 +55,6 @@ struct Team {
     rows: u32,
     scale: f32,
 }
-
-/// Heads, queries, depth, width, heads of Q for each of K; then of Q, K, V and y where the first matrix begins and the strides of
-/// image, head and row; then the mask's strides of image, head, query and key.
-fn numbers(shape: &Shape) -> Vec<u32> {
-    let extents = [shape.heads, shape.queries, shape.depth, shape.width, shape.heads / shape.k.heads];
-    let matrices = |of: &Matrices| [of.first, of.strides[0], of.strides[1], of.strides[2]];
-    let all = [&shape.q, &shape.k, &shape.v, &shape.y].map(matrices);
-    let numbers = extents.into_iter().chain(all.into_iter().flatten()).chain(shape.mask.unwrap_or_default());
-    numbers.map(|number| number as u32).collect()
-}
-
-/// Where the numbers of Q, K, V, y and the mask stand among [`numbers`].
-const Q: usize = 5;
-const K: usize = 9;
-const V: usize = 13;
-const Y: usize = 17;
-const MASK: usize = 21;
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
     let shape = Shape::of(request.task)?;
@@ -139,61 +123,37 @@ fn queries<F: Float + CubeElement>(
         let of_k = first(g, image, group, K);
         let of_v = first(g, image, group, V);
         let of_y = first(g, image, head, Y) + query * g[comptime!(Y + 3)];
-        let mut seen = u32::new(0) + form.keys;
-        if comptime!(form.causal) {
-            let reach = query + 1 + form.keys;
-            seen = min(select(reach > queries, reach - queries, u32::new(0)), seen);
-        }
-        let rounds = seen.div_ceil(form.units);
+        let seen = keys_seen(query, queries, form.keys, form.causal);
 
         let mut own = start::<F>(Fold::Max);
-        for round in 0..rounds {
-            let key = round * form.units + UNIT_POS;
-            if key < seen {
-                let row = of_k + key * g[comptime!(K + 3)];
-                let mut score = F::new(0.0);
-                for i in 0..depth {
-                    score += q[(of_q + i) as usize] * k[(row + i) as usize];
-                }
-                score *= scale;
-                if comptime!(form.masked) {
-                    let place = image * g[comptime!(MASK)]
-                        + head * g[comptime!(MASK + 1)]
-                        + query * g[comptime!(MASK + 2)]
-                        + key * g[comptime!(MASK + 3)];
-                    score += mask.index(0usize)[place as usize];
-                }
-                scores[key as usize] = score;
-                own = max(own, score);
+        for key in range_stepped(UNIT_POS, seen, form.units) {
+            let row = of_k + key * g[comptime!(K + 3)];
+            let mut score = F::new(0.0);
+            for i in 0..depth {
+                score += q[(of_q + i) as usize] * k[(row + i) as usize];
             }
+            score *= scale;
+            if comptime!(form.masked) {
+                score += mask.index(0usize)[of_mask(g, image, head, query, key) as usize];
+            }
+            scores[key as usize] = score;
+            own = max(own, score);
         }
         let greatest = fold_all::<F>(own, &mut shared, form.units, Fold::Max);
         let mut own = F::new(0.0);
-        for round in 0..rounds {
-            let key = round * form.units + UNIT_POS;
-            if key < seen {
-                let weight = F::exp(scores[key as usize] - greatest);
-                scores[key as usize] = weight;
-                own += weight;
-            }
+        for key in range_stepped(UNIT_POS, seen, form.units) {
+            let weight = F::exp(scores[key as usize] - greatest);
+            scores[key as usize] = weight;
+            own += weight;
         }
         // It is at least 1 where any key is seen, and every unit has written its weights when all have it.
         let sum = max(fold_all::<F>(own, &mut shared, form.units, Fold::Sum), F::new(1e-30));
-        for round in 0..width.div_ceil(form.units) {
-            let column = round * form.units + UNIT_POS;
-            if column < width {
-                let mut value = F::new(0.0);
-                for key in 0..seen {
-                    value += scores[key as usize] * v[(of_v + key * g[comptime!(V + 3)] + column) as usize];
-                }
-                y[(of_y + column) as usize] = value / sum;
+        for column in range_stepped(UNIT_POS, width, form.units) {
+            let mut value = F::new(0.0);
+            for key in 0..seen {
+                value += scores[key as usize] * v[(of_v + key * g[comptime!(V + 3)] + column) as usize];
             }
+            y[(of_y + column) as usize] = value / sum;
         }
     }
-}
-
-/// Where the matrix of a head begins.
-#[cube]
-fn first(g: &Array<u32>, image: u32, head: u32, #[comptime] operand: usize) -> u32 {
-    g[operand] + image * g[comptime!(operand + 1)] + head * g[comptime!(operand + 2)]
 }

@@ -202,6 +202,7 @@ fn attention() {
         "attention q=[19,2,9,16] k=[19,2,9,16] v=[19,2,9,16] q_order=sbhd k_order=sbhd v_order=sbhd y_order=sbhd q_heads=[0,3] k_heads=[3,3] v_heads=[6,3] scale=0.25",
         "attention q=[2,23,7,16] k=[2,9,40,16] v=[2,7,40,24] q_order=bshd q_heads=[2,4] k_heads=[5,2] v_heads=[0,2] y_order=bshd scale=-0.5 mask=[4,1,40]",
         "attention q=[1,2,9,16] k=[1,2,5,16] v=[1,2,5,16] scale=0.25 causal=1",
+        "attention q=[1,2,70,64] k=[1,2,131,64] v=[1,2,131,48] scale=0.125 mask=[1,1,70,131]",
     ]);
 }
 
