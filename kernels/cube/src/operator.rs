@@ -129,7 +129,7 @@ pub(crate) fn cubes_for(elements: u32, units: u32, gpu: &Gpu) -> CubeCount {
 
 /// What kernels here can compute with: f32 in rows, each operand in one buffer.
 pub(crate) const PLAIN: Rule = Rule {
-    reason: "an operand is not f32 in rows, or larger than a buffer of the device",
+    reason: "an operand is not f32 in rows, or larger than a buffer of the device or than its kernels count",
     holds: |task, _, limits| {
         let signature = kernels::operator(task.operator()).map(|operator| (operator.signature)(task));
         let (Some(Ok(signature)), Some(gpu)) = (signature, limits.gpu) else { return false };
@@ -139,7 +139,7 @@ pub(crate) const PLAIN: Rule = Rule {
 
 /// What kernels here that are told by indices or lengths can compute with: as [`PLAIN`], and whole numbers among the inputs.
 pub(crate) const IN_ROWS: Rule = Rule {
-    reason: "an operand is neither f32 nor an index, not in rows, or larger than a buffer of the device",
+    reason: "an operand is neither f32 nor an index, not in rows, or larger than a buffer of the device or than its kernels count",
     holds: |task, _, limits| {
         let signature = kernels::operator(task.operator()).map(|operator| (operator.signature)(task));
         let (Some(Ok(signature)), Some(gpu)) = (signature, limits.gpu) else { return false };
@@ -154,9 +154,17 @@ pub(crate) fn in_rows(spec: &OperandSpec) -> bool {
     spec.dtype == DType::F32 && spec.layout == Layout::Rows
 }
 
-/// Whether a buffer of the device holds an operand.
+/// Elements that kernels count in 32 bits. A launch may have more units than elements, by less than this.
+pub(crate) const ELEMENTS_MAX: usize = 1 << 31;
+
+/// Whether a buffer of the device holds an operand, and kernels count its elements.
 pub(crate) fn in_one_buffer(spec: &OperandSpec, gpu: &GpuLimits) -> bool {
-    spec.bytes() as u64 <= gpu.buffer_bytes
+    spec.bytes() as u64 <= gpu.buffer_bytes && countable(spec.shape.iter().product())
+}
+
+/// Whether kernels count so many elements.
+pub(crate) fn countable(elements: usize) -> bool {
+    elements <= ELEMENTS_MAX
 }
 
 /// A constant operand on the device; `None` where the task has none there.

@@ -8,7 +8,7 @@ pub use tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fini
 
 use crate::CubeVariant;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{in_one_buffer, in_rows, refuse, upload_words};
+use crate::operator::{ELEMENTS_MAX, in_one_buffer, in_rows, refuse, upload_words};
 use crate::weights::Weights;
 use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
@@ -52,7 +52,8 @@ impl Prepared {
 
 /// Columns of B for each buffer.
 fn parts(shape: &Shape, limits: &Limits) -> Vec<(u32, u32)> {
-    let most = limits.gpu.map_or(usize::MAX, |gpu| gpu.buffer_bytes as usize / size_of::<f32>() / shape.k.max(1));
+    let floats = limits.gpu.map_or(usize::MAX, |gpu| gpu.buffer_bytes as usize / size_of::<f32>());
+    let most = floats.min(ELEMENTS_MAX) / shape.k.max(1);
     let most = if shape.b_constant { most.clamp(1, shape.n) } else { shape.n };
     (0..shape.n).step_by(most).map(|first| (first as u32, most.min(shape.n - first) as u32)).collect()
 }
@@ -68,7 +69,7 @@ fn columns(b: &[f32], shape: &Shape, (first, count): (u32, u32)) -> Vec<f32> {
 
 /// Operands are f32 in rows, each in one buffer; a constant B may take several.
 const FITS_BUFFERS: Rule = Rule {
-    reason: "an operand is not f32 in rows, or larger than a buffer of the device",
+    reason: "an operand is not f32 in rows, or larger than a buffer of the device or than its kernels count",
     holds: |task, _, limits| {
         let Some(((shape, signature), gpu)) = folded(task).zip(Shape::of(task).ok().map(|s| s.signature())).zip(limits.gpu)
         else {

@@ -159,6 +159,21 @@ fn a_constant_that_no_buffer_holds_is_taken_apart() {
 }
 
 #[test]
+fn what_32_bits_do_not_count_is_illegal() {
+    let Some((_, limits)) = device() else { return };
+    let gpu = GpuLimits { buffer_bytes: u64::MAX, ..limits.gpu.unwrap() };
+    let limits = Limits { gpu: Some(gpu), ..*limits };
+    let legal = |text: &str| {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        operator(task.operator()).unwrap().default_config(&task, &limits).is_some()
+    };
+    assert!(legal("elementwise expr=relu(a) a=[2147483648] y=[2147483648]"));
+    assert!(!legal("elementwise expr=relu(a) a=[2147483649] y=[2147483649]"));
+    assert!(!legal("embedding table=[2147483649,1] indices=[2] indices_type=i64"));
+    assert!(!legal("gemm b=dynamic k=32768 m=65537 n=1"));
+}
+
+#[test]
 fn conv2d() {
     check(&[
         "conv2d c=1 h=1 kh=1 kw=1 n=1 o=1 w=1",
