@@ -20,6 +20,7 @@ mod embedding;
 mod epilogue;
 mod gather;
 mod gemm;
+mod geometry;
 mod gpu;
 mod index;
 pub mod interop;

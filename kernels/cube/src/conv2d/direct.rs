@@ -3,6 +3,7 @@
 use super::{Prepared, shape};
 use crate::epilogue::Finish;
 use crate::gemm::finished;
+use crate::geometry;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::turns::{looped, turns_end};
@@ -74,29 +75,26 @@ fn elements_of_y<F: Float>(
 ) {
     let at = ABSOLUTE_POS as u32;
     if at < elements {
-        let (channels, height, width) = (g[0], g[1], g[2]);
-        let (o, oh, ow) = (g[3], g[4], g[5]);
-        let (group_c, group_o) = (g[6], g[7]);
-        let (kh, kw) = (g[8], g[9]);
-        let column = at % ow;
-        let row = at / ow % oh;
-        let channel = at / (ow * oh) % o;
-        let image = at / (ow * oh * o);
-        let first_c = channel / group_o * group_c;
+        let g = geometry::read(g);
+        let column = at % g.ow;
+        let row = at / g.ow % g.oh;
+        let channel = at / (g.ow * g.oh) % g.o;
+        let image = at / (g.ow * g.oh * g.o);
+        let first_c = channel / g.group_o * g.group_c;
         // Shifted by the pad, so that nothing is negative.
-        let (top, left) = (row * g[10], column * g[11]);
+        let (top, left) = (row * g.stride_y, column * g.stride_x);
         let mut sum = F::new(0.0);
-        for i in 0..group_c {
-            let plane = (image * channels + first_c + i) * height * width;
-            let taps = (channel * group_c + i) * kh * kw;
-            for r in 0..kh {
-                let y_padded = top + r * g[14];
-                if y_padded >= g[12] && y_padded - g[12] < height {
-                    let line = plane + (y_padded - g[12]) * width;
-                    for s in 0..kw {
-                        let x_padded = left + s * g[15];
-                        if x_padded >= g[13] && x_padded - g[13] < width {
-                            sum += x[(line + x_padded - g[13]) as usize] * weight[(taps + r * kw + s) as usize];
+        for i in 0..g.group_c {
+            let plane = (image * g.channels + first_c + i) * g.height * g.width;
+            let taps = (channel * g.group_c + i) * g.kh * g.kw;
+            for r in 0..g.kh {
+                let y_padded = top + r * g.dilation_y;
+                if y_padded >= g.pad_y && y_padded - g.pad_y < g.height {
+                    let line = plane + (y_padded - g.pad_y) * g.width;
+                    for s in 0..g.kw {
+                        let x_padded = left + s * g.dilation_x;
+                        if x_padded >= g.pad_x && x_padded - g.pad_x < g.width {
+                            sum += x[(line + x_padded - g.pad_x) as usize] * weight[(taps + r * g.kw + s) as usize];
                         }
                     }
                 }

@@ -3,18 +3,19 @@
 
 use super::{Prepared, shape};
 use crate::epilogue::Finish;
-use crate::gemm::{Tiling, add_slab, finished, zeros};
+use crate::gemm::{Tiling, add_slab, fetch, finished, spot, store, tiling_default, zeros};
+use crate::geometry::{self, Geometry};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, refuse};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::{BuildError, Request, Rule, Task};
-use schema::{Config, KnobValue};
+use schema::Config;
 
 pub static IMPLICIT: CubeVariant = CubeVariant {
     id: "conv2d.cube_implicit",
-    revision: 1,
+    revision: 2,
     knobs: crate::gemm::TILING_KNOBS,
     rules: &[
         PLAIN,
@@ -34,7 +35,7 @@ pub static IMPLICIT: CubeVariant = CubeVariant {
             },
         },
     ],
-    default: |_, _| vec![KnobValue::Pair(32, 32), KnobValue::Pair(4, 4), KnobValue::Int(16)],
+    default: tiling_default,
     build,
 };
 
@@ -90,54 +91,39 @@ fn tiles_of_y<F: Float>(
     #[comptime] t: Tiling,
     #[comptime] finish: Finish,
 ) {
-    let units = comptime!(t.units());
-    let (channels, height, width) = (g[0], g[1], g[2]);
-    let (o, oh, ow) = (g[3], g[4], g[5]);
-    let (kh, kw) = (g[8], g[9]);
-    let taps = kh * kw;
-    let k = channels * taps;
-    let pixels = oh * ow;
+    let g = geometry::read(g);
+    let k = g.channels * g.kh * g.kw;
+    let pixels = g.oh * g.ow;
     let first_o = CUBE_POS_Y * t.rows;
     let first_pixel = CUBE_POS_X * t.columns;
-    let image = CUBE_POS_Z * channels * height * width;
-    let mut slab_w = SharedMemory::<F>::new(comptime!((t.rows * t.k) as usize));
-    let mut slab_x = SharedMemory::<F>::new(comptime!((t.columns * t.k) as usize));
+    let image = CUBE_POS_Z * g.channels * g.height * g.width;
+    let mut slabs_w = SharedMemory::<F>::new(comptime!((t.rows * t.k * t.buffers) as usize));
+    let mut slabs_x = SharedMemory::<F>::new(comptime!((t.columns * t.k * t.buffers) as usize));
     let mut sums = zeros::<F>(t);
 
-    let slabs = k.div_ceil(t.k);
-    for slab in 0..slabs {
-        let first_k = slab * t.k;
-        #[unroll]
-        for load in 0..comptime!(t.rows * t.k / units) {
-            let i = load * units + UNIT_POS;
-            let (row, depth) = (i / t.k, i % t.k);
-            let (at_o, at_k) = (first_o + row, first_k + depth);
-            let mut value = F::new(0.0);
-            if at_o < o && at_k < k {
-                value = weight[(at_o * k + at_k) as usize];
-            }
-            slab_w[(depth * t.rows + row) as usize] = value;
-        }
-        #[unroll]
-        for load in 0..comptime!(t.columns * t.k / units) {
-            let i = load * units + UNIT_POS;
-            let (column, depth) = (i % t.columns, i / t.columns);
-            let (pixel, at_k) = (first_pixel + column, first_k + depth);
-            let mut value = F::new(0.0);
-            if pixel < pixels && at_k < k {
-                let channel = at_k / taps;
-                let tap = at_k % taps;
-                // Shifted by the pad, so that nothing is negative.
-                let y_padded = pixel / ow * g[10] + tap / kw * g[14];
-                let x_padded = pixel % ow * g[11] + tap % kw * g[15];
-                if y_padded >= g[12] && y_padded - g[12] < height && x_padded >= g[13] && x_padded - g[13] < width {
-                    value = x[(image + (channel * height + y_padded - g[12]) * width + x_padded - g[13]) as usize];
-                }
-            }
-            slab_x[(depth * t.columns + column) as usize] = value;
-        }
+    if comptime!(t.buffers == 2) {
+        let held_w = fetch::<F>(weight, 0u32, first_o, g.o, 0u32, k, t.rows, true, t);
+        let held_x = fetch_windows::<F>(x, &g, image, first_pixel, 0u32, t);
+        store::<F>(&held_w, &mut slabs_w, 0u32, t.rows, true, t);
+        store::<F>(&held_x, &mut slabs_x, 0u32, t.columns, false, t);
         sync_cube();
-        add_slab::<F>(&slab_w, &slab_x, &mut sums, t);
+    }
+    for slab in 0..k.div_ceil(t.k) {
+        // With two buffers the slab behind this one, which after the last is empty.
+        let first_k = (slab + comptime!(t.buffers - 1)) * t.k;
+        let held_w = fetch::<F>(weight, 0u32, first_o, g.o, first_k, k, t.rows, true, t);
+        let held_x = fetch_windows::<F>(x, &g, image, first_pixel, first_k, t);
+        if comptime!(t.buffers == 2) {
+            let place = slab % 2;
+            add_slab::<F>(&slabs_w, &slabs_x, place, &mut sums, t);
+            store::<F>(&held_w, &mut slabs_w, 1 - place, t.rows, true, t);
+            store::<F>(&held_x, &mut slabs_x, 1 - place, t.columns, false, t);
+        } else {
+            store::<F>(&held_w, &mut slabs_w, 0u32, t.rows, true, t);
+            store::<F>(&held_x, &mut slabs_x, 0u32, t.columns, false, t);
+            sync_cube();
+            add_slab::<F>(&slabs_w, &slabs_x, 0u32, &mut sums, t);
+        }
         sync_cube();
     }
 
@@ -147,11 +133,44 @@ fn tiles_of_y<F: Float>(
         #[unroll]
         for j in 0..t.unit_columns {
             let pixel = first_pixel + UNIT_POS_X + j * comptime!(t.columns / t.unit_columns);
-            if channel < o && pixel < pixels {
-                let at = (CUBE_POS_Z * o + channel) * pixels + pixel;
+            if channel < g.o && pixel < pixels {
+                let at = (CUBE_POS_Z * g.o + channel) * pixels + pixel;
                 let sum = sums[comptime!((i * t.unit_columns + j) as usize)];
                 y[at as usize] = finished::<F>(sum, extra, channel, at, finish);
             }
         }
     }
+}
+
+/// What a unit brings to a slab of windows: so many pixels of y, some taps of each.
+#[cube]
+fn fetch_windows<F: Float>(
+    x: &Array<F>,
+    g: &Geometry,
+    image: u32,
+    first_pixel: u32,
+    first_k: u32,
+    #[comptime] t: Tiling,
+) -> Array<F> {
+    let taps = g.kh * g.kw;
+    let mut held = Array::<F>::new(comptime!((t.columns * t.k / t.units()) as usize));
+    #[unroll]
+    for load in 0..comptime!(t.columns * t.k / t.units()) {
+        let (column, depth) = spot(load, t.columns, false, t);
+        let (pixel, at_k) = (first_pixel + column, first_k + depth);
+        let mut value = F::new(0.0);
+        if pixel < g.oh * g.ow && at_k < g.channels * taps {
+            let channel = at_k / taps;
+            let tap = at_k % taps;
+            // Shifted by the pad, so that nothing is negative.
+            let y_padded = pixel / g.ow * g.stride_y + tap / g.kw * g.dilation_y;
+            let x_padded = pixel % g.ow * g.stride_x + tap % g.kw * g.dilation_x;
+            let in_y = y_padded >= g.pad_y && y_padded - g.pad_y < g.height;
+            if in_y && x_padded >= g.pad_x && x_padded - g.pad_x < g.width {
+                value = x[(image + (channel * g.height + y_padded - g.pad_y) * g.width + x_padded - g.pad_x) as usize];
+            }
+        }
+        held[comptime!(load as usize)] = value;
+    }
+    held
 }

@@ -4,8 +4,9 @@ mod direct;
 mod implicit;
 
 use crate::CubeVariant;
+use crate::geometry;
 use crate::gpu::{Buffer, Gpu};
-use crate::operator::{refuse, upload_words};
+use crate::operator::refuse;
 use crate::weights::Weights;
 use kernels::conv2d::Shape;
 use kernels::{BuildError, Request, Task};
@@ -25,35 +26,19 @@ fn shape(task: &Task) -> Option<Shape> {
 struct Prepared {
     shape: Shape,
     weights: Weights,
-    /// Extents of x, channels and extents of y, channels of a group in x and y, kernel, strides, pads before, dilations.
+    /// See [`geometry::Geometry`].
     geometry: Buffer,
 }
 
 impl Prepared {
     fn new(request: &Request<'_>, gpu: &Gpu) -> Result<Self, BuildError> {
         let shape = shape(request.task).ok_or_else(|| refuse(request.task, &"the parameters do not fit"))?;
-        let [s, p, d] = [shape.strides, [shape.pads[0], shape.pads[1]], shape.dilations];
-        let numbers = [
-            shape.c,
-            shape.h,
-            shape.w,
-            shape.o,
-            shape.oh,
-            shape.ow,
-            shape.group_c(),
-            shape.group_o(),
-            shape.kh,
-            shape.kw,
-            s[0],
-            s[1],
-            p[0],
-            p[1],
-            d[0],
-            d[1],
-        ];
-        let words = numbers.map(|number| number as u32);
+        let extents = [[shape.c, shape.h, shape.w], [shape.o, shape.oh, shape.ow]];
+        let group = [shape.group_c(), shape.group_o()];
+        let windows = [[shape.kh, shape.kw], shape.strides, [shape.pads[0], shape.pads[1]], shape.dilations];
+        let geometry = geometry::upload(request.task, gpu, extents, group, windows)?;
         let weights = Weights::new(request, gpu, shape.weight_constant, &shape.epilogue)?;
-        Ok(Prepared { geometry: upload_words(request.task, gpu, &words)?, weights, shape })
+        Ok(Prepared { geometry, weights, shape })
     }
 
     fn bytes(&self) -> usize {

@@ -2,8 +2,9 @@
 
 use crate::epilogue::Finish;
 use crate::gemm::finished;
+use crate::geometry;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of, upload_words};
+use crate::operator::{PLAIN, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::turns::{looped, turns_end};
 use crate::weights::Weights;
 use crate::{CubeKernel, CubeVariant};
@@ -28,7 +29,7 @@ fn turns(task: &Task, _: &Config) -> Option<usize> {
 
 struct Direct {
     weights: Weights,
-    /// Extents of x, channels and extents of y, channels of a group in x and y, kernel, strides, pads before, dilations.
+    /// See [`geometry::Geometry`].
     geometry: Buffer,
     elements: u32,
     finish: Finish,
@@ -37,12 +38,11 @@ struct Direct {
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
     let s = Shape::of(request.task)?;
-    let ([kh, kw], [sh, sw], [dh, dw]) = (s.kernel, s.strides, s.dilations);
-    let numbers = [s.c, s.h, s.w, s.o, s.oh, s.ow, s.group_c(), s.group_o(), kh, kw, sh, sw, s.pads[0], s.pads[1], dh, dw]
-        .map(|n| n as u32);
+    let extents = [[s.c, s.h, s.w], [s.o, s.oh, s.ow]];
+    let windows = [s.kernel, s.strides, [s.pads[0], s.pads[1]], s.dilations];
     Ok(Box::new(Direct {
         weights: Weights::new(request, gpu, s.weight_constant, &s.epilogue)?,
-        geometry: upload_words(request.task, gpu, &numbers)?,
+        geometry: geometry::upload(request.task, gpu, extents, [s.group_c(), s.group_o()], windows)?,
         elements: s.output_shape().iter().product::<usize>() as u32,
         finish: s.epilogue.into(),
         units: units_of(request.config),
@@ -85,29 +85,27 @@ fn elements_of_y<F: Float>(
 ) {
     let at = ABSOLUTE_POS as u32;
     if at < elements {
-        let (channels, height, width) = (g[0], g[1], g[2]);
-        let (o, oh, ow) = (g[3], g[4], g[5]);
-        let (group_c, group_o) = (g[6], g[7]);
-        let (kh, kw) = (g[8], g[9]);
-        let column = at % ow;
-        let row = at / ow % oh;
-        let channel = at / (ow * oh) % o;
-        let image = at / (ow * oh * o);
-        let first_c = channel / group_o * group_c;
+        let g = geometry::read(g);
+        let column = at % g.ow;
+        let row = at / g.ow % g.oh;
+        let channel = at / (g.ow * g.oh) % g.o;
+        let image = at / (g.ow * g.oh * g.o);
+        let first_c = channel / g.group_o * g.group_c;
         // The place in the uncut result.
-        let (down, across) = (row + g[12], column + g[13]);
+        let (down, across) = (row + g.pad_y, column + g.pad_x);
         let mut sum = F::new(0.0);
-        for r in 0..kh {
-            let from_top = down - r * g[14];
-            if down >= r * g[14] && from_top % g[10] == 0 && from_top / g[10] < height {
-                for s in 0..kw {
-                    let from_left = across - s * g[15];
-                    if across >= s * g[15] && from_left % g[11] == 0 && from_left / g[11] < width {
-                        let first_x = ((image * channels + first_c) * height + from_top / g[10]) * width + from_left / g[11];
-                        let first_w = ((first_c * group_o + channel % group_o) * kh + r) * kw + s;
-                        for i in 0..group_c {
-                            sum +=
-                                x[(first_x + i * height * width) as usize] * weight[(first_w + i * group_o * kh * kw) as usize];
+        for r in 0..g.kh {
+            let from_top = down - r * g.dilation_y;
+            if down >= r * g.dilation_y && from_top % g.stride_y == 0 && from_top / g.stride_y < g.height {
+                for s in 0..g.kw {
+                    let from_left = across - s * g.dilation_x;
+                    if across >= s * g.dilation_x && from_left % g.stride_x == 0 && from_left / g.stride_x < g.width {
+                        let first_x = ((image * g.channels + first_c) * g.height + from_top / g.stride_y) * g.width
+                            + from_left / g.stride_x;
+                        let first_w = ((first_c * g.group_o + channel % g.group_o) * g.kh + r) * g.kw + s;
+                        for i in 0..g.group_c {
+                            sum += x[(first_x + i * g.height * g.width) as usize]
+                                * weight[(first_w + i * g.group_o * g.kh * g.kw) as usize];
                         }
                     }
                 }

@@ -1,12 +1,16 @@
 //! Matrix products; the task is that of [`kernels::gemm`].
 
 mod rows;
+mod split_k;
 mod tiled;
 mod tiling;
 
-pub use tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, finished, zeros};
+pub use tiling::{
+    DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fetch, finished, spot, store, tiling_default, zeros,
+};
 
 use crate::CubeVariant;
+use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu};
 use crate::operator::{ELEMENTS_MAX, in_one_buffer, in_rows, refuse, upload_words};
 use crate::weights::Weights;
@@ -14,7 +18,7 @@ use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
 /// In the order in which they are tried as a default.
-pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS];
+pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &split_k::SPLIT_K];
 
 /// The constants of a product, and where each matrix of a batch begins.
 struct Prepared {
@@ -48,6 +52,23 @@ impl Prepared {
     fn bytes(&self) -> usize {
         self.weights.bytes() + self.starts.bytes()
     }
+
+    fn form(&self) -> Form {
+        Form { trans_a: self.shape.trans_a, trans_b: self.shape.trans_b, finish: self.shape.epilogue.into() }
+    }
+
+    /// What each launch computes: a part of B, the first of its columns and how many it has.
+    fn launches(&self, inputs: &[Option<Buffer>]) -> impl Iterator<Item = (Buffer, u32, u32)> {
+        self.parts.iter().enumerate().map(|(part, &(first, columns))| (self.weights.weight(part, inputs), first, columns))
+    }
+}
+
+/// How operands lie and what becomes of the sums, as part of a kernel's identity.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    trans_a: bool,
+    trans_b: bool,
+    finish: Finish,
 }
 
 /// Columns of B for each buffer.

@@ -1,8 +1,7 @@
 //! A unit for each element of C, straight from global memory: for products with few rows, where nothing is used twice.
 
 use super::tiling::finished;
-use super::{FITS_BUFFERS, Prepared, folded, launchable};
-use crate::epilogue::Finish;
+use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{UNIT_KNOBS, unit_default, units_of};
 use crate::turns::{looped, turns_end};
@@ -57,9 +56,7 @@ impl CubeKernel for Rows {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let (a, extra) = self.prepared.weights.operands(inputs);
         let shape = &self.prepared.shape;
-        let form = Form { trans_a: shape.trans_a, trans_b: shape.trans_b, finish: shape.epilogue.into() };
-        for (part, &(first, columns)) in self.prepared.parts.iter().enumerate() {
-            let b = self.prepared.weights.weight(part, inputs);
+        for (b, first, columns) in self.prepared.launches(inputs) {
             let count = CubeCount::Static(columns.div_ceil(self.units), shape.m as u32, shape.batch() as u32);
             with_client!(gpu, client => rows_of_c::launch::<f32, _>(
                 client,
@@ -76,17 +73,10 @@ impl CubeKernel for Rows {
                 first,
                 shape.n as u32,
                 shape.alpha,
-                form,
+                self.prepared.form(),
             ));
         }
     }
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-struct Form {
-    trans_a: bool,
-    trans_b: bool,
-    finish: Finish,
 }
 
 /// B has `n` columns, which are those of C from `first`; C is `width` wide.

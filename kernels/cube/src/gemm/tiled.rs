@@ -1,19 +1,18 @@
 //! C in tiles: a cube computes one, from slabs of A and B that its units bring to shared memory together, each unit a register tile.
 
-use super::tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, finished, zeros};
-use super::{FITS_BUFFERS, Prepared, folded, launchable};
-use crate::epilogue::Finish;
+use super::tiling::{DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fetch, finished, store, tiling_default, zeros};
+use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Rule, Task};
-use schema::{Config, KnobValue};
+use kernels::{BuildError, Limits, Request, Rule, Task};
+use schema::Config;
 
 pub static TILED: CubeVariant = CubeVariant {
     id: "gemm.cube_tiled",
-    revision: 1,
+    revision: 2,
     knobs: TILING_KNOBS,
     rules: &[
         FITS_BUFFERS,
@@ -23,21 +22,24 @@ pub static TILED: CubeVariant = CubeVariant {
         FITS,
         Rule {
             reason: "more cubes than the device can launch",
-            holds: |task, config, limits| {
-                Tiling::of(config).zip(folded(task)).is_some_and(|(t, shape)| {
-                    launchable(shape.n.div_ceil(t.columns as usize), limits)
-                        && launchable(shape.m.div_ceil(t.rows as usize), limits)
-                        && launchable(shape.batch(), limits)
-                })
-            },
+            holds: |task, config, limits| tiles_launchable(task, config, 1, limits),
         },
     ],
-    default: |_, _| vec![KnobValue::Pair(32, 32), KnobValue::Pair(4, 4), KnobValue::Int(16)],
+    default: tiling_default,
     build,
 };
 
 fn turns(task: &Task, config: &Config) -> Option<usize> {
     Some(Tiling::of(config)?.turns(folded(task)?.k))
+}
+
+/// Whether the device can launch a cube for each tile, as often as k has parts.
+pub fn tiles_launchable(task: &Task, config: &Config, parts: usize, limits: &Limits) -> bool {
+    Tiling::of(config).zip(folded(task)).is_some_and(|(t, shape)| {
+        launchable(shape.n.div_ceil(t.columns as usize), limits)
+            && launchable(shape.m.div_ceil(t.rows as usize), limits)
+            && launchable(shape.batch() * parts, limits)
+    })
 }
 
 struct Tiled {
@@ -56,43 +58,55 @@ impl CubeKernel for Tiled {
     }
 
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
-        let (a, extra) = self.prepared.weights.operands(inputs);
-        let (shape, t) = (&self.prepared.shape, self.tiling);
-        let form = Form { trans_a: shape.trans_a, trans_b: shape.trans_b, finish: shape.epilogue.into() };
-        let cubes = |extent: usize, tile: u32| (extent as u32).div_ceil(tile);
-        for (part, &(first, columns)) in self.prepared.parts.iter().enumerate() {
-            let b = self.prepared.weights.weight(part, inputs);
-            let count = CubeCount::Static(columns.div_ceil(t.columns), cubes(shape.m, t.rows), shape.batch() as u32);
-            with_client!(gpu, client => tiles_of_c::launch::<f32, _>(
-                client,
-                count,
-                CubeDim::new_2d(t.columns / t.unit_columns, t.rows / t.unit_rows),
-                a.array(),
-                b.array(),
-                Buffer::sequence(&extra),
-                outputs[0].array(),
-                self.prepared.starts.words(),
-                shape.m as u32,
-                columns,
-                shape.k as u32,
-                first,
-                shape.n as u32,
-                shape.alpha,
-                t,
-                form,
-            ));
-        }
+        let (_, extra) = self.prepared.weights.operands(inputs);
+        let target =
+            Target { c: &outputs[0], extra: &extra, alpha: self.prepared.shape.alpha, form: self.prepared.form(), parts: 1 };
+        launch(gpu, &self.prepared, self.tiling, inputs, &target);
     }
 }
 
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-struct Form {
-    trans_a: bool,
-    trans_b: bool,
-    finish: Finish,
+/// Where sums go, and what becomes of them on the way.
+pub struct Target<'a> {
+    /// Part by part of k, the products of a batch.
+    pub c: &'a Buffer,
+    pub extra: &'a [Buffer],
+    pub alpha: f32,
+    pub form: Form,
+    /// Of k.
+    pub parts: u32,
 }
 
-/// B has `n` columns, which are those of C from `first`; C is `width` wide.
+/// Launches the tiles of all products and parts of k.
+pub fn launch(gpu: &Gpu, prepared: &Prepared, t: Tiling, inputs: &[Option<Buffer>], target: &Target<'_>) {
+    let (a, _) = prepared.weights.operands(inputs);
+    let shape = &prepared.shape;
+    let cubes = |extent: usize, tile: u32| (extent as u32).div_ceil(tile);
+    for (b, first, columns) in prepared.launches(inputs) {
+        let batch = shape.batch() as u32;
+        with_client!(gpu, client => tiles_of_c::launch::<f32, _>(
+            client,
+            CubeCount::Static(columns.div_ceil(t.columns), cubes(shape.m, t.rows), batch * target.parts),
+            CubeDim::new_2d(t.columns / t.unit_columns, t.rows / t.unit_rows),
+            a.array(),
+            b.array(),
+            Buffer::sequence(target.extra),
+            target.c.array(),
+            prepared.starts.words(),
+            shape.m as u32,
+            columns,
+            shape.k as u32,
+            batch,
+            cubes(shape.k, t.k).div_ceil(target.parts),
+            first,
+            shape.n as u32,
+            target.alpha,
+            t,
+            target.form,
+        ));
+    }
+}
+
+/// B has `n` columns, which are those of C from `first`; C is `width` wide. A cube adds up so many slabs along k as a part of it has.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn tiles_of_c<F: Float + CubeElement>(
@@ -104,51 +118,50 @@ fn tiles_of_c<F: Float + CubeElement>(
     m: u32,
     n: u32,
     k: u32,
+    batch: u32,
+    slabs_of_part: u32,
     first: u32,
     width: u32,
     alpha: F,
     #[comptime] t: Tiling,
     #[comptime] form: Form,
 ) {
-    let units = comptime!(t.units());
     let first_row = CUBE_POS_Y * t.rows;
     let first_column = CUBE_POS_X * t.columns;
-    let start_a = starts[(CUBE_POS_Z * 2) as usize];
-    let start_b = starts[(CUBE_POS_Z * 2 + 1) as usize];
-    // Slabs with k outermost, so that units read neighbours.
-    let mut slab_a = SharedMemory::<F>::new(comptime!((t.rows * t.k) as usize));
-    let mut slab_b = SharedMemory::<F>::new(comptime!((t.columns * t.k) as usize));
+    let product = CUBE_POS_Z % batch;
+    let start_a = starts[(product * 2) as usize];
+    let start_b = starts[(product * 2 + 1) as usize];
+    let from = CUBE_POS_Z / batch * slabs_of_part;
+    let to = min(from + slabs_of_part, k.div_ceil(t.k));
+    let deep_a = comptime!(!form.trans_a);
+    let deep_b = comptime!(form.trans_b);
+    let mut slabs_a = SharedMemory::<F>::new(comptime!((t.rows * t.k * t.buffers) as usize));
+    let mut slabs_b = SharedMemory::<F>::new(comptime!((t.columns * t.k * t.buffers) as usize));
     let mut sums = zeros::<F>(t);
 
-    let slabs = k.div_ceil(t.k);
-    for slab in 0..slabs {
-        let first_k = slab * t.k;
-        #[unroll]
-        for load in 0..comptime!(t.rows * t.k / units) {
-            let i = load * units + UNIT_POS;
-            let (row, depth) = if comptime!(form.trans_a) { (i % t.rows, i / t.rows) } else { (i / t.k, i % t.k) };
-            let (at_row, at_k) = (first_row + row, first_k + depth);
-            let mut value = F::new(0.0);
-            if at_row < m && at_k < k {
-                let at = if comptime!(form.trans_a) { at_k * m + at_row } else { at_row * k + at_k };
-                value = a[(start_a + at) as usize];
-            }
-            slab_a[(depth * t.rows + row) as usize] = value;
-        }
-        #[unroll]
-        for load in 0..comptime!(t.columns * t.k / units) {
-            let i = load * units + UNIT_POS;
-            let (column, depth) = if comptime!(form.trans_b) { (i / t.k, i % t.k) } else { (i % t.columns, i / t.columns) };
-            let (at_column, at_k) = (first_column + column, first_k + depth);
-            let mut value = F::new(0.0);
-            if at_column < n && at_k < k {
-                let at = if comptime!(form.trans_b) { at_column * k + at_k } else { at_k * n + at_column };
-                value = b[(start_b + at) as usize];
-            }
-            slab_b[(depth * t.columns + column) as usize] = value;
-        }
+    if comptime!(t.buffers == 2) {
+        let held_a = fetch::<F>(a, start_a, first_row, m, from * t.k, k, t.rows, deep_a, t);
+        let held_b = fetch::<F>(b, start_b, first_column, n, from * t.k, k, t.columns, deep_b, t);
+        store::<F>(&held_a, &mut slabs_a, 0u32, t.rows, deep_a, t);
+        store::<F>(&held_b, &mut slabs_b, 0u32, t.columns, deep_b, t);
         sync_cube();
-        add_slab::<F>(&slab_a, &slab_b, &mut sums, t);
+    }
+    for slab in from..to {
+        // With two buffers the slab behind this one, which after the last is not used.
+        let first_k = (slab + comptime!(t.buffers - 1)) * t.k;
+        let held_a = fetch::<F>(a, start_a, first_row, m, first_k, k, t.rows, deep_a, t);
+        let held_b = fetch::<F>(b, start_b, first_column, n, first_k, k, t.columns, deep_b, t);
+        if comptime!(t.buffers == 2) {
+            let place = (slab - from) % 2;
+            add_slab::<F>(&slabs_a, &slabs_b, place, &mut sums, t);
+            store::<F>(&held_a, &mut slabs_a, 1 - place, t.rows, deep_a, t);
+            store::<F>(&held_b, &mut slabs_b, 1 - place, t.columns, deep_b, t);
+        } else {
+            store::<F>(&held_a, &mut slabs_a, 0u32, t.rows, deep_a, t);
+            store::<F>(&held_b, &mut slabs_b, 0u32, t.columns, deep_b, t);
+            sync_cube();
+            add_slab::<F>(&slabs_a, &slabs_b, 0u32, &mut sums, t);
+        }
         sync_cube();
     }
 

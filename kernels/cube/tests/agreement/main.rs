@@ -7,7 +7,7 @@ mod random;
 use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, operator, wgpu_adapters};
 use kernels::{GpuLimits, Limits, Request, Task, Tensor};
 use random::Random;
-use schema::Config;
+use schema::{Config, KnobValue};
 use std::sync::OnceLock;
 
 /// Configs tried of each variant on each task, beside the default: compiling one takes a software driver a second.
@@ -134,6 +134,8 @@ fn gemm() {
         "gemm batch_a=[2,3] batch_b=[2,3] b=dynamic k=9 m=5 n=10 trans_b=1",
         "gemm batch_a=[3,1] batch_b=[1,2] b=dynamic k=16 m=4 n=6",
         "gemm batch_a=[5] batch_b=[1] b=const epilogue=bias+clip(0,6) k=20 m=3 n=18",
+        "gemm b=const epilogue=bias+relu k=300 m=9 n=33 trans_b=1",
+        "gemm alpha=2.0 b=dynamic epilogue=residual+tanh k=257 m=5 n=35 trans_a=1 batch_a=[3] batch_b=[3]",
     ]);
 }
 
@@ -149,13 +151,40 @@ fn a_constant_that_no_buffer_holds_is_taken_apart() {
     ] {
         let task = Task::parse(text).unwrap();
         for variant in operator("gemm").unwrap().variants {
-            run(gpu, &limits, &task, &variant.default_config(&task, &limits)).unwrap_or_else(|why| panic!("{text}: {why}"));
+            let configs = sample(variant, &task, &limits);
+            assert!(!configs.is_empty(), "{} on '{text}'", variant.id);
+            for config in configs {
+                run(gpu, &limits, &task, &config).unwrap_or_else(|why| panic!("{config} on '{text}': {why}"));
+            }
         }
     }
     for text in ["gemm b=dynamic k=67 m=7 n=101", "gemm b=const k=2049 m=1 n=3", "gemm b=const k=67 m=70 n=101"] {
         let task = Task::parse(text).unwrap();
         assert!(operator("gemm").unwrap().default_config(&task, &limits).is_none(), "{text}");
     }
+}
+
+#[test]
+fn what_two_slabs_and_the_sums_of_parts_need_is_counted() {
+    let Some((_, limits)) = device() else { return };
+    let task = Task::parse("gemm b=dynamic k=64 m=128 n=128").unwrap();
+    let check = |variant: &str, last: &[i64], shared_bytes: u32, buffer_bytes: u64| {
+        let gpu = GpuLimits { shared_bytes, buffer_bytes, ..limits.gpu.unwrap() };
+        let operator = operator("gemm").unwrap();
+        let tiles = [KnobValue::Pair(64, 64), KnobValue::Pair(8, 8), KnobValue::Int(16)];
+        let values = tiles.into_iter().chain(last.iter().map(|&value| KnobValue::Int(value))).collect();
+        let config = operator.variant(variant).unwrap().config(values);
+        operator.check(&task, &config, &Limits { gpu: Some(gpu), ..*limits }).map_err(|why| why.to_string())
+    };
+    let tiled = |buffers, shared| check("gemm.cube_tiled", &[buffers], shared, 1 << 20);
+    let split = |parts, buffer| check("gemm.cube_split_k", &[1, parts], 8 << 10, buffer);
+    // Two slabs of 64 × 16 floats are 8 KiB, four parts of C, each of 128 × 128, 256 KiB.
+    assert!(tiled(1, 8 << 10).is_ok());
+    assert!(tiled(2, 16 << 10).is_ok());
+    assert!(tiled(2, 8 << 10).unwrap_err().contains("shared memory"));
+    assert!(split(4, 256 << 10).is_ok());
+    assert!(split(4, (256 << 10) - 1).unwrap_err().contains("sums of all parts"));
+    assert!(split(8, 1 << 20).unwrap_err().contains("part of k is empty"));
 }
 
 #[test]
