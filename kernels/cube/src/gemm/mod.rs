@@ -2,6 +2,7 @@
 
 mod rows;
 mod split_k;
+mod team;
 mod tiled;
 mod tiling;
 
@@ -18,7 +19,7 @@ use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
 /// In the order in which they are tried as a default.
-pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &split_k::SPLIT_K];
+pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K];
 
 /// The constants of a product, and where each matrix of a batch begins.
 struct Prepared {
