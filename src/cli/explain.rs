@@ -1,5 +1,7 @@
 //! `tunewright explain`: which placement a request would get and why each rival lost, the ladder over shares, and per task the config.
 
+mod ladder;
+
 use super::failure::escape;
 use super::quantity::{self, show_time};
 use super::table::{Align, lay_out};
@@ -36,7 +38,7 @@ pub struct Arguments {
     /// Rows of the request [default: the smallest batch tuned]
     #[arg(long, value_name = "N", value_parser = quantity::batch)]
     batch: Option<Batch>,
-    /// Show the tasks whose text contains this, with config and evidence
+    /// Show the tasks whose text contains this: config, and what each of the portfolio costs at every share
     #[arg(long, value_name = "TEXT")]
     task: Option<String>,
     #[command(flatten)]
@@ -62,8 +64,12 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
             .filter(|(_, task, _)| task.contains(text.as_str()))
             .collect(),
     };
+    let ladders = match settings::database_of_records(global, &screen.settings).filter(|_| !tasks.is_empty()) {
+        Some(database) => ladder::of_tasks(&tasks, &database)?,
+        None => Vec::new(),
+    };
     screen.result(
-        || object(arguments, &artifact, &decision, &machine, &tasks),
+        || object(arguments, &artifact, &decision, &machine, &tasks, &ladders),
         |screen| {
             let mut lines = head(arguments, &decision, screen);
             lines.extend(rates(arguments, &decision, &machine));
@@ -72,6 +78,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
                 lines.push(format!("  {} share {}, batch {}: {}", entry.device.name, entry.share, entry.batch, escape(task)));
                 lines.push(format!("      {}", escape(config)));
             }
+            lines.extend(ladders.iter().flat_map(ladder::Ladder::lines));
             lines
         },
     );
@@ -203,6 +210,7 @@ fn object(
     decision: &Decision,
     machine: &Machine,
     tasks: &[(&Entry, String, String)],
+    ladders: &[ladder::Ladder],
 ) -> Value {
     let nanos = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.time.as_nanos());
     let by = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.evidence.to_string());
@@ -224,5 +232,6 @@ fn object(
         },
         "qps": arguments.qps, "rivals": decision.rivals.iter().map(rival).collect::<Vec<_>>(), "entries": artifact.entries().len(),
         "tasks": tasks.iter().map(|(entry, task, config)| json!({"device": entry.device.name.0, "share_pct": entry.share.as_percent(), "batch": entry.batch.rows(), "task": task, "config": config})).collect::<Vec<_>>(),
+        "ladders": ladders.iter().map(ladder::Ladder::object).collect::<Vec<_>>(),
     })
 }

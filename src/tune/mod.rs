@@ -31,6 +31,7 @@ pub use event::{Event, Refusal};
 pub use explore::{ExploreError, Place};
 pub use models::{PrepareError, Prepared};
 pub use objective::Objective;
+pub use portfolio::Portfolio;
 pub use records::{InMemory, Records, RecordsError};
 pub use store_records::StoreRecords;
 
@@ -45,7 +46,9 @@ use explore::Rehearse;
 use explore::{Benches, Explored, Rules, explore};
 use judge::{Judge, Verdict};
 use kernels::Task;
-use schema::{Batch, Config, FailureClass, NoiseGrade, Numerics, Observation, Picos, Ratio, Seed, Share, Split, TaskKey, Timing};
+use schema::{
+    Batch, Config, DeviceKey, FailureClass, NoiseGrade, Numerics, Observation, Picos, Ratio, Seed, Share, Split, TaskKey, Timing,
+};
 use stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -158,8 +161,8 @@ pub struct TaskGain {
     pub tuned: Option<Picos>,
     pub ratio: Option<Ratio>,
     pub tried: u32,
-    /// The configs kept over the shares, the one that serves most first.
-    pub portfolio: Vec<Config>,
+    /// The configs kept over the shares of the device.
+    pub portfolio: Portfolio,
 }
 
 /// Why nothing was tuned.
@@ -475,11 +478,13 @@ fn contents(number: usize, scope: &Scope<'_>, entries: &[Wanted], shipped: &[Shi
 
 /// What each task of a model gained on each share.
 fn gains(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored) -> Vec<TaskGain> {
-    let mut by_share: BTreeMap<TaskKey, BTreeMap<Share, BTreeMap<Config, Picos>>> = BTreeMap::new();
+    let mut by_share: BTreeMap<(DeviceKey, TaskKey), portfolio::Times> = BTreeMap::new();
     for (item, times) in work.items.iter().zip(&explored.times) {
-        let share = scope.places[item.place].grant.share;
-        by_share.entry(item.task.key()).or_default().entry(share).or_default().extend(times.iter().cloned());
+        let place = &scope.places[item.place];
+        let timed = by_share.entry((place.device.key(), item.task.key())).or_default();
+        timed.entry(place.grant.share).or_default().extend(times.iter().cloned());
     }
+    let portfolios: BTreeMap<_, Portfolio> = by_share.iter().map(|(of, times)| (*of, portfolio::portfolio(times))).collect();
     let mut gains = Vec::new();
     for (at, item) in work.items.iter().enumerate() {
         let Some(used) = work.uses_of(item, number).next() else { continue };
@@ -496,7 +501,7 @@ fn gains(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored) -> 
             tuned: choice.time,
             ratio: choice.ratio,
             tried: choice.tried,
-            portfolio: by_share.get(&item.task.key()).map(portfolio::portfolio).unwrap_or_default(),
+            portfolio: portfolios.get(&(place.device.key(), item.task.key())).cloned().unwrap_or_default(),
         });
     }
     gains

@@ -7,7 +7,7 @@ use crate::cli::quantity::{show_bytes, show_time};
 use crate::cli::screen::Paint;
 use crate::cli::table::{Align, lay_out};
 use crate::device::Machine;
-use crate::tune::{Outcome, Row, Tuned};
+use crate::tune::{Outcome, Portfolio, Row, Tuned};
 use schema::{FailureClass, Ratio};
 use serde_json::{Value, json};
 
@@ -133,6 +133,12 @@ fn ratio_object(object: &mut Value, ratio: Option<Ratio>) {
     }
 }
 
+fn portfolio(portfolio: &Portfolio) -> Value {
+    let regret = (!portfolio.configs.is_empty()).then(|| part(portfolio.regret_ppm));
+    let configs: Vec<String> = portfolio.configs.iter().map(ToString::to_string).collect();
+    json!({"configs": configs, "regret": regret, "unserved_shares": portfolio.unserved})
+}
+
 fn object(outcome: &Outcome, generation: u64) -> Value {
     let entry = |tuned: &Tuned, row: &Row| {
         let mut entry = json!({
@@ -152,7 +158,7 @@ fn object(outcome: &Outcome, generation: u64) -> Value {
         let mut task = json!({
             "task": gain.task, "device": gain.device, "share_pct": gain.share.as_percent(), "batch": gain.batch.rows(), "count": gain.count,
             "config": gain.config.to_string(), "is_default": gain.is_default, "default_ns": gain.default.map(|time| time.as_nanos()),
-            "tuned_ns": gain.tuned.map(|time| time.as_nanos()), "tried": gain.tried,
+            "tuned_ns": gain.tuned.map(|time| time.as_nanos()), "tried": gain.tried, "portfolio": portfolio(&gain.portfolio),
         });
         ratio_object(&mut task, gain.ratio);
         task
