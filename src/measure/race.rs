@@ -95,7 +95,9 @@ pub fn race<T: Track>(track: &mut T, rivals: usize, effort: &Effort) -> Result<V
         lanes.insert(0, Lane::Sentinel);
         match track.lap(&lanes)? {
             Ok(times) => {
-                if rounds.counts(times.first().copied().unwrap_or_default(), effort.samples) {
+                // Nothing is thrown away that there is no time to repeat.
+                let asked = if track.elapsed().saturating_sub(start) < effort.limit { effort.samples } else { 0 };
+                if rounds.counts(times.first().copied().unwrap_or_default(), asked) {
                     counted += 1;
                     for (lane, time) in lanes.iter().zip(&times) {
                         if let Lane::Rival(rival) = lane {
@@ -111,7 +113,9 @@ pub fn race<T: Track>(track: &mut T, rivals: usize, effort: &Effort) -> Result<V
                 fallen[at] = Some(fall);
             }
         }
-        if counted >= ROUNDS_MIN && track.elapsed().saturating_sub(start) >= effort.limit {
+        let spent = track.elapsed().saturating_sub(start);
+        // Rivals so slow that three rounds cannot be had within eight times the limit are told apart by one: what is near meets in pairs.
+        if (counted >= ROUNDS_MIN && spent >= effort.limit) || (counted > 0 && spent >= effort.limit * 8) {
             break;
         }
     }
@@ -155,7 +159,8 @@ pub fn pairs<T: Track>(track: &mut T, effort: &Effort, looks: &[usize]) -> Resul
             Err(fall) => return Ok(Err(fall)),
             Ok(times) => {
                 let at = |i: usize| times.get(i).copied().unwrap_or_default();
-                if rounds.counts(at(0), effort.samples.max(pairs.len() as u32)) {
+                let asked = if spent(track) < effort.limit { effort.samples.max(pairs.len() as u32) } else { 0 };
+                if rounds.counts(at(0), asked) {
                     pairs.push((at(1), at(2)));
                     pairs.push((at(4), at(3)));
                 }
@@ -268,6 +273,25 @@ mod tests {
         let mut course = course(&[400_000_000_000, 500_000_000_000]);
         let Ok(finishes) = race(&mut course, 2, &Effort::SEARCH);
         assert!(matches!(&finishes[0], Finish::Time(timing) if timing.n == 3));
+    }
+
+    #[test]
+    fn what_takes_seconds_is_told_apart_by_one_round() {
+        let mut slow = course(&[4_000_000_000_000, 3_000_000_000_000]);
+        let Ok(finishes) = race(&mut slow, 2, &Effort::SEARCH);
+        assert!(matches!(&finishes[0], Finish::Time(timing) if timing.n == 1) && slow.laps.len() == 1);
+    }
+
+    #[test]
+    fn a_slow_lap_beyond_the_limit_counts() {
+        // The third lap is the slow one, when the time is up.
+        let mut course = Course { slow_phases: true, ..course(&[125_000_000_000, 125_000_000_000]) };
+        let Ok(Ok((default, ..))) = pairs(&mut course, &Effort::RUNOFF, &[]) else { panic!("nobody falls") };
+        assert_eq!((default.n, course.laps.len()), (6, 3));
+        let mut course = Course { laps: Vec::new(), spent_ps: 0, ..course };
+        let Ok(finishes) = race(&mut course, 2, &Effort::SEARCH);
+        assert!(matches!(&finishes[0], Finish::Time(timing) if timing.n == 3), "{finishes:?}");
+        assert_eq!(course.laps.len(), 3);
     }
 
     #[test]

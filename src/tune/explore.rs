@@ -93,7 +93,8 @@ pub enum ExploreError {
 
 /// Runs plans of whole models.
 pub trait Rehearse {
-    /// Times each rival plan of a contender in pairs with its plan of defaults. The inner error is why the contender cannot be run here.
+    /// Times each rival plan of a contender in pairs with its plan of defaults, in at most about `whole`: there may be fewer results than
+    /// rivals. The inner error is why the contender cannot be run here.
     ///
     /// # Errors
     /// [`ExploreError`] when the stage itself fails; never for a candidate.
@@ -102,6 +103,7 @@ pub trait Rehearse {
         contender: usize,
         rivals: &[Cast],
         effort: Effort,
+        whole: Duration,
     ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError>;
 
     /// What the sentinel took on it since this was last asked.

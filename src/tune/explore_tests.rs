@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::measure::fake::{self, Fake, FakeClock, Faults};
-use crate::measure::noise;
+use crate::measure::rehearsal::{self, Fallen, House, Lap};
 use crate::tune::item::ROOM_MAX;
 use crate::tune::machine;
 use crate::tune::records::InMemory;
@@ -21,6 +21,8 @@ struct Rig {
     strategy: &'static str,
     /// A variant that is slower inside of models than alone, by this factor; without one no model can be rehearsed.
     flattered: Option<(&'static str, f64)>,
+    /// What a run of a model takes beside its tasks.
+    beside: Duration,
 }
 
 /// Models in which a variant is slower than alone.
@@ -37,36 +39,81 @@ impl FakeStage<'_> {
     }
 }
 
+impl FakeStage<'_> {
+    /// The tasks of a contender with the configs they run with unless others are given.
+    fn defaults(&self, contender: usize) -> Vec<(Task, Config)> {
+        let items = self.rig.items.iter().filter(|item| item.uses[0].contender == contender);
+        let default = |item: &Item| {
+            let limits = &self.rig.places[item.place].grant.limits;
+            (item.task.clone(), Space::new(&item.task, item.operator, limits).default_config())
+        };
+        items.map(default).collect()
+    }
+}
+
 impl Rehearse for FakeStage<'_> {
-    fn rehearse(&mut self, entry: usize, rivals: &[Cast], _: Effort) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
+    fn rehearse(
+        &mut self,
+        contender: usize,
+        rivals: &[Cast],
+        effort: Effort,
+        whole: Duration,
+    ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
         if self.flattered.is_none() {
             return Ok(Err("there are no models here".to_owned()));
         }
-        let items = self.rig.items.iter().filter(|item| item.uses[0].contender == entry);
-        let defaults: Vec<(Task, Config)> = items
-            .map(|item| {
-                (
-                    item.task.clone(),
-                    Space::new(&item.task, item.operator, &self.rig.places[item.place].grant.limits).default_config(),
-                )
-            })
-            .collect();
-        let play = |cast: &Cast| {
-            let tasks = cast.iter().filter_map(|(text, config)| {
-                let (task, default) = defaults.iter().find(|(task, _)| task.to_string() == *text)?;
-                let (default, rival) = (self.inside(task, default), self.inside(task, config));
-                let pairs = [(default, rival); 8];
-                let times = |of: Picos| noise::timing(&[of; 8]);
-                Some((text.clone(), (times(default)?, times(rival)?, noise::ratio(&pairs)?)))
-            });
-            Rehearsed::Ok(tasks.collect())
-        };
-        self.rig.clock.advance(Duration::from_millis(200));
-        Ok(Ok(rivals.iter().map(play).collect()))
+        let defaults = self.defaults(contender);
+        let mut house = FakeHouse { stage: self, rival: defaults.clone(), defaults, stands: false };
+        Ok(rehearsal::rehearse(&mut house, rivals, &effort, whole)?)
     }
 
     fn sentinels(&mut self) -> Vec<Picos> {
         vec![Picos(1)]
+    }
+}
+
+/// A model on the stage, with the configs of both plans.
+struct FakeHouse<'a> {
+    stage: &'a FakeStage<'a>,
+    defaults: Vec<(Task, Config)>,
+    rival: Vec<(Task, Config)>,
+    stands: bool,
+}
+
+impl FakeHouse<'_> {
+    /// Runs a plan once: what all of it took, and each task.
+    fn run(&self, plan: &[(Task, Config)]) -> (Picos, Vec<Picos>) {
+        let tasks: Vec<Picos> = plan.iter().map(|(task, config)| self.stage.inside(task, config)).collect();
+        let whole = tasks.iter().map(|time| Duration::from_nanos(time.as_nanos())).sum::<Duration>() + self.stage.rig.beside;
+        self.stage.rig.clock.advance(whole);
+        (Picos::from_secs_f64(whole.as_secs_f64()), tasks)
+    }
+}
+
+impl House for FakeHouse<'_> {
+    fn stand_default(&mut self) -> Result<Result<Picos, String>, MeasureError> {
+        let stood = std::mem::replace(&mut self.stands, true);
+        let time = if stood { Picos(0) } else { self.run(&self.defaults).0 };
+        Ok(Ok(time.max(Picos::from_secs_f64(self.stage.rig.beside.as_secs_f64()))))
+    }
+
+    fn stand_rival(&mut self, rival: &Cast) -> Result<Result<Picos, Fallen>, MeasureError> {
+        let config = |(task, default): &(Task, Config)| {
+            let given = rival.iter().find(|(text, _)| *text == task.to_string());
+            (task.clone(), given.map_or(default, |(_, config)| config).clone())
+        };
+        self.rival = self.defaults.iter().map(config).collect();
+        Ok(Ok(self.run(&self.rival).0))
+    }
+
+    fn lap(&mut self, _: Picos) -> Result<Result<Lap, Fallen>, MeasureError> {
+        let tasks = self.defaults.iter().map(|(task, _)| task.to_string()).collect();
+        let picos = [&self.defaults, &self.rival, &self.rival, &self.defaults].map(|plan| self.run(plan).1);
+        Ok(Ok(Lap { sentinel: Picos(1), tasks, picos }))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.stage.rig.clock.now()
     }
 }
 
@@ -104,6 +151,7 @@ impl Rig {
             fresh: false,
             strategy: "auto",
             flattered: None,
+            beside: Duration::ZERO,
         }
     }
 
@@ -319,4 +367,42 @@ fn what_a_share_can_do_is_measured_once_and_bounds_its_tasks() {
     assert_eq!(ask(&rig, 1).1, 2, "and for each share");
     rig.places[0].environment.text = "another".into();
     assert_eq!(ask(&rig, 0).1, 3, "and for each environment");
+}
+
+/// One run of a model takes seconds though its tasks alone do not: what a rehearsal costs is known only then.
+#[test]
+fn a_model_that_runs_for_seconds_overruns_the_budget_by_a_run_and_no_more() {
+    let beside = Duration::from_secs(5);
+    let rig = Rig {
+        flattered: Some(("none", 1.0)),
+        beside,
+        budget: Budget { time: Some(Duration::from_secs(30)), trials: None },
+        ..Rig::new()
+    };
+    rig.run(&mut InMemory::new());
+    // One of each of two models.
+    let most = Duration::from_secs(30) + 2 * beside;
+    assert!(rig.clock.now() <= most, "{:?}", rig.clock.now());
+    let longer = Rig {
+        budget: Budget { time: Some(Duration::from_secs(400)), trials: None },
+        ..Rig { clock: FakeClock::default(), ..rig }
+    };
+    let (_, events) = longer.run(&mut InMemory::new());
+    assert!(events.iter().any(|event| matches!(event, Event::Rehearsal { .. })));
+    assert!(events.iter().any(|event| matches!(event, Event::Final { outcome: Ok(_), .. })), "judged by few pairs");
+    assert!(longer.clock.now() <= Duration::from_secs(400), "{:?}", longer.clock.now());
+}
+
+/// Tasks of seconds of which nobody knows what they take, as on a device without a roofline.
+#[test]
+fn tasks_of_seconds_end_near_the_budget() {
+    let mut rig = Rig { budget: Budget { time: Some(Duration::from_secs(30)), trials: None }, ..Rig::new() };
+    rig.places.iter_mut().for_each(|place| place.roofline = Roofline::UNKNOWN);
+    rig.items.truncate(1);
+    rig.items[0].task = fake::task(4000);
+    let default =
+        fake::true_time(&rig.items[0].task, &Space::new(&rig.items[0].task, fake::operator(), &fake::limits()).default_config());
+    assert!(default > Picos::from_secs_f64(5.0));
+    rig.run(&mut InMemory::new());
+    assert!(rig.clock.now() <= Duration::from_secs(60), "{:?}", rig.clock.now());
 }

@@ -99,7 +99,7 @@ impl Loop<'_, '_, '_> {
             }
             let cost = Cost::of(times[contender]);
             let mut most = own[contender].iter().map(|&at| candidates[at].len()).max().unwrap_or(0);
-            let mut limit = PAIRS_TIME;
+            let (mut limit, mut whole) = (PAIRS_TIME, Duration::MAX);
             if let Some(budget) = self.rules.budget.time {
                 let left = budget.saturating_sub(self.rules.elapsed() + reserve(&times));
                 let least: Vec<Duration> = open[done..].iter().map(|&later| Cost::of(times[later]).least).collect();
@@ -107,6 +107,7 @@ impl Loop<'_, '_, '_> {
                 if own < cost.least {
                     continue;
                 }
+                whole = own;
                 let fair = own.saturating_sub(cost.first);
                 most = most.min((fair.as_secs_f64() / cost.each.as_secs_f64()) as usize).max(1);
                 limit = limit.min(fair / most as u32);
@@ -114,7 +115,9 @@ impl Loop<'_, '_, '_> {
             let casts: Vec<Cast> = (0..most).map(|rank| self.cast(contender, &candidates, rank)).collect();
             self.tell_rehearsal(done, open.len(), &own[contender]);
             self.rest();
-            match self.stage.rehearse(contender, &casts, Effort { samples: PAIRS, least: PAIRS_LEAST, limit })? {
+            let effort = Effort { samples: PAIRS, least: PAIRS_LEAST, limit };
+            let found = self.stage.rehearse(contender, &casts, effort, whole);
+            match found? {
                 Err(why) => tracing::warn!(contender, why, "a model cannot be rehearsed"),
                 Ok(rehearsed) => self.judge_rehearsed(&own[contender], &candidates, &rehearsed)?,
             }

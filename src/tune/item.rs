@@ -127,8 +127,11 @@ impl<'a> Search<'a> {
         self.best.as_ref().map_or_else(|| self.expected_default(), |(_, time)| *time)
     }
 
-    /// What one run of everything at once costs: operands, building, samples.
+    /// Rivals of a round: slow tasks get fewer of them, and so does a task of which nothing is known yet that would tell.
     pub fn room(&self) -> usize {
+        if self.default_time.is_none() && self.least == Picos(0) {
+            return ROOM_MIN;
+        }
         let per_rival = self.expected_default().as_secs_f64() * 5.0;
         ((ROUND.as_secs_f64() / per_rival.max(1e-6)) as usize).clamp(ROOM_MIN, ROOM_MAX)
     }

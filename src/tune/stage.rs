@@ -16,6 +16,7 @@ use crate::measure::{Bench, Effort, MeasureError};
 use schema::{Config, Picos, Split};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Largest difference of a whole model's outputs between two plans, relative as in `run --rtol`: errors of many layers add up.
 const MODEL_MAX_ERROR: f64 = 1e-3;
@@ -114,12 +115,13 @@ impl Rehearse for Stage<'_> {
         contender: usize,
         rivals: &[Cast],
         effort: Effort,
+        whole: Duration,
     ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
         let (seed, max_error) = (self.scope.options.seed.0, self.max_error());
         let (entry, split) = (self.contenders[contender].entry, self.contenders[contender].chosen.split);
         let mut bench = self.bench(entry);
         let (artifact, number) = self.draft(entry)?;
-        let found = bench.rehearse(&Play { artifact, entry: number, split, seed, max_error, effort }, rivals);
+        let found = bench.rehearse(&Play { artifact, entry: number, split, seed, max_error, effort, whole }, rivals);
         self.sentinels.extend(bench.sentinels());
         match found {
             Err(MeasureError::Lost(why)) => Ok(Err(why)),
