@@ -13,6 +13,7 @@ use super::budget::{Budget, Stop};
 use super::choose::{Choice, choose};
 use super::event::{Event, Refusal};
 use super::item::{Item, Rivals, Search, Use};
+use super::portfolio::{self, Times};
 use super::records::{Records, RecordsError, medians};
 use crate::artifact::ArtifactError;
 use crate::device::Grant;
@@ -23,7 +24,8 @@ use crate::search::prior::{Learned, Roofline};
 use crate::space::{Space, features};
 use kernels::Task;
 use schema::{
-    Config, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, ObservationId, Outcome, Picos, Seed, Subject,
+    Config, Device, Environment, FailureClass, NewObservation, NoiseGrade, Numerics, ObservationId, Outcome, Picos, Seed, Share,
+    Subject,
 };
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -112,6 +114,8 @@ pub trait Rehearse {
 
 /// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
 const ALONE_FROM_BYTES: u64 = 96 << 20;
+/// Configs of a neighbouring share that a task starts with.
+const SEEDS_MAX: usize = 8;
 /// Tasks of an operator whose records a prior reads.
 const SIMILAR_MAX: usize = 64;
 /// Rounds without a gain that each pass after the first forgives an item.
@@ -353,6 +357,8 @@ impl Loop<'_, '_, '_> {
         let mut rivals = Vec::new();
         for &at in batch {
             let known = self.similar(at)?;
+            let seeds = self.seeds(at)?;
+            self.searches[at].offer(seeds);
             let room = self.searches[at].room().min(usize::try_from(left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
             let configs = self.searches[at].propose(room, self.rules, &known);
             left = left.map(|left| left.saturating_sub(configs.new_trials()));
@@ -367,6 +373,40 @@ impl Loop<'_, '_, '_> {
             self.learn(at, lead.as_ref(), trials, times);
         }
         Ok(())
+    }
+
+    /// Configs that did well at other shares of the device. At first the fastest of the nearest share, of this tuning or of the records of
+    /// earlier ones; later what became the fastest at any share of this tuning, so that a portfolio knows what it costs elsewhere.
+    fn seeds(&self, at: usize) -> Result<Vec<Config>, ExploreError> {
+        let search = &self.searches[at];
+        let place = &self.places[search.item.place];
+        let share = place.grant.share;
+        let beside = || {
+            let others = self.searches.iter().filter(|other| other.item.task == search.item.task);
+            others
+                .map(|other| (&self.places[other.item.place], other))
+                .filter(|(there, _)| there.device.key() == place.device.key() && there.grant.share != share)
+        };
+        if search.strategy.is_some() {
+            let bests = beside().filter_map(|(_, other)| other.best.as_ref().map(|(config, _)| config.clone()));
+            return Ok(bests.filter(|config| search.is_open(config)).collect());
+        }
+        let mut times = Times::new();
+        if !self.rules.fresh {
+            let mut all = self.records.of_other_shares(search.item.task.key(), place.device.key(), share)?;
+            all.retain(|one| one.environment == place.environment.key() && one.numerics == self.rules.numerics);
+            times = portfolio::times(&all);
+        }
+        for (there, other) in beside() {
+            times.entry(there.grant.share).or_default().extend(other.timed());
+        }
+        let ratio = |other: Share| (f64::from(other.as_per_mille()) / f64::from(share.as_per_mille())).ln().abs();
+        let nearest = times.iter().filter(|(_, timed)| !timed.is_empty()).min_by(|a, b| ratio(*a.0).total_cmp(&ratio(*b.0)));
+        let mut timed: Vec<(&Picos, &Config)> =
+            nearest.into_iter().flat_map(|(_, timed)| timed.iter().map(|(config, time)| (time, config))).collect();
+        timed.retain(|(_, config)| search.is_open(config));
+        timed.sort();
+        Ok(timed.into_iter().take(SEEDS_MAX).map(|(_, config)| config.clone()).collect())
     }
 
     /// Races each item's rivals, at once where there is more than one.

@@ -406,3 +406,66 @@ fn tasks_of_seconds_end_near_the_budget() {
     rig.run(&mut InMemory::new());
     assert!(rig.clock.now() <= Duration::from_secs(60), "{:?}", rig.clock.now());
 }
+
+fn configs_of(records: &InMemory, task: &Task, share: Share) -> Vec<Config> {
+    let config = |one: &Observation| match &one.subject {
+        Subject::Trial { task: of, config } if *of == task.key() && one.share == share => Some(config.clone()),
+        _ => None,
+    };
+    records.observations().iter().filter_map(config).collect()
+}
+
+#[test]
+fn a_share_starts_with_what_did_best_at_the_nearest_share_on_record() {
+    let budget = Budget { time: None, trials: Some(120) };
+    let mut half = Rig { budget, ..Rig::new() };
+    half.items.retain(|item| item.place == 0);
+    let mut records = InMemory::new();
+    half.run(&mut records);
+    let heavy = half.items[4].task.clone();
+    let share = |place: usize| half.places[place].grant.share;
+    // The fastest of all, but of a revision that is not this build's.
+    let rules = AtomicBool::new(false);
+    let rules = half.rules(&rules);
+    let mut foreign = configs_of(&records, &heavy, share(0))[1].clone();
+    foreign.revision += 1;
+    let timing = schema::Timing { median: Picos(1), mad: Picos(0), p99: Picos(1), n: 9, grade: NoiseGrade::A };
+    let subject = Subject::Trial { task: heavy.key(), config: foreign.clone() };
+    records.append(observation(&half.places[0], subject, Outcome::Ok { timing, ratio: None }, &rules)).unwrap();
+    let times = portfolio::times(&records.of_task(heavy.key(), half.places[0].device.key(), share(0)).unwrap());
+    let mut best: Vec<(Picos, Config)> = times[&share(0)].iter().map(|(config, time)| (*time, config.clone())).collect();
+    best.sort();
+    let best: Vec<Config> =
+        best.into_iter().map(|(_, config)| config).filter(|config| *config != foreign).take(SEEDS_MAX).collect();
+    let mut whole = Rig { budget, ..Rig::new() };
+    whole.items.retain(|item| item.place == 1);
+    whole.run(&mut records);
+    let tried = configs_of(&records, &heavy, share(1));
+    let default = Space::new(&heavy, fake::operator(), &fake::limits()).default_config();
+    let wanted: Vec<Config> =
+        std::iter::once(default.clone()).chain(best.into_iter().filter(|config| *config != default)).collect();
+    assert_eq!(tried[..wanted.len()], wanted);
+    assert!(!tried.contains(&foreign), "what is illegal here is not tried");
+    let mut afresh = Rig { budget, fresh: true, ..Rig::new() };
+    afresh.items.retain(|item| item.place == 1);
+    let before = configs_of(&records, &heavy, share(1)).len();
+    afresh.run(&mut records);
+    assert_ne!(configs_of(&records, &heavy, share(1))[before..][..wanted.len()], wanted, "--fresh looks at no records");
+}
+
+#[test]
+fn what_is_best_at_one_share_is_timed_at_the_other_too() {
+    let rig = Rig { budget: Budget { time: None, trials: Some(300) }, ..Rig::new() };
+    let mut records = InMemory::new();
+    let (explored, _) = rig.run(&mut records);
+    let times = |item: usize| explored.times[item].iter().cloned().collect::<BTreeMap<Config, Picos>>();
+    let by_share: Times = [4, 9].map(|item| (rig.places[rig.items[item].place].grant.share, times(item))).into();
+    let portfolio = portfolio::portfolio(&by_share);
+    // Both shares have the same landscape here: one config is the best of both, or next to it.
+    assert_eq!((portfolio.configs.len(), portfolio.unserved), (1, 0), "{portfolio:?}");
+    let fastest = |timed: &BTreeMap<Config, Picos>| timed.iter().min_by_key(|(_, time)| **time).map(|(config, _)| config.clone());
+    for (share, timed) in &by_share {
+        let best = fastest(timed).unwrap();
+        assert!(by_share.values().all(|other| other.contains_key(&best)), "the best at {share} was not timed everywhere");
+    }
+}

@@ -11,7 +11,7 @@ use crate::space::{Space, features};
 use kernels::{Operator, Task};
 use schema::{Config, ConfigKey, Observation, Outcome, Picos, Seed, Subject};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// A contender that runs an item's task.
@@ -67,6 +67,8 @@ pub(super) struct Search<'a> {
     pub exhausted: bool,
     /// Observations that choices are made from.
     pub observations: Vec<Observation>,
+    /// Configs that go before what the strategy proposes: what did well at another share, what must be raced again.
+    offered: VecDeque<Config>,
 }
 
 impl<'a> Search<'a> {
@@ -114,7 +116,22 @@ impl<'a> Search<'a> {
             misses: 0,
             exhausted: false,
             observations,
+            offered: VecDeque::new(),
         }
+    }
+
+    /// Has configs raced before what the strategy proposes, the first of them first; those that are illegal here are not.
+    pub fn offer(&mut self, configs: impl IntoIterator<Item = Config>) {
+        for config in configs {
+            if self.is_open(&config) && !self.offered.contains(&config) {
+                self.offered.push_back(config);
+            }
+        }
+    }
+
+    /// Whether a config is legal here and has no outcome.
+    pub fn is_open(&self, config: &Config) -> bool {
+        !self.seen.contains_key(&config.key()) && self.space.index_of(config).is_some()
     }
 
     /// The expected time of the default: measured, or a guess from the roofline.
@@ -188,9 +205,16 @@ impl Search<'_> {
             asked.insert(self.default.key());
             configs.push(self.default.clone());
         }
+        while asked.len() < room
+            && let Some(config) = self.offered.pop_front()
+        {
+            if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
+                configs.push(config);
+            }
+        }
         let wanted = room.saturating_sub(asked.len());
         let proposed = strategy.propose(wanted);
-        self.exhausted = proposed.is_empty() && wanted > 0;
+        self.exhausted = proposed.is_empty() && wanted > 0 && asked.is_empty();
         for config in proposed.into_iter().filter_map(|index| space.nth(index)) {
             if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
                 configs.push(config);

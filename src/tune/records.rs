@@ -56,6 +56,12 @@ pub trait Records {
     /// [`RecordsError`].
     fn of_task(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError>;
 
+    /// Every trial and final of a task on the other shares of a device.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn of_other_shares(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError>;
+
     /// Every run of a model on a share of a device.
     ///
     /// # Errors
@@ -88,6 +94,14 @@ impl InMemory {
     pub fn observations(&self) -> &[Observation] {
         &self.observations
     }
+
+    /// Trials and finals of a task on a device.
+    fn of_device(&self, task: TaskKey, device: DeviceKey) -> impl Iterator<Item = &Observation> {
+        self.observations.iter().filter(move |one| match &one.subject {
+            Subject::Trial { task: of, .. } | Subject::Final { task: of, .. } => *of == task && one.device == device,
+            Subject::Model(_) => false,
+        })
+    }
 }
 
 impl Records for InMemory {
@@ -116,13 +130,11 @@ impl Records for InMemory {
     }
 
     fn of_task(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
-        let about = |observation: &&Observation| match &observation.subject {
-            Subject::Trial { task: of, .. } | Subject::Final { task: of, .. } => {
-                *of == task && observation.device == device && observation.share == share
-            }
-            Subject::Model(_) => false,
-        };
-        Ok(self.observations.iter().filter(about).cloned().collect())
+        Ok(self.of_device(task, device).filter(|one| one.share == share).cloned().collect())
+    }
+
+    fn of_other_shares(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
+        Ok(self.of_device(task, device).filter(|one| one.share != share).cloned().collect())
     }
 
     fn of_model(&self, model: ModelKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {

@@ -70,6 +70,12 @@ impl Records for StoreRecords<'_> {
         Ok(self.store.trials(task, device, share)?)
     }
 
+    fn of_other_shares(&self, task: TaskKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
+        let mut all = self.store.trials_of_task(task)?;
+        all.retain(|one| one.device == device && one.share != share);
+        Ok(all)
+    }
+
     fn of_model(&self, model: ModelKey, device: DeviceKey, share: Share) -> Result<Vec<Observation>, RecordsError> {
         // Runs of a model lie beside the trials of tasks, under the model's key.
         Ok(self.store.trials(TaskKey(model.0), device, share)?)
