@@ -520,3 +520,47 @@ fn energy_is_an_objective_only_where_it_is_counted() {
         Err(why) => assert!(refused(&arguments, 4, "device.energy").contains(why)),
     }
 }
+
+/// Two shares tuned in one call: records are asked for by share, and `explain` shows what a task's portfolio costs at each.
+#[test]
+fn shares_are_asked_for_and_explained() {
+    let home = fixture();
+    let ask = |arguments: &[&str]| {
+        let output = tunewright(home.path(), &[&["--db", "db"], arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let told = ask(&["tune", "m.onnx", "--share", "50,100", "--budget", "trials=60", "-o", "shares.tune"]);
+    assert!(told.lines().any(|line| line.trim_start().starts_with("seconds   propose ")), "{told}");
+    let shares = |query: &str, of: &str| -> Vec<f64> {
+        let rows = ask(&["db", "query", query, "--of", of, "--columns", "share", "--format", "csv", "--no-header"]);
+        rows.lines().map(|line| line.trim_end_matches(['%', ' ']).parse().unwrap()).collect()
+    };
+    for of in ["models", "trials"] {
+        let (low, high) = (shares("share<=50", of), shares("share>50", of));
+        assert!(!low.is_empty() && low.iter().all(|share| *share == 50.0), "{of}: {low:?}");
+        assert!(!high.is_empty() && high.iter().all(|share| *share == 100.0), "{of}: {high:?}");
+    }
+    let text = ask(&["explain", "shares.tune", "--task", "conv2d"]);
+    assert!(text.contains("over shares, worst regret 1.") && text.contains("config 1"), "{text}");
+    let object: serde_json::Value =
+        serde_json::from_str(&ask(&["--json", "explain", "shares.tune", "--task", "conv2d"])).unwrap();
+    crate::schemas::check("explain.result", &object);
+    let ladders = object["ladders"].as_array().unwrap();
+    assert!(!ladders.is_empty(), "{object}");
+    for ladder in ladders {
+        let configs = ladder["portfolio"].as_array().unwrap().len();
+        let steps = ladder["shares"].as_array().unwrap();
+        assert!((1..=3).contains(&configs) && (1..=2).contains(&steps.len()), "{ladder}");
+        let worst = steps.iter().filter_map(|step| {
+            let regrets = step["portfolio"].as_array().unwrap().iter().filter_map(|cost| cost["regret"].as_f64());
+            regrets.min_by(f64::total_cmp)
+        });
+        let worst = worst.fold(1.0, f64::max);
+        assert!((ladder["regret"].as_f64().unwrap() - worst).abs() < 1e-6, "{ladder}");
+    }
+    let without: serde_json::Value =
+        serde_json::from_slice(&tunewright(home.path(), &["--json", "explain", "shares.tune", "--task", "conv2d"]).stdout)
+            .unwrap();
+    assert_eq!(without["ladders"], serde_json::json!([]), "there is no database here");
+}

@@ -2,7 +2,7 @@
 
 use super::noise::timing;
 use super::race::{self, Fall, Finish, Track};
-use super::{Bench, Effort, MeasureError, Probe, Runoff, Trial};
+use super::{Bench, Effort, MeasureError, Phase, Phases, Probe, Runoff, Trial};
 use crate::device::Grant;
 use crate::worker::{Answer, Ask, Death, Lane, Worker, watchdog};
 use kernels::Task;
@@ -35,6 +35,8 @@ pub struct WorkerBench<'a> {
     patience: Patience<'a>,
     /// What the sentinel took since somebody last asked.
     sentinels: Vec<Picos>,
+    /// And where the time went.
+    phases: Phases,
 }
 
 /// How long the bench goes on: for ever, or for [`FINISHING`] after the flag was first seen set.
@@ -72,7 +74,8 @@ impl<'a> WorkerBench<'a> {
     pub fn new(program: &Path, grant: &Grant, seed: Seed, max_error: f64) -> Self {
         let (program, grant) = (program.to_owned(), grant.clone());
         let patience = Patience { interrupted: None, since: Cell::new(None) };
-        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0, patience, sentinels: Vec::new() }
+        let (sentinels, phases) = (Vec::new(), Phases::default());
+        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0, patience, sentinels, phases }
     }
 
     /// Gives up soon after the flag is set: what runs then may finish within 0.8 s, or its worker is ended.
@@ -105,7 +108,10 @@ impl<'a> WorkerBench<'a> {
             Some(worker) => Ok(worker),
             none => {
                 self.open = None;
-                Ok(none.insert(Worker::spawn(&self.grant, &self.program)?))
+                let start = Instant::now();
+                let worker = Worker::spawn(&self.grant, &self.program);
+                self.phases.add(Phase::Load, start.elapsed());
+                Ok(none.insert(worker?))
             }
         }
     }
@@ -117,7 +123,10 @@ impl<'a> WorkerBench<'a> {
         }
         self.worker()?;
         let WorkerBench { worker: Some(worker), patience, .. } = self else { return Err(MeasureError::Interrupted) };
-        match worker.ask_while(ask, deadline, &|| patience.lasts()) {
+        let start = Instant::now();
+        let answer = worker.ask_while(ask, deadline, &|| patience.lasts());
+        self.phases.absorb(spent(ask, answer.as_ref().ok(), start.elapsed()));
+        match answer {
             Ok(Answer::Wrong { reason }) => Err(MeasureError::Refused(reason)),
             Ok(answer) => {
                 self.deaths = 0;
@@ -164,7 +173,7 @@ impl<'a> WorkerBench<'a> {
         // A driver compiles for seconds what runs for microseconds.
         let best = best.filter(|_| self.grant.limits.gpu.is_none());
         Ok(match self.ask(&ask, watchdog::deadline(best))? {
-            Ok(Answer::Built { first_ps, prepared_bytes }) => Ok((Picos(first_ps), prepared_bytes)),
+            Ok(Answer::Built { first_ps, prepared_bytes, .. }) => Ok((Picos(first_ps), prepared_bytes)),
             Ok(Answer::Refused { class, detail }) => Err((class, detail)),
             Ok(other) => return Err(MeasureError::Refused(format!("it answered a build with {other:?}"))),
             Err(death) => Err((death.class, death.detail)),
@@ -223,6 +232,26 @@ impl<'a> WorkerBench<'a> {
         }
         Ok(())
     }
+}
+
+/// What a round trip was spent on: the worker's own times where it tells them, the rest for what was asked.
+fn spent(ask: &Ask, answer: Option<&Answer>, took: Duration) -> Phases {
+    let mut phases = Phases::default();
+    let mut left = took;
+    if let Some(&Answer::Built { generate_ps, compile_ps, .. }) = answer {
+        for (phase, picos) in [(Phase::Generate, generate_ps), (Phase::Compile, compile_ps)] {
+            let own = Duration::from_nanos(picos / 1000).min(left);
+            phases.add(phase, own);
+            left -= own;
+        }
+    }
+    let rest = match ask {
+        Ask::Build { .. } | Ask::ComparePlans { .. } => Phase::Verify,
+        Ask::Lap { .. } | Ask::LapPlans { .. } | Ask::RehearsePlans { .. } | Ask::PlanStages { .. } | Ask::Probe => Phase::Time,
+        Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Quit => Phase::Load,
+    };
+    phases.add(rest, left);
+    phases
 }
 
 /// One heat: rivals in slots of the worker.
@@ -342,9 +371,33 @@ impl Bench for WorkerBench<'_> {
         std::mem::take(&mut self.sentinels)
     }
 
+    fn phases(&mut self) -> Phases {
+        std::mem::take(&mut self.phases)
+    }
+
     fn rest(&mut self) {
         if self.open.take().is_some() && !matches!(self.ask(&Ask::Close, watchdog::HARD), Ok(Ok(_))) {
             self.retire();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_is_what_the_worker_says_and_the_rest_is_for_what_was_asked() {
+        let config = Config { variant: "a".into(), revision: 1, knobs: vec![] };
+        let build = Ask::Build { slot: 0, config };
+        let built = |generate_ps, compile_ps| Answer::Built { first_ps: 1, prepared_bytes: 0, generate_ps, compile_ps };
+        let ms = Duration::from_millis;
+        let found = spent(&build, Some(&built(2_000_000_000, 5_000_000_000)), ms(10));
+        assert_eq!([Phase::Generate, Phase::Compile, Phase::Verify].map(|phase| found.of(phase)), [ms(2), ms(5), ms(3)]);
+        let found = spent(&build, Some(&built(20_000_000_000, 5_000_000_000)), ms(10));
+        assert_eq!([Phase::Generate, Phase::Compile, Phase::Verify].map(|phase| found.of(phase)), [ms(10), ms(0), ms(0)]);
+        assert_eq!(spent(&build, None, ms(10)).of(Phase::Verify), ms(10), "a death");
+        assert_eq!(spent(&Ask::Lap { lanes: vec![] }, Some(&Answer::Times { picos: vec![] }), ms(1)).of(Phase::Time), ms(1));
+        assert_eq!(spent(&Ask::Close, Some(&Answer::Done), ms(1)).of(Phase::Load), ms(1));
     }
 }

@@ -12,11 +12,13 @@ pub mod bench;
 pub mod end_to_end;
 pub mod fake;
 pub mod noise;
+pub mod phases;
 pub mod race;
 pub mod rehearsal;
 pub mod replay;
 
 pub use crate::worker::Probe;
+pub use phases::{Phase, Phases};
 
 use crate::worker::SpawnError;
 use kernels::Task;
@@ -122,6 +124,11 @@ pub trait Bench {
     /// What the sentinel, work that never changes, took in each round since this was last asked: how steady the machine is.
     fn sentinels(&mut self) -> Vec<Picos> {
         Vec::new()
+    }
+
+    /// Where its time went since this was last asked.
+    fn phases(&mut self) -> Phases {
+        Phases::default()
     }
 
     /// Forgets the task it holds: its memory is wanted elsewhere.

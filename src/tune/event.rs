@@ -1,6 +1,7 @@
 //! What a tuning tells while it runs: typed events, for progress and for `--json=lines`.
 
 use super::budget::Stop;
+use crate::measure::Phases;
 use schema::{Batch, Config, FailureClass, NoiseGrade, ObservationId, Picos, Ratio, Share, Split};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub enum Event {
     Warn { what: String },
     /// A model was measured end to end, tuned against default.
     Result { model: String, device: String, batch: Batch, share: Share, default: Picos, tuned: Picos, ratio: Ratio, kept: bool },
+    /// Where the time of all trials went, over all slots.
+    Phases { phases: Phases },
     /// The end.
     End { stop: Stop, measured: u64, reused: u64 },
 }

@@ -18,7 +18,7 @@ use super::records::{Records, RecordsError, medians};
 use crate::artifact::ArtifactError;
 use crate::device::Grant;
 use crate::measure::rehearsal::{Cast, Rehearsed};
-use crate::measure::{Bench, Clock, Effort, MeasureError, Trial};
+use crate::measure::{Bench, Clock, Effort, MeasureError, Phase, Phases, Trial};
 use crate::search::Make;
 use crate::search::prior::{Learned, Roofline};
 use crate::space::{Space, features};
@@ -80,6 +80,8 @@ pub struct Explored {
     pub reused: u64,
     pub refused: BTreeMap<FailureClass, u64>,
     pub stop: Stop,
+    /// Where the time went.
+    pub phases: Phases,
 }
 
 /// Why a tuning cannot go on.
@@ -110,6 +112,9 @@ pub trait Rehearse {
 
     /// What the sentinel took on it since this was last asked.
     fn sentinels(&mut self) -> Vec<Picos>;
+
+    /// Where its time went since this was last asked.
+    fn phases(&mut self) -> Phases;
 }
 
 /// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
@@ -139,6 +144,7 @@ pub struct Loop<'a, 'b, 'e> {
     pub(super) reused: u64,
     pub(super) refused: BTreeMap<FailureClass, u64>,
     pub(super) active_place: Option<usize>,
+    pub(super) phases: Phases,
     /// Passes before this one.
     pass: u32,
 }
@@ -193,6 +199,7 @@ pub fn explore<'b>(
         reused,
         refused: BTreeMap::new(),
         active_place: None,
+        phases: Phases::default(),
         pass: 0,
     };
     let stop = run.passes(reserve)?;
@@ -356,11 +363,13 @@ impl Loop<'_, '_, '_> {
         self.take_place(place);
         let mut rivals = Vec::new();
         for &at in batch {
+            let start = self.rules.clock.now();
             let known = self.similar(at)?;
             let seeds = self.seeds(at)?;
             self.searches[at].offer(seeds);
             let room = self.searches[at].room().min(usize::try_from(left.unwrap_or(u64::MAX)).unwrap_or(usize::MAX));
             let configs = self.searches[at].propose(room, self.rules, &known);
+            self.phases.add(Phase::Propose, self.rules.clock.now().saturating_sub(start));
             left = left.map(|left| left.saturating_sub(configs.new_trials()));
             self.tell_task(at);
             rivals.push(configs);
@@ -493,10 +502,12 @@ impl Loop<'_, '_, '_> {
 
     /// Hands observations to the records, waits for them and keeps them with their items; their ids in order.
     pub(super) fn commit(&mut self, observations: Vec<(usize, NewObservation)>) -> Result<Vec<ObservationId>, ExploreError> {
+        let start = self.rules.clock.now();
         for (_, observation) in &observations {
             self.records.append(observation.clone())?;
         }
         let ids = self.records.commit()?;
+        self.phases.add(Phase::Store, self.rules.clock.now().saturating_sub(start));
         for ((at, observation), id) in observations.into_iter().zip(&ids) {
             self.searches[at].observations.push(observation.with_id(*id));
         }
@@ -524,7 +535,8 @@ impl Loop<'_, '_, '_> {
         (self.events)(Event::Best { task, config, share, gain: task_gain, model_gain, noise });
     }
 
-    fn finish(self, stop: Stop) -> Explored {
+    fn finish(mut self, stop: Stop) -> Explored {
+        self.benches.iter_mut().flatten().for_each(|bench| self.phases.absorb(bench.phases()));
         Explored {
             choices: self.searches.iter().map(|search| self.choice(search)).collect(),
             times: self.searches.iter().map(|search| medians(&search.observations)).collect(),
@@ -532,6 +544,7 @@ impl Loop<'_, '_, '_> {
             reused: self.reused,
             refused: self.refused,
             stop,
+            phases: self.phases,
         }
     }
 }

@@ -70,6 +70,10 @@ impl Rehearse for FakeStage<'_> {
     fn sentinels(&mut self) -> Vec<Picos> {
         vec![Picos(1)]
     }
+
+    fn phases(&mut self) -> Phases {
+        Phases::default()
+    }
 }
 
 /// A model on the stage, with the configs of both plans.

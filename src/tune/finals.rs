@@ -117,6 +117,7 @@ impl Loop<'_, '_, '_> {
             self.rest();
             let effort = Effort { samples: PAIRS, least: PAIRS_LEAST, limit };
             let found = self.stage.rehearse(contender, &casts, effort, whole);
+            self.phases.absorb(self.stage.phases());
             match found? {
                 Err(why) => tracing::warn!(contender, why, "a model cannot be rehearsed"),
                 Ok(rehearsed) => self.judge_rehearsed(&own[contender], &candidates, &rehearsed)?,

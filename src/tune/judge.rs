@@ -11,7 +11,7 @@ use super::stage::Stage;
 use super::work::{Scope, Work};
 use super::{Row, TuneError};
 use crate::measure::end_to_end::{EndToEnd, Stages};
-use crate::measure::{Effort, MeasureError};
+use crate::measure::{Effort, MeasureError, Phase, Phases};
 use schema::{Config, FailureClass, Line, Observation, ObservationId, Outcome, Picos, PlanKey, Ratio, Split, Subject, Timing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -66,6 +66,8 @@ pub struct Judge<'a, 'b> {
     /// Records of this tuning.
     own: BTreeSet<ObservationId>,
     pub measured: u64,
+    /// What waiting for the disk took.
+    pub phases: Phases,
     pub refused: BTreeMap<FailureClass, u64>,
     pub missing: Vec<String>,
 }
@@ -95,7 +97,7 @@ impl<'a, 'b> Judge<'a, 'b> {
         records: &'a mut dyn Records,
     ) -> Self {
         let (own, refused, missing) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        Judge { scope, work, explored, stage, records, own, measured: 0, refused, missing }
+        Judge { scope, work, explored, stage, records, own, measured: 0, phases: Phases::default(), refused, missing }
     }
 
     /// A verdict for every entry, in order.
@@ -281,11 +283,19 @@ impl<'a, 'b> Judge<'a, 'b> {
         })
     }
 
+    /// Waits until what was handed to the records is on disk.
+    fn commit(&mut self) -> Result<(), TuneError> {
+        let start = self.scope.rules.clock.now();
+        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
+        self.phases.add(Phase::Store, self.scope.rules.clock.now().saturating_sub(start));
+        Ok(())
+    }
+
     /// Records that a plan fell.
     fn fell(&mut self, entry: usize, plan: (PlanKey, Split), class: FailureClass, detail: &str) -> Result<(), TuneError> {
         *self.refused.entry(class).or_default() += 1;
         Found::append_fallen(&self.scope, &self.work.entries[entry], plan, (class, detail), self.records)?;
-        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
+        self.commit()?;
         Ok(())
     }
 
@@ -316,7 +326,7 @@ impl<'a, 'b> Judge<'a, 'b> {
                 found.default_beside().append(&self.scope, wanted, self.records)?;
             }
         }
-        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
+        self.commit()?;
         Ok(())
     }
 
@@ -335,7 +345,7 @@ impl<'a, 'b> Judge<'a, 'b> {
             lines: [record.upload, record.compute, record.download],
         };
         found.default_beside().append(&self.scope, &self.work.entries[entry], self.records)?;
-        self.own.extend(self.records.commit().map_err(ExploreError::from)?);
+        self.commit()?;
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub use store_records::StoreRecords;
 use crate::artifact::{self, ArtifactError, Contents, Entry, Provenance, Written};
 use crate::device::{GrantError, Machine};
 use crate::import;
-use crate::measure::{Bench, Clock, MeasureError, Monotonic, bench::WorkerBench};
+use crate::measure::{Bench, Clock, MeasureError, Monotonic, Phases, bench::WorkerBench};
 use crate::passes::FoldLimits;
 use crate::search;
 use crate::search::prior::Roofline;
@@ -98,6 +98,8 @@ pub struct Outcome {
     pub measured: u64,
     pub reused: u64,
     pub refused: BTreeMap<FailureClass, u64>,
+    /// Where the time of all trials went, over all slots.
+    pub phases: Phases,
     pub stop: Stop,
     pub seed: Seed,
     pub took: Duration,
@@ -233,9 +235,11 @@ pub fn tune(
     });
     let mut benches = benches(&places, options, interrupted);
     let probes = probe(&mut places, &whole, &mut benches, &rules, records)?;
+    let mut phases = Phases::default();
     let scope = Scope { models: &models, places: &places, rules: &rules, options };
     let mut stage = Stage::new(scope, &entries);
     let (chosen, meetings) = splits::contenders(&scope, asked, &entries, records, &mut stage, events)?;
+    phases.absorb(stage.phases());
     for counted in chosen.iter().flatten().filter_map(|chosen| chosen.tasks.as_deref()).flatten() {
         records.name_task(counted.task.key(), &counted.task.to_string()).map_err(ExploreError::from)?;
     }
@@ -252,6 +256,9 @@ pub fn tune(
     let mut refused = explored.refused.clone();
     judge.refused.iter().for_each(|(class, count)| *refused.entry(*class).or_default() += count);
     let missing = judge.missing;
+    phases.absorb(explored.phases);
+    phases.absorb(judge.phases);
+    phases.absorb(stage.phases());
     let sentinels = stage.sentinels();
     events(Event::Sentinels { times: sentinels });
     let stop = if interrupted.load(Ordering::SeqCst) { Stop::Interrupted } else { explored.stop };
@@ -259,12 +266,14 @@ pub fn tune(
     for number in 0..models.len() {
         tuned.push(finish(number, &scope, &work, &explored, &verdicts)?);
     }
+    events(Event::Phases { phases });
     events(Event::End { stop, measured, reused: explored.reused });
     Ok(Outcome {
         models: tuned,
         measured,
         reused: explored.reused,
         refused,
+        phases,
         stop,
         seed: options.seed,
         took: clock.now(),

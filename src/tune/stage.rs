@@ -12,7 +12,7 @@ use crate::execute::release_constants;
 use crate::measure::bench::WorkerBench;
 use crate::measure::end_to_end::{Course, EndToEnd};
 use crate::measure::rehearsal::{Cast, Play, Rehearsed};
-use crate::measure::{Bench, Effort, MeasureError};
+use crate::measure::{Bench, Effort, MeasureError, Phases};
 use schema::{Config, Picos, Split};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,12 +28,13 @@ pub struct Stage<'a> {
     contenders: &'a [Contender],
     drafts: BTreeMap<usize, Draft>,
     sentinels: Vec<Picos>,
+    phases: Phases,
 }
 
 impl<'a> Stage<'a> {
     /// An empty one, on which nobody contends yet.
     pub fn new(scope: Scope<'a>, entries: &'a [Wanted]) -> Self {
-        Stage { scope, entries, contenders: &[], drafts: BTreeMap::new(), sentinels: Vec::new() }
+        Stage { scope, entries, contenders: &[], drafts: BTreeMap::new(), sentinels: Vec::new(), phases: Phases::default() }
     }
 
     /// Those may be rehearsed.
@@ -91,6 +92,7 @@ impl<'a> Stage<'a> {
             bench.end_to_end(course)
         });
         self.sentinels.extend(bench.sentinels());
+        self.phases.absorb(bench.phases());
         Ok(found?)
     }
 
@@ -123,6 +125,7 @@ impl Rehearse for Stage<'_> {
         let (artifact, number) = self.draft(entry)?;
         let found = bench.rehearse(&Play { artifact, entry: number, split, seed, max_error, effort, whole }, rivals);
         self.sentinels.extend(bench.sentinels());
+        self.phases.absorb(bench.phases());
         match found {
             Err(MeasureError::Lost(why)) => Ok(Err(why)),
             found => Ok(found?),
@@ -131,6 +134,10 @@ impl Rehearse for Stage<'_> {
 
     fn sentinels(&mut self) -> Vec<Picos> {
         std::mem::take(&mut self.sentinels)
+    }
+
+    fn phases(&mut self) -> Phases {
+        std::mem::take(&mut self.phases)
     }
 }
 

@@ -105,10 +105,12 @@ pub enum Lane {
 pub enum Answer {
     Done,
     /// The kernel or plan is ready and its result right. `first_ps` is the time of a run after the first; `prepared_bytes` what its
-    /// constants take.
+    /// constants take; `generate_ps` the time of making it and `compile_ps` that of the driver's compiler.
     Built {
         first_ps: u64,
         prepared_bytes: u64,
+        generate_ps: u64,
+        compile_ps: u64,
     },
     /// The candidate is refused; the worker goes on.
     Refused {

@@ -71,6 +71,14 @@ struct Slot {
     runs: u64,
 }
 
+/// A kernel in its slot, and picoseconds: of a run, of making it, of the driver's compiler.
+struct Built {
+    slot: Slot,
+    time: u64,
+    generate: u64,
+    compile: u64,
+}
+
 /// A kernel, made ready.
 enum Ready {
     Here { kernel: Box<dyn Kernel>, scratch: Bytes },
@@ -160,9 +168,10 @@ impl<'a> TaskBench<'a> {
         open.slots.remove(&slot);
         match open.build(config, self.share) {
             Ok(built) => {
-                let answer = Answer::Built { first_ps: built.1, prepared_bytes: built.0.kernel.prepared_bytes() as u64 };
-                open.slots.insert(slot, built.0);
-                answer
+                let Built { slot: kernel, time, generate, compile } = built;
+                let prepared_bytes = kernel.kernel.prepared_bytes() as u64;
+                open.slots.insert(slot, kernel);
+                Answer::Built { first_ps: time, prepared_bytes, generate_ps: generate, compile_ps: compile }
             }
             Err((class, detail)) => Answer::Refused { class, detail },
         }
@@ -213,12 +222,12 @@ impl Open {
         Ok(Open { operator, task, signature, max_error, tensors, laid, outputs, there, expected, slots, evictor })
     }
 
-    /// A kernel whose result is right, with the time of its second run.
-    fn build(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), Fallen> {
+    /// A kernel whose result is right.
+    fn build(&mut self, config: &Config, share: &Share) -> Result<Built, Fallen> {
         if self.expected.is_none() {
             self.expect_the_defaults_result(share)?;
         }
-        let (mut slot, first) = self.run_fresh(config, share)?;
+        let Built { mut slot, time: first, generate, .. } = self.run_fresh(config, share)?;
         let expected = self.expected.as_deref().unwrap_or(&[]);
         for ((spec, output), expected) in self.signature.outputs.iter().zip(&self.outputs).zip(expected) {
             let error = expected.worst(output.get());
@@ -227,19 +236,24 @@ impl Open {
                 return Err((FailureClass::WrongResult, detail));
             }
         }
-        let mut time = first;
-        if first < LONG_PICOS {
+        let (mut time, mut compile) = (first, 0);
+        // On a device the first run waits for the driver's compiler, however short the kernel is.
+        let is_there = matches!(slot.kernel, Ready::There { .. });
+        if first < LONG_PICOS || is_there {
             let (laid, outputs, there) = (&self.laid, &mut self.outputs, self.there.as_ref());
             time = share.pool.install(|| run(&mut slot.kernel, laid, outputs, there, 1))?;
+        }
+        if is_there {
+            compile = first.saturating_sub(time);
         }
         if self.evictor.is_empty() {
             slot.runs = SAMPLE_MIN_PICOS.div_ceil(time.max(1)).clamp(1, RUNS_MAX);
         }
-        Ok((slot, time))
+        Ok(Built { slot, time, generate, compile })
     }
 
-    /// Builds a config and runs it once on fresh buffers; with the time of that.
-    fn run_fresh(&mut self, config: &Config, share: &Share) -> Result<(Slot, u64), Fallen> {
+    /// Builds a config and runs it once on fresh buffers; `time` is that of the first run, with what the driver compiles.
+    fn run_fresh(&mut self, config: &Config, share: &Share) -> Result<Built, Fallen> {
         let constants: Vec<Option<&Tensor>> = self
             .signature
             .inputs
@@ -251,9 +265,12 @@ impl Open {
         let refused = |error: BuildError| (FailureClass::Compile, error.to_string());
         self.outputs.iter_mut().for_each(|output| output.as_mut().fill(PATTERN));
         let there = cube_kernels::operator(self.operator.id).filter(|there| there.variant(&config.variant).is_some());
+        let start = Instant::now();
+        let generate;
         let mut kernel = match there.zip(share.gpu.as_ref()) {
             Some((there, gpu)) => {
                 let kernel = there.build(&request, gpu).map_err(refused)?;
+                generate = picos(start);
                 self.there = Some(match self.there.take() {
                     Some(there) => there.with_outputs(&self.outputs)?,
                     None => There::new(gpu, &self.laid, &self.outputs)?,
@@ -264,6 +281,7 @@ impl Open {
             }
             None => {
                 let kernel = share.pool.install(|| self.operator.build(&request)).map_err(refused)?;
+                generate = picos(start);
                 let scratch = Bytes::filled(kernel.scratch_bytes(), PATTERN);
                 Ready::Here { kernel, scratch }
             }
@@ -275,7 +293,7 @@ impl Open {
                 output.as_mut().copy_from_slice(&there.gpu.download(buffer).map_err(fell)?);
             }
         }
-        Ok((Slot { kernel, runs: 1 }, time))
+        Ok(Built { slot: Slot { kernel, runs: 1 }, time, generate, compile: 0 })
     }
 
     /// For a task whose reference would take too long: what the default gives, once the default is right on the task made small.

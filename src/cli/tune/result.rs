@@ -7,9 +7,11 @@ use crate::cli::quantity::{show_bytes, show_time};
 use crate::cli::screen::Paint;
 use crate::cli::table::{Align, lay_out};
 use crate::device::Machine;
+use crate::measure::{Phase, Phases};
 use crate::tune::{Outcome, Portfolio, Row, Tuned};
 use schema::{FailureClass, Ratio};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Prints the block, or the object with `--json`.
 pub fn report(screen: &mut Screen, outcome: &Outcome, devices: &[Machine], generation: u64) {
@@ -46,6 +48,10 @@ fn lines(screen: &Screen, outcome: &Outcome, devices: &[Machine], generation: u6
     let classes: Vec<String> = outcome.refused.iter().map(|(class, count)| format!("{count} {}", class_name(*class))).collect();
     let why = if classes.is_empty() { String::new() } else { format!(" ({})", classes.join(", ")) };
     lines.push(format!("  trials    {} measured, {} reused, {refused} refused{why}", outcome.measured, outcome.reused));
+    if outcome.measured > 0 {
+        let phases = outcome.phases.each().map(|(phase, took)| format!("{} {:.1}", phase.name(), took.as_secs_f64()));
+        lines.push(format!("  seconds   {}", phases.collect::<Vec<_>>().join(", ")));
+    }
     lines.push(format!("  stopped   {}; seed {}; took {:.1} s", outcome.stop, outcome.seed.0, outcome.took.as_secs_f64()));
     for tuned in &outcome.models {
         let word = if tuned.artifact_changed { "saved" } else { "unchanged" };
@@ -133,6 +139,14 @@ fn ratio_object(object: &mut Value, ratio: Option<Ratio>) {
     }
 }
 
+/// Nanoseconds by phase.
+pub fn phases(phases: &Phases) -> Value {
+    let field = |(phase, took): (Phase, Duration)| {
+        (format!("{}_ns", phase.name()), json!(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)))
+    };
+    Value::Object(phases.each().map(field).collect())
+}
+
 fn portfolio(portfolio: &Portfolio) -> Value {
     let regret = (!portfolio.configs.is_empty()).then(|| part(portfolio.regret_ppm));
     let configs: Vec<String> = portfolio.configs.iter().map(ToString::to_string).collect();
@@ -174,7 +188,7 @@ fn object(outcome: &Outcome, generation: u64) -> Value {
         outcome.refused.iter().map(|(class, count)| (class_name(*class).replace([' ', '-'], "_"), json!(count))).collect();
     json!({
         "schema": "tune.result", "version": 1, "models": outcome.models.iter().map(model).collect::<Vec<_>>(), "entries": entries,
-        "trials": {"measured": outcome.measured, "reused": outcome.reused, "refused": refused}, "stopped": outcome.stop.to_string(),
+        "trials": {"measured": outcome.measured, "reused": outcome.reused, "refused": refused}, "phases": phases(&outcome.phases), "stopped": outcome.stop.to_string(),
         "seed": outcome.seed.0.to_string(), "generation": generation.to_string(), "missing": outcome.missing,
     })
 }
