@@ -17,6 +17,9 @@ const DEATHS_MAX: u32 = 3;
 /// Prepared constants of one race together: more rivals than fit are raced in several heats.
 const HEAT_BYTES_MAX: u64 = 384 << 20;
 
+/// Sentinels in a row that tell how quiet a slot is: about a millisecond.
+const SENTINELS: usize = 25;
+
 /// What a measurement may still take once somebody wants to stop. Saving comes on top: a first Ctrl-C has done within two seconds.
 const FINISHING: Duration = Duration::from_millis(800);
 
@@ -369,6 +372,16 @@ impl Bench for WorkerBench<'_> {
 
     fn sentinels(&mut self) -> Vec<Picos> {
         std::mem::take(&mut self.sentinels)
+    }
+
+    fn try_sentinel(&mut self) -> Result<Vec<Picos>, MeasureError> {
+        let ask = Ask::LapPlans { lanes: vec![Lane::Sentinel; SENTINELS] };
+        match self.ask(&ask, watchdog::HARD)? {
+            Ok(Answer::Times { picos }) => Ok(picos.into_iter().map(Picos).collect()),
+            Ok(other) => Err(MeasureError::Refused(format!("it answered sentinels with {other:?}"))),
+            // The next race will say what its workers die of.
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     fn phases(&mut self) -> Phases {

@@ -11,6 +11,7 @@
 pub mod bench;
 pub mod end_to_end;
 pub mod fake;
+pub mod interference;
 pub mod noise;
 pub mod phases;
 pub mod race;
@@ -60,6 +61,11 @@ impl Trial {
             end -= 1;
         }
         Trial { config: config.clone(), outcome: Outcome::Failed { class, detail: detail[..end].to_owned() } }
+    }
+
+    /// Whether a machine that was disturbed may have made it what it is.
+    pub fn depends_on_time(&self) -> bool {
+        matches!(&self.outcome, Outcome::Ok { .. } | Outcome::Failed { class: FailureClass::Timeout, .. })
     }
 
     /// The median time, if it has one.
@@ -124,6 +130,14 @@ pub trait Bench {
     /// What the sentinel, work that never changes, took in each round since this was last asked: how steady the machine is.
     fn sentinels(&mut self) -> Vec<Picos> {
         Vec::new()
+    }
+
+    /// What the sentinel takes just now, some times in a row; empty for benches without one.
+    ///
+    /// # Errors
+    /// As [`Bench::race`].
+    fn try_sentinel(&mut self) -> Result<Vec<Picos>, MeasureError> {
+        Ok(Vec::new())
     }
 
     /// Where its time went since this was last asked.

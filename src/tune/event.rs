@@ -36,6 +36,9 @@ pub enum Event {
     Final { id: ObservationId, task: String, config: Config, device: String, share: Share, outcome: Result<Ratio, Refusal> },
     /// What work that never changes took, round by round: how steady the machine was.
     Sentinels { times: Vec<Picos> },
+    /// Slots that measured at once disturbed each other: so many trials are not counted and will be repeated, and fewer slots are used for a
+    /// while.
+    Disturbed { device: String, share: Share, slots: usize, discarded: u64 },
     /// A config is now the fastest of its task: `gain` of the task, and what that makes of the whole model where it matters most.
     Best { task: String, config: Config, share: Share, gain: f64, model_gain: f64, noise: NoiseGrade },
     /// So many observations are on disk.

@@ -17,6 +17,7 @@ use super::portfolio::{self, Times};
 use super::records::{Records, RecordsError, medians};
 use crate::artifact::ArtifactError;
 use crate::device::Grant;
+use crate::measure::interference::Watch;
 use crate::measure::rehearsal::{Cast, Rehearsed};
 use crate::measure::{Bench, Clock, Effort, MeasureError, Phase, Phases, Trial};
 use crate::search::Make;
@@ -144,6 +145,8 @@ pub struct Loop<'a, 'b, 'e> {
     pub(super) reused: u64,
     pub(super) refused: BTreeMap<FailureClass, u64>,
     pub(super) active_place: Option<usize>,
+    /// Of each place: whether its slots disturb each other.
+    pub(super) watches: Vec<Watch>,
     pub(super) phases: Phases,
     /// Passes before this one.
     pass: u32,
@@ -186,6 +189,7 @@ pub fn explore<'b>(
         reused += search.seen.len() as u64;
         searches.push(search);
     }
+    let watches = benches.iter().map(|slots| Watch::new(slots.len())).collect();
     let mut run = Loop {
         rules,
         places,
@@ -199,6 +203,7 @@ pub fn explore<'b>(
         reused,
         refused: BTreeMap::new(),
         active_place: None,
+        watches,
         phases: Phases::default(),
         pass: 0,
     };
@@ -314,7 +319,7 @@ impl Loop<'_, '_, '_> {
     fn together(&self, first: usize, order: &[usize]) -> Vec<usize> {
         let place = self.searches[first].item.place;
         let bytes = |at: usize| (self.searches[at].item.operator.bytes)(&self.searches[at].item.task);
-        let slots = self.benches[place].len().min(self.rules.parallel.max(1));
+        let slots = self.watches[place].slots(self.rules.clock.now()).min(self.rules.parallel.max(1));
         if bytes(first) >= ALONE_FROM_BYTES || slots < 2 {
             return vec![first];
         }
@@ -336,10 +341,33 @@ impl Loop<'_, '_, '_> {
         });
     }
 
-    /// Says how steady the machine was in the rounds since this was last said.
-    pub(super) fn tell_sentinels(&mut self, place: usize) {
-        let times = self.benches[place].iter_mut().flat_map(|bench| bench.sentinels()).collect();
-        (self.events)(Event::Sentinels { times });
+    /// How steady the machine was on each slot of a place in the rounds since this was last asked; and says it.
+    pub(super) fn take_sentinels(&mut self, place: usize) -> Vec<Vec<Picos>> {
+        let seen: Vec<Vec<Picos>> = self.benches[place].iter_mut().map(|bench| bench.sentinels()).collect();
+        (self.events)(Event::Sentinels { times: seen.concat() });
+        seen
+    }
+
+    /// Asks the sentinels of slots that will measure at once what they take while the others rest, where that is not known.
+    fn rest_sentinels(&mut self, place: usize, slots: usize) -> Result<(), ExploreError> {
+        for (slot, bench) in self.benches[place].iter_mut().enumerate().take(slots) {
+            if self.watches[place].is_unknown(slot) {
+                let times = bench.try_sentinel()?;
+                self.watches[place].rested(slot, &times);
+            }
+        }
+        Ok(())
+    }
+
+    /// Which slots of a round were disturbed by the others.
+    fn disturbed(&mut self, place: usize, slots: usize) -> Vec<bool> {
+        let mut seen = self.take_sentinels(place);
+        seen.truncate(slots);
+        if let [alone] = &seen[..] {
+            self.watches[place].rested(0, alone);
+            return vec![false];
+        }
+        self.watches[place].together(self.rules.clock.now(), &seen)
     }
 
     /// Lets every bench forget what it holds: whole models need the memory and the cores.
@@ -374,12 +402,27 @@ impl Loop<'_, '_, '_> {
             self.tell_task(at);
             rivals.push(configs);
         }
-        let raced = self.race(place, batch, &rivals)?;
-        self.tell_sentinels(place);
-        for ((&at, configs), trials) in batch.iter().zip(&rivals).zip(raced) {
+        if batch.len() > 1 {
+            self.rest_sentinels(place, batch.len())?;
+        }
+        let raced = self.race(place, batch, &rivals);
+        let disturbed = self.disturbed(place, batch.len());
+        let mut discarded = 0;
+        for (((&at, configs), trials), disturbed) in batch.iter().zip(&rivals).zip(raced?).zip(disturbed) {
             let (lead, trials) = if configs.lead { (trials.first().cloned(), &trials[1..]) } else { (None, &trials[..]) };
-            self.record(at, trials)?;
-            self.learn(at, lead.as_ref(), trials, times);
+            // What a config took beside others says nothing of what it takes; that it is wrong or crashes does.
+            let (again, trials): (Vec<Trial>, Vec<Trial>) =
+                trials.iter().cloned().partition(|trial| disturbed && trial.depends_on_time());
+            discarded += again.len() as u64;
+            self.searches[at].offer(again.into_iter().map(|trial| trial.config));
+            self.record(at, &trials)?;
+            if !disturbed || !trials.is_empty() {
+                self.learn(at, lead.as_ref().filter(|_| !disturbed), &trials, times);
+            }
+        }
+        if discarded > 0 {
+            let (device, share) = (self.places[place].device.name.0.clone(), self.places[place].grant.share);
+            (self.events)(Event::Disturbed { device, share, slots: batch.len(), discarded });
         }
         Ok(())
     }

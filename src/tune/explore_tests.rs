@@ -1,6 +1,7 @@
 //! The loop on the fake bench: budget, duplicates, seeds, faults, resumption.
 
 use super::*;
+use crate::measure::Runoff;
 use crate::measure::fake::{self, Fake, FakeClock, Faults};
 use crate::measure::rehearsal::{self, Fallen, House, Lap};
 use crate::tune::item::ROOM_MAX;
@@ -8,6 +9,7 @@ use crate::tune::machine;
 use crate::tune::records::InMemory;
 use schema::{ConfigKey, DeviceName, Observation, Share};
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 /// A tuning of the fake tasks on a share of one core and on the whole of two.
 struct Rig {
@@ -23,6 +25,10 @@ struct Rig {
     flattered: Option<(&'static str, f64)>,
     /// What a run of a model takes beside its tasks.
     beside: Duration,
+    /// Disjoint parts of the first place, and races in which all but the first of them are disturbed.
+    slots: usize,
+    disturbed: u32,
+    raced: Arc<Mutex<Vec<(schema::TaskKey, Config)>>>,
 }
 
 /// Models in which a variant is slower than alone.
@@ -121,6 +127,41 @@ impl House for FakeHouse<'_> {
     }
 }
 
+/// A slot of a place, whose sentinel others slow down in its first races.
+struct Slot {
+    bench: Fake,
+    disturbed: u32,
+    sentinels: Vec<Picos>,
+    /// What it raced while it was disturbed.
+    raced: Arc<Mutex<Vec<(schema::TaskKey, Config)>>>,
+}
+
+const QUIET: Picos = Picos(20_000_000);
+
+impl Bench for Slot {
+    fn race(&mut self, task: &Task, configs: &[Config], effort: &Effort) -> Result<Vec<Trial>, MeasureError> {
+        let disturbed = self.disturbed > 0;
+        self.disturbed = self.disturbed.saturating_sub(1);
+        if disturbed {
+            self.raced.lock().unwrap().extend(configs.iter().map(|config| (task.key(), config.clone())));
+        }
+        self.sentinels.extend([if disturbed { Picos(QUIET.0 * 104 / 100) } else { QUIET }; 9]);
+        self.bench.race(task, configs, effort)
+    }
+
+    fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError> {
+        self.bench.runoff(task, default, rival, effort)
+    }
+
+    fn sentinels(&mut self) -> Vec<Picos> {
+        std::mem::take(&mut self.sentinels)
+    }
+
+    fn try_sentinel(&mut self) -> Result<Vec<Picos>, MeasureError> {
+        Ok(vec![QUIET; 9])
+    }
+}
+
 impl Rig {
     fn new() -> Self {
         let grant = |percent: f64, units: u32| Grant {
@@ -156,6 +197,9 @@ impl Rig {
             strategy: "auto",
             flattered: None,
             beside: Duration::ZERO,
+            slots: 1,
+            disturbed: 0,
+            raced: Arc::default(),
         }
     }
 
@@ -170,7 +214,7 @@ impl Rig {
             seed: Seed(self.seed),
             strategy: crate::search::strategy(self.strategy).unwrap(),
             numerics: Numerics::Strict,
-            parallel: 1,
+            parallel: self.slots,
             fresh: self.fresh,
             interrupted: flag,
             clock: &self.clock,
@@ -180,8 +224,13 @@ impl Rig {
 
     fn run_until(&self, records: &mut InMemory, flag: &AtomicBool, watch: &mut dyn FnMut(&Event)) -> (Explored, Vec<Event>) {
         let rules = self.rules(flag);
-        let bench = || -> Box<dyn Bench + Send> { Box::new(Fake::new(self.faults, Seed(9), &self.clock)) };
-        let mut benches: Benches<'_> = self.places.iter().map(|_| vec![bench()]).collect();
+        let bench = |slot: usize| -> Box<dyn Bench + Send> {
+            let disturbed = if slot > 0 { self.disturbed } else { 0 };
+            let (bench, raced) = (Fake::new(self.faults, Seed(9), &self.clock), self.raced.clone());
+            Box::new(Slot { bench, disturbed, sentinels: Vec::new(), raced })
+        };
+        let slots = |place: usize| if place == 0 { self.slots } else { 1 };
+        let mut benches: Benches<'_> = (0..self.places.len()).map(|place| (0..slots(place)).map(bench).collect()).collect();
         let mut events = Vec::new();
         let mut tell = |event: Event| {
             watch(&event);
@@ -471,5 +520,39 @@ fn what_is_best_at_one_share_is_timed_at_the_other_too() {
     for (share, timed) in &by_share {
         let best = fastest(timed).unwrap();
         assert!(by_share.values().all(|other| other.contains_key(&best)), "the best at {share} was not timed everywhere");
+    }
+}
+
+#[test]
+fn trials_of_a_disturbed_slot_are_repeated_and_slots_are_halved_for_a_minute() {
+    let mut rig = Rig { slots: 2, disturbed: 1, budget: Budget { time: None, trials: Some(150) }, ..Rig::new() };
+    rig.items.truncate(3);
+    // All of them weigh about the same: none is left alone.
+    rig.items.iter_mut().zip([900, 950, 1000]).for_each(|(item, size)| item.task = fake::task(size));
+    let mut records = InMemory::new();
+    let (mut rounds, mut tasks, mut disturbed_at) = (Vec::new(), 0, None);
+    let flag = AtomicBool::new(false);
+    let mut watch = |event: &Event| match event {
+        Event::Task { .. } => tasks += 1,
+        Event::Sentinels { .. } if tasks > 0 => {
+            rounds.push(std::mem::take(&mut tasks));
+            if disturbed_at.is_some_and(|at: usize| rounds.len() == at + 3) {
+                rig.clock.advance(Duration::from_secs(60));
+            }
+        }
+        Event::Disturbed { slots, discarded, .. } => {
+            assert_eq!((*slots, *discarded as usize, disturbed_at), (2, rig.raced.lock().unwrap().len(), None));
+            disturbed_at = Some(rounds.len());
+        }
+        _ => {}
+    };
+    rig.run_until(&mut records, &flag, &mut watch);
+    let at = disturbed_at.expect("the first round is disturbed");
+    assert_eq!((&rounds[..at], &rounds[at..at + 3]), (&[2][..], &[1, 1, 1][..]), "{rounds:?}");
+    assert!(rounds[at + 3..].contains(&2), "after a minute both slots are used again: {rounds:?}");
+    let all = trials(&records);
+    for (task, config) in rig.raced.lock().unwrap().iter() {
+        let times = all.iter().filter(|(of, _, key)| of == task && *key == config.key()).count();
+        assert_eq!(times, 1, "{config} was measured again and is on record once");
     }
 }

@@ -214,7 +214,8 @@ impl Loop<'_, '_, '_> {
             }
         };
         self.judged(vec![(at, rival, outcome)])?;
-        self.tell_sentinels(place);
+        let seen = self.take_sentinels(place);
+        self.watches[place].rested(0, &seen[0]);
         Ok(())
     }
 

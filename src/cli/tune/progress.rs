@@ -101,7 +101,7 @@ impl<'a> Progress<'a> {
             }
             Event::Split { batch, share, split, .. } => self.task = format!("batch {batch} share {share} in {split}"),
             Event::Sentinels { times } => self.seen.sentinels.extend(times),
-            Event::Final { .. } | Event::Saved { .. } | Event::Phases { .. } | Event::End { .. } => {}
+            Event::Final { .. } | Event::Saved { .. } | Event::Disturbed { .. } | Event::Phases { .. } | Event::End { .. } => {}
         }
         if let Event::Trial { task, config, share, outcome: Err(why), .. }
         | Event::Final { task, config, share, outcome: Err(why), .. } = event
@@ -194,6 +194,9 @@ fn fields(event: &Event) -> Option<(&'static str, Value)> {
             "model": model, "batch": batch.rows(), "share_pct": share.as_percent(), "parts": split.parts(), "lanes": split.lanes(),
         }),
         Event::Saved { observations } => json!({"observations": observations}),
+        Event::Disturbed { device, share, slots, discarded } => {
+            json!({"device": device, "share_pct": share.as_percent(), "slots": slots, "discarded": discarded})
+        }
         Event::Phases { phases } => super::result::phases(phases),
         Event::Warn { .. } => return None,
         Event::Result { model, device, batch, share, default, tuned, ratio, kept } => json!({
@@ -211,6 +214,7 @@ fn fields(event: &Event) -> Option<(&'static str, Value)> {
         Event::Best { .. } => "best",
         Event::Split { .. } => "split",
         Event::Saved { .. } => "saved",
+        Event::Disturbed { .. } => "disturbed",
         Event::Phases { .. } => "phases",
         Event::Warn { .. } | Event::Sentinels { .. } => return None,
         Event::Result { .. } => "row",
