@@ -102,6 +102,8 @@ pub struct GpuLimits {
     pub buffer_bytes: u64,
     /// Turns of loops that a unit may take in all, those of loops within loops multiplied; `None` where nothing bounds them.
     pub turns: Option<u32>,
+    /// A driver that computes on the host's processor: what units share, and that they wait for each other, costs more there than it saves.
+    pub software: bool,
 }
 
 impl Limits {

@@ -193,6 +193,7 @@ mod tests {
             bindings: 31,
             buffer_bytes: 128 << 20,
             turns: None,
+            software: false,
         };
         let machine = |software: bool| Machine {
             device: Device { name: DeviceName("wgpu:0".into()), text: "kind=wgpu".into() },

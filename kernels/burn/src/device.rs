@@ -52,7 +52,7 @@ impl Operation {
         };
         let floats = || operands.iter().flatten().filter_map(Given::floats).chain([&shape[..]]);
         let fits = |shape: &[usize]| (1..=gpu.limits().buffer_bytes).contains(&bytes_of(shape));
-        if !floats().all(fits) || !gpu.ends(turns(op, attributes, &floats().collect::<Vec<_>>())) {
+        if !floats().all(fits) || !turns_end(turns(op, attributes, &floats().collect::<Vec<_>>()), gpu) {
             return None;
         }
         let zeros = |given: &Given| given.floats().map(|shape| gpu.upload(&vec![0; bytes_of(shape) as usize])).transpose();
@@ -148,6 +148,11 @@ fn find<B: Engine>(op: &str) -> Option<nodes::Operation<B>> {
 /// Bytes of f32 in rows.
 fn bytes_of(shape: &[usize]) -> u64 {
     shape.iter().fold(4, |bytes, &extent| u64::saturating_mul(bytes, extent as u64))
+}
+
+/// Whether the driver lets a unit's loops take so many turns; see [`kernels::GpuLimits::turns`].
+fn turns_end(turns: usize, gpu: &Gpu) -> bool {
+    gpu.limits().turns.is_none_or(|most| turns < most as usize)
 }
 
 /// Turns of a unit's loops at most: the terms of an element of the result.

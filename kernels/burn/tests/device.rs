@@ -54,7 +54,7 @@ fn what_burn_or_the_device_does_not_do_is_refused_before_anything_runs() {
     assert!(prepare("CumSum", &none, row(100), &[100]));
     assert!(!prepare("CumSum", &none, row(100), &[99]), "another shape than Burn's");
     let long = prepare("CumSum", &none, row(100_000), &[100_000]);
-    assert_eq!(long, gpu.ends(100_000), "as many turns as the driver takes");
+    assert_eq!(long, gpu.limits().turns.is_none_or(|most| most > 100_000), "as many turns as the driver takes");
     assert!(!prepare("CumSum", &none.clone().with("reverse", Attribute::Int(1)), row(100), &[100]));
     assert!(!prepare("CumSum", &none, vec![Some(Given::Floats(vec![100])), None], &[100]));
     assert!(!prepare("Tan", &none, vec![Some(Given::Floats(vec![1 << 40]))], &[1 << 40]), "beyond a buffer");

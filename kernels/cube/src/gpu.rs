@@ -84,11 +84,6 @@ impl Gpu {
         &self.limits
     }
 
-    /// Whether a unit whose loops turn so often in all, those of loops within loops multiplied, comes to their end.
-    pub fn ends(&self, turns: usize) -> bool {
-        crate::operator::ends(turns)
-    }
-
     /// A buffer with these contents.
     ///
     /// # Errors

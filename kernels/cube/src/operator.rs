@@ -39,27 +39,29 @@ pub struct CubeOperator {
     pub id: &'static str,
     /// In the order in which they are tried as a default. None need be legal: what no variant takes is computed by the host.
     pub variants: &'static [&'static CubeVariant],
+    /// Those of them that come first where the driver computes on the host's processor.
+    first_on_processors: &'static [&'static CubeVariant],
 }
 
 /// Every operator with variants here. A new variant is one file and one line in its operator's list.
 pub static OPERATORS: &[CubeOperator] = &[
-    CubeOperator { id: "gemm", variants: gemm::VARIANTS },
-    CubeOperator { id: "conv2d", variants: conv2d::VARIANTS },
-    CubeOperator { id: "depthwise", variants: conv2d::DEPTHWISE_VARIANTS },
-    CubeOperator { id: "conv_transpose2d", variants: conv_transpose2d::VARIANTS },
-    CubeOperator { id: "attention", variants: attention::VARIANTS },
-    CubeOperator { id: "lstm", variants: recurrent::LSTM_VARIANTS },
-    CubeOperator { id: "gru", variants: recurrent::GRU_VARIANTS },
-    CubeOperator { id: "embedding", variants: embedding::VARIANTS },
-    CubeOperator { id: "gather", variants: gather::VARIANTS },
-    CubeOperator { id: "resize", variants: resize::VARIANTS },
-    CubeOperator { id: "elementwise", variants: elementwise::VARIANTS },
-    CubeOperator { id: "pool", variants: pool::VARIANTS },
-    CubeOperator { id: "reduce", variants: reduce::VARIANTS },
-    CubeOperator { id: "softmax", variants: softmax::VARIANTS },
-    CubeOperator { id: "layer_norm", variants: layer_norm::VARIANTS },
-    CubeOperator { id: "copy", variants: moves::VARIANTS },
-    CubeOperator { id: "transpose", variants: moves::TRANSPOSE_VARIANTS },
+    CubeOperator::new("gemm", gemm::VARIANTS).first_on_processors(gemm::FIRST_ON_PROCESSORS),
+    CubeOperator::new("conv2d", conv2d::VARIANTS),
+    CubeOperator::new("depthwise", conv2d::DEPTHWISE_VARIANTS),
+    CubeOperator::new("conv_transpose2d", conv_transpose2d::VARIANTS),
+    CubeOperator::new("attention", attention::VARIANTS),
+    CubeOperator::new("lstm", recurrent::LSTM_VARIANTS),
+    CubeOperator::new("gru", recurrent::GRU_VARIANTS),
+    CubeOperator::new("embedding", embedding::VARIANTS),
+    CubeOperator::new("gather", gather::VARIANTS),
+    CubeOperator::new("resize", resize::VARIANTS),
+    CubeOperator::new("elementwise", elementwise::VARIANTS),
+    CubeOperator::new("pool", pool::VARIANTS),
+    CubeOperator::new("reduce", reduce::VARIANTS),
+    CubeOperator::new("softmax", softmax::VARIANTS),
+    CubeOperator::new("layer_norm", layer_norm::VARIANTS),
+    CubeOperator::new("copy", moves::VARIANTS),
+    CubeOperator::new("transpose", moves::TRANSPOSE_VARIANTS),
 ];
 
 /// The variants of the operator of that id.
@@ -68,6 +70,21 @@ pub fn operator(id: &str) -> Option<&'static CubeOperator> {
 }
 
 impl CubeOperator {
+    const fn new(id: &'static str, variants: &'static [&'static CubeVariant]) -> Self {
+        CubeOperator { id, variants, first_on_processors: &[] }
+    }
+
+    const fn first_on_processors(self, variants: &'static [&'static CubeVariant]) -> Self {
+        CubeOperator { first_on_processors: variants, ..self }
+    }
+
+    /// The variants in the order in which they are tried as a default on such a device.
+    pub fn ordered(&self, limits: &Limits) -> impl Iterator<Item = &'static CubeVariant> {
+        let first = if limits.gpu.is_some_and(|gpu| gpu.software) { self.first_on_processors } else { &[] };
+        let rest = self.variants.iter().filter(|variant| !first.iter().any(|one| one.id == variant.id));
+        first.iter().chain(rest).copied()
+    }
+
     /// The variant of that id.
     pub fn variant(&self, id: &str) -> Option<&'static CubeVariant> {
         self.variants.iter().copied().find(|variant| variant.id == id)
@@ -84,7 +101,7 @@ impl CubeOperator {
 
     /// The config used without tuning: the first variant whose default is legal; `None` when none is.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Option<Config> {
-        VariantFacts::default_of(self.variants.iter().map(|variant| variant.facts()), task, limits)
+        VariantFacts::default_of(self.ordered(limits).map(|variant| variant.facts()), task, limits)
     }
 
     /// Makes the variant a config names ready to run.

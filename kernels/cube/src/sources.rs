@@ -51,6 +51,7 @@ pub const SM_90: GpuLimits = GpuLimits {
     bindings: 256,
     buffer_bytes: 20 << 30,
     turns: None,
+    software: false,
 };
 
 impl Gpu {

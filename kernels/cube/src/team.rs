@@ -1,22 +1,90 @@
 //! What the units of a cube find out together.
 
-use crate::operator::units_of;
 use crate::turns::looped;
 use cubecl::prelude::*;
-use kernels::{Knob, Limits, Task};
+use kernels::{Knob, Limits, Rule};
 use schema::{Config, KnobValue};
 
-/// The only knob of variants whose cubes work as a team, its units: powers of two, so that halves can be folded onto each other.
-pub const TEAM_KNOBS: &[Knob] = &[Knob::ints("units", &[16, 32, 64, 128, 256])];
-
-/// Its default.
-pub fn team_default(_: &Task, _: &Limits) -> Vec<KnobValue> {
-    vec![KnobValue::Int(32)]
+/// How the units of a cube share rows out, as part of a kernel's identity.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Team {
+    /// Rows of a cube. Units of neighbouring rows stand side by side.
+    pub across: u32,
+    /// Units of each row: a power of two, so that halves can be folded onto each other.
+    pub along: u32,
 }
 
-/// Turns of a unit whose team passes so often over a row of that length.
-pub fn turns_of_passes(passes: usize, length: usize, config: &Config) -> usize {
-    passes * looped(length.div_ceil(units_of(config).max(1) as usize), 0)
+/// The only knob of variants whose cubes work as teams.
+pub const TEAM_KNOBS: &[Knob] = &[Knob::pairs(
+    "units",
+    &[(1, 16), (1, 32), (1, 64), (1, 128), (1, 256), (8, 1), (32, 1), (128, 1), (8, 8), (32, 4), (32, 8), (64, 4)],
+)];
+
+/// A cube of the device has that many units, and room for a value of each.
+pub const TEAM_FITS: Rule = Rule {
+    reason: "more units than a cube of the device has, or more shared memory",
+    holds: |_, config, limits| {
+        Team::of(config).zip(limits.gpu).is_some_and(|(team, gpu)| {
+            team.across * team.along <= gpu.units_per_cube
+                && team.across <= gpu.cube_dim[0]
+                && team.along <= gpu.cube_dim[1]
+                && team.shared() * size_of::<f32>() <= gpu.shared_bytes as usize
+        })
+    },
+};
+
+/// As [`TEAM_FITS`], for a knob `units` that is the team of one row.
+pub const ROW_FITS: Rule = Rule {
+    reason: "more units than a cube of the device has",
+    holds: |_, config, limits| {
+        let units = config.int("units").unwrap_or(0);
+        limits.gpu.is_some_and(|gpu| (1..=i64::from(gpu.units_per_cube.min(gpu.cube_dim[1]))).contains(&units))
+    },
+};
+
+/// Rows that make it worth to give each to one unit.
+const ROWS_MANY: usize = 16;
+/// A row that one unit may go along alone.
+const ROW_SHORT: usize = 16_384;
+
+impl Team {
+    /// The team a config names.
+    pub fn of(config: &Config) -> Option<Team> {
+        let (across, along) = config.pair("units")?;
+        Some(Team { across: across as u32, along: along as u32 })
+    }
+
+    /// A team of so many units for one row.
+    pub fn of_row(units: u32) -> Team {
+        Team { across: 1, along: units }
+    }
+
+    /// Places of shared memory, one for each unit.
+    pub fn shared(self) -> usize {
+        (self.across * self.along) as usize
+    }
+
+    /// The units of a cube.
+    pub fn dim(self) -> CubeDim {
+        CubeDim::new_2d(self.across, self.along)
+    }
+
+    /// Turns of a unit whose team passes so often over a row of that length.
+    pub fn turns(self, passes: usize, length: usize) -> usize {
+        passes * looped(length.div_ceil(self.along.max(1) as usize), 0)
+    }
+}
+
+/// What teams do with `rows` rows of that length without tuning. Units read side by side: along a row, or across where `neighbours` of different rows lie
+/// side by side. A driver that computes on the processor pays for each meeting of a cube's units: there a row is one unit's.
+pub fn team_default(rows: usize, length: usize, neighbours: bool, limits: &Limits) -> Vec<KnobValue> {
+    let software = limits.gpu.is_some_and(|gpu| gpu.software);
+    let many = rows >= ROWS_MANY;
+    vec![match (many && length <= ROW_SHORT, many && neighbours) {
+        (true, _) if software => KnobValue::Pair(8, 1),
+        (_, true) => KnobValue::Pair(32, 8),
+        _ => KnobValue::Pair(1, 32),
+    }]
 }
 
 /// How values are folded.
@@ -51,22 +119,25 @@ pub fn fold<F: Float>(x: F, y: F, #[comptime] fold: Fold) -> F {
     }
 }
 
-/// The values of all units of the cube, folded; every unit gets the result. `shared` has a place for each unit.
+/// The values of all units of a row, folded; each of them gets the result. `shared` has a place for each unit of the cube.
 #[cube]
-pub fn fold_all<F: Float>(own: F, shared: &mut SharedMemory<F>, #[comptime] units: u32, #[comptime] how: Fold) -> F {
-    shared[UNIT_POS as usize] = own;
-    sync_cube();
-    #[unroll]
-    for round in 0..comptime!(units.ilog2()) {
-        let half = comptime!(units >> (round + 1));
-        if UNIT_POS < half {
-            let other = shared[(UNIT_POS + half) as usize];
-            shared[UNIT_POS as usize] = fold::<F>(shared[UNIT_POS as usize], other, how);
+pub fn fold_all<F: Float>(own: F, shared: &mut SharedMemory<F>, #[comptime] team: Team, #[comptime] how: Fold) -> F {
+    let mut all = own;
+    if comptime!(team.along > 1) {
+        shared[UNIT_POS as usize] = own;
+        sync_cube();
+        #[unroll]
+        for round in 0..comptime!(team.along.ilog2()) {
+            let half = comptime!(team.along >> (round + 1));
+            if UNIT_POS_Y < half {
+                let other = shared[(UNIT_POS + half * team.across) as usize];
+                shared[UNIT_POS as usize] = fold::<F>(shared[UNIT_POS as usize], other, how);
+            }
+            sync_cube();
         }
+        all = shared[UNIT_POS_X as usize];
+        // Nobody may write the next round's values before everybody has read these.
         sync_cube();
     }
-    let all = shared[0];
-    // Nobody may write the next round's values before everybody has read these.
-    sync_cube();
     all
 }

@@ -103,6 +103,7 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
         // CubeCL's pages are a quarter of the memory.
         buffer_bytes: memory / 4,
         turns: None,
+        software: false,
     };
     Ok(Adapter {
         name: device::get_name(card).map_err(told)?,

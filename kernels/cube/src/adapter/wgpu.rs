@@ -69,5 +69,6 @@ fn limits(limits: &wgpu::Limits, kind: AdapterKind) -> GpuLimits {
         bindings: limits.max_storage_buffers_per_shader_stage.saturating_sub(1),
         buffer_bytes: limits.max_storage_buffer_binding_size,
         turns: (kind == AdapterKind::Software).then_some(SOFTWARE_TURNS),
+        software: kind == AdapterKind::Software,
     }
 }

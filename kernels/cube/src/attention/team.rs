@@ -2,22 +2,23 @@
 
 use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
-use crate::team::{Fold, TEAM_KNOBS, fold_all, start, team_default};
+use crate::operator::{PLAIN, cubes_for, units_of, upload_words};
+use crate::team::{Fold, ROW_FITS, Team, fold_all, start};
 use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::attention::Shape;
-use kernels::{BuildError, Request, Rule, Task};
-use schema::Config;
+use kernels::{BuildError, Knob, Request, Rule, Task};
+use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "attention.cube_team",
-    revision: 2,
-    knobs: TEAM_KNOBS,
+    revision: 3,
+    // Powers of two, so that halves can be folded onto each other.
+    knobs: &[Knob::ints("units", &[16, 32, 64, 128, 256])],
     rules: &[
         PLAIN,
-        UNITS,
+        ROW_FITS,
         turns_end!(turns),
         Rule {
             reason: "the scores of a query do not fit into the memory of a cube",
@@ -29,7 +30,7 @@ pub static TEAM: CubeVariant = CubeVariant {
             },
         },
     ],
-    default: team_default,
+    default: |_, _| vec![KnobValue::Int(32)],
     build,
 };
 
@@ -48,7 +49,7 @@ struct Form {
     causal: bool,
 }
 
-struct Team {
+struct Queries {
     form: Form,
     /// See [`numbers`].
     geometry: Buffer,
@@ -58,7 +59,7 @@ struct Team {
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
     let shape = Shape::of(request.task)?;
-    Ok(Box::new(Team {
+    Ok(Box::new(Queries {
         form: Form {
             units: units_of(request.config),
             keys: shape.keys as u32,
@@ -71,7 +72,7 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     }))
 }
 
-impl CubeKernel for Team {
+impl CubeKernel for Queries {
     fn prepared_bytes(&self) -> usize {
         self.geometry.bytes()
     }
@@ -82,7 +83,7 @@ impl CubeKernel for Team {
         with_client!(gpu, client => queries::launch::<f32, _>(
             client,
             cubes_for(self.rows, 1, gpu),
-            CubeDim::new_1d(self.form.units),
+            Team::of_row(self.form.units).dim(),
             q.array(),
             k.array(),
             v.array(),
@@ -139,7 +140,7 @@ fn queries<F: Float + CubeElement>(
             scores[key as usize] = score;
             own = max(own, score);
         }
-        let greatest = fold_all::<F>(own, &mut shared, form.units, Fold::Max);
+        let greatest = fold_all::<F>(own, &mut shared, comptime!(Team::of_row(form.units)), Fold::Max);
         let mut own = F::new(0.0);
         for key in range_stepped(UNIT_POS, seen, form.units) {
             let weight = F::exp(scores[key as usize] - greatest);
@@ -147,7 +148,7 @@ fn queries<F: Float + CubeElement>(
             own += weight;
         }
         // It is at least 1 where any key is seen, and every unit has written its weights when all have it.
-        let sum = max(fold_all::<F>(own, &mut shared, form.units, Fold::Sum), F::new(1e-30));
+        let sum = max(fold_all::<F>(own, &mut shared, comptime!(Team::of_row(form.units)), Fold::Sum), F::new(1e-30));
         for column in range_stepped(UNIT_POS, width, form.units) {
             let mut value = F::new(0.0);
             for key in 0..seen {

@@ -1,5 +1,7 @@
 //! Matrix products; the task is that of [`kernels::gemm`].
 
+#[allow(unsafe_code)]
+mod blocks;
 mod rows;
 mod split_k;
 mod team;
@@ -19,7 +21,10 @@ use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
 /// In the order in which they are tried as a default.
-pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K];
+pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K, &blocks::BLOCKS];
+
+/// See [`crate::CubeOperator`].
+pub static FIRST_ON_PROCESSORS: &[&CubeVariant] = &[&blocks::BLOCKS];
 
 /// The constants of a product, and where each matrix of a batch begins.
 struct Prepared {

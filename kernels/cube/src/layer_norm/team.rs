@@ -1,36 +1,47 @@
-//! A cube for each row, whose units share its elements out. Mean, then variance about it, then the result.
+//! A team of units for each row, which share its elements out. Mean, then variance about it, then the result.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, UNITS, cubes_for, units_of};
-use crate::team::{Fold, TEAM_KNOBS, fold_all, team_default, turns_of_passes};
+use crate::operator::{PLAIN, cubes_for, refuse};
+use crate::team::{Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::{BuildError, Request, Task};
-use schema::Config;
+use kernels::{BuildError, Limits, Request, Task};
+use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
-    revision: 2,
+    revision: 3,
     knobs: TEAM_KNOBS,
-    rules: &[PLAIN, UNITS, turns_end!(turns)],
-    default: team_default,
+    rules: &[PLAIN, TEAM_FITS, turns_end!(turns)],
+    default,
     build,
 };
 
+/// Rows, and the elements of each.
+fn extents(task: &Task) -> (usize, usize) {
+    let (shape, axis) = (task.ints("x"), task.int("axis"));
+    (shape.iter().take(axis).product(), shape.iter().skip(axis).product())
+}
+
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let (rows, len) = extents(task);
+    team_default(rows, len, false, limits)
+}
+
 fn turns(task: &Task, config: &Config) -> Option<usize> {
-    Some(turns_of_passes(3, task.ints("x").iter().skip(task.int("axis")).product(), config))
+    Some(Team::of(config)?.turns(3, extents(task).1))
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {
-    units: u32,
+    team: Team,
     rms: bool,
     scale: bool,
     bias: bool,
 }
 
-struct Team {
+struct Rows {
     form: Form,
     rows: u32,
     len: u32,
@@ -40,25 +51,25 @@ struct Team {
 fn build(request: &Request<'_>, _: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
     let task = request.task;
     let signature = (kernels::layer_norm::LAYER_NORM.signature)(task)?;
-    let shape = &signature.inputs[0].shape;
-    let len: usize = shape[task.int("axis")..].iter().product();
+    let (rows, len) = extents(task);
+    let team = Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?;
     let given = |i: usize| signature.inputs.get(i).is_some_and(|spec| !spec.shape.contains(&0));
-    Ok(Box::new(Team {
-        form: Form { units: units_of(request.config), rms: task.int("rms") == 1, scale: given(1), bias: given(2) },
-        rows: (shape.iter().product::<usize>() / len.max(1)) as u32,
+    Ok(Box::new(Rows {
+        form: Form { team, rms: task.int("rms") == 1, scale: given(1), bias: given(2) },
+        rows: rows as u32,
         len: len as u32,
         epsilon: task.float("epsilon").unwrap_or(1e-5),
     }))
 }
 
-impl CubeKernel for Team {
+impl CubeKernel for Rows {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let extra: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
         with_client!(gpu, client => rows_of_x::launch::<f32, _>(
             client,
-            cubes_for(self.rows, 1, gpu),
-            CubeDim::new_1d(self.form.units),
+            cubes_for(self.rows, self.form.team.across, gpu),
+            self.form.team.dim(),
             x.array(),
             Buffer::sequence(&extra),
             outputs[0].array(),
@@ -81,27 +92,27 @@ fn rows_of_x<F: Float + CubeElement>(
     epsilon: F,
     #[comptime] form: Form,
 ) {
-    let row = CUBE_POS as u32;
-    let mut shared = SharedMemory::<F>::new(comptime!(form.units as usize));
-    // The same for all units of a cube.
-    if row < rows {
-        let first = row * len;
-        let mut mean = F::new(0.0);
-        if comptime!(!form.rms) {
-            let mut own = F::new(0.0);
-            for j in range_stepped(UNIT_POS, len, form.units) {
-                own += x[(first + j) as usize];
-            }
-            mean = fold_all::<F>(own, &mut shared, form.units, Fold::Sum) / F::cast_from(len);
-        }
+    let row = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
+    // Rows behind the last are computed as it and not stored: all units of a cube meet.
+    let first = min(row, rows - 1) * len;
+    let mut mean = F::new(0.0);
+    if comptime!(!form.rms) {
         let mut own = F::new(0.0);
-        for j in range_stepped(UNIT_POS, len, form.units) {
-            let distance = x[(first + j) as usize] - mean;
-            own += distance * distance;
+        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+            own += x[(first + j) as usize];
         }
-        let variance = fold_all::<F>(own, &mut shared, form.units, Fold::Sum) / F::cast_from(len);
-        let factor = F::new(1.0) / F::sqrt(variance + epsilon);
-        for j in range_stepped(UNIT_POS, len, form.units) {
+        mean = fold_all::<F>(own, &mut shared, form.team, Fold::Sum) / F::cast_from(len);
+    }
+    let mut own = F::new(0.0);
+    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        let distance = x[(first + j) as usize] - mean;
+        own += distance * distance;
+    }
+    let variance = fold_all::<F>(own, &mut shared, form.team, Fold::Sum) / F::cast_from(len);
+    let factor = F::new(1.0) / F::sqrt(variance + epsilon);
+    if row < rows {
+        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
             let mut value = (x[(first + j) as usize] - mean) * factor;
             if comptime!(form.scale) {
                 value *= extra.index(0usize)[j as usize];

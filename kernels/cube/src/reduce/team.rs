@@ -1,28 +1,39 @@
-//! A cube for each element of the output, whose units share out what is folded into it.
+//! A team of units for each element of the output, which share out what is folded into it.
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
-use crate::operator::{PLAIN, UNITS, cubes_for, refuse, units_of, upload_words};
-use crate::team::{self, Fold, TEAM_KNOBS, fold, fold_all, team_default, turns_of_passes};
+use crate::operator::{PLAIN, cubes_for, refuse, upload_words};
+use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold, fold_all, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strides::{collapse, row_major};
-use kernels::{BuildError, Request, Task};
-use schema::Config;
+use kernels::{BuildError, Limits, Request, Task};
+use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "reduce.cube_team",
-    revision: 2,
+    revision: 3,
     knobs: TEAM_KNOBS,
-    rules: &[PLAIN, UNITS, turns_end!(turns)],
-    default: team_default,
+    rules: &[PLAIN, TEAM_FITS, turns_end!(turns)],
+    default,
     build,
 };
 
-fn turns(task: &Task, config: &Config) -> Option<usize> {
+/// Elements that are folded into one.
+fn folded(task: &Task) -> usize {
     let (x, axes) = (task.ints("x"), task.ints("axes"));
-    Some(turns_of_passes(1, axes.iter().filter_map(|&axis| x.get(axis)).product(), config))
+    axes.iter().filter_map(|&axis| x.get(axis)).product()
+}
+
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let (x, folded) = (task.ints("x"), folded(task));
+    let neighbours = !task.ints("axes").contains(&x.len().saturating_sub(1));
+    team_default(x.iter().product::<usize>() / folded.max(1), folded, neighbours, limits)
+}
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    Some(Team::of(config)?.turns(1, folded(task)))
 }
 
 /// What becomes of each element before it is folded, and of the fold.
@@ -38,13 +49,13 @@ enum Kind {
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {
-    units: u32,
+    team: Team,
     kind: Kind,
     /// Axes that are kept and axes that are folded.
     ranks: (usize, usize),
 }
 
-struct Team {
+struct Elements {
     form: Form,
     /// Extents and strides of the axes that are kept, then of those that are folded.
     geometry: Buffer,
@@ -81,16 +92,17 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let words = |dims: &[usize], strides: &[isize]| -> Vec<u32> {
         dims.iter().map(|&dim| dim as u32).chain(strides.iter().map(|&stride| stride as u32)).collect()
     };
+    let team = Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?;
     let numbers = [words(&kept, &kept_strides), words(&dims, &dims_strides), vec![0]].concat();
-    Ok(Box::new(Team {
-        form: Form { units: units_of(request.config), kind, ranks: (kept.len(), dims.len()) },
+    Ok(Box::new(Elements {
+        form: Form { team, kind, ranks: (kept.len(), dims.len()) },
         geometry: upload_words(task, gpu, &numbers)?,
         elements: elements as u32,
         folded: folded as u32,
     }))
 }
 
-impl CubeKernel for Team {
+impl CubeKernel for Elements {
     fn prepared_bytes(&self) -> usize {
         self.geometry.bytes()
     }
@@ -99,8 +111,8 @@ impl CubeKernel for Team {
         let x = inputs[0].as_ref().expect("the task has an x");
         with_client!(gpu, client => elements_of_y::launch::<f32, _>(
             client,
-            cubes_for(self.elements, 1, gpu),
-            CubeDim::new_1d(self.form.units),
+            cubes_for(self.elements, self.form.team.across, gpu),
+            self.form.team.dim(),
             x.array(),
             outputs[0].array(),
             self.geometry.words(),
@@ -113,21 +125,19 @@ impl CubeKernel for Team {
 
 #[cube(launch)]
 fn elements_of_y<F: Float>(x: &Array<F>, y: &mut Array<F>, g: &Array<u32>, elements: u32, folded: u32, #[comptime] form: Form) {
-    let at = CUBE_POS as u32;
-    let mut shared = SharedMemory::<F>::new(comptime!(form.units as usize));
+    let at = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     let how = comptime!(if let Kind::Plain(fold) = form.kind { fold } else { Fold::Sum });
-    // The same for all units of a cube.
-    if at < elements {
-        let first = place(g, at, form.ranks.0, 0usize, form.ranks.0);
-        let mut own = team::start::<F>(how);
-        for j in range_stepped(UNIT_POS, folded, form.units) {
-            let from = place(g, j, form.ranks.1, comptime!(2 * form.ranks.0), comptime!(2 * form.ranks.0 + form.ranks.1));
-            own = fold::<F>(own, before::<F>(x[(first + from) as usize], form.kind), how);
-        }
-        let all = fold_all::<F>(own, &mut shared, form.units, how);
-        if UNIT_POS == 0 {
-            y[at as usize] = behind::<F>(all, folded, form.kind);
-        }
+    // Elements behind the last are computed as it and not stored: all units of a cube meet.
+    let first = place(g, min(at, elements - 1), form.ranks.0, 0usize, form.ranks.0);
+    let mut own = team::start::<F>(how);
+    for j in range_stepped(UNIT_POS_Y, folded, form.team.along) {
+        let from = place(g, j, form.ranks.1, comptime!(2 * form.ranks.0), comptime!(2 * form.ranks.0 + form.ranks.1));
+        own = fold::<F>(own, before::<F>(x[(first + from) as usize], form.kind), how);
+    }
+    let all = fold_all::<F>(own, &mut shared, form.team, how);
+    if UNIT_POS_Y == 0 && at < elements {
+        y[at as usize] = behind::<F>(all, folded, form.kind);
     }
 }
 

@@ -1,38 +1,45 @@
-//! A cube for each row, whose units share its elements out. Three passes: the greatest, the sum of exponentials, the result.
+//! A team of units for each row, which share its elements out. Three passes: the greatest, the sum of exponentials, the result.
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
-use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
-use crate::team::{self, Fold, TEAM_KNOBS, fold_all, team_default, turns_of_passes};
+use crate::operator::{PLAIN, cubes_for, refuse, upload_words};
+use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::strides::broadcast_strides;
-use kernels::{BuildError, Request, Task};
-use schema::Config;
+use kernels::{BuildError, Limits, Request, Task};
+use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "softmax.cube_team",
-    revision: 2,
+    revision: 3,
     knobs: TEAM_KNOBS,
-    rules: &[PLAIN, UNITS, turns_end!(turns)],
-    default: team_default,
+    rules: &[PLAIN, TEAM_FITS, turns_end!(turns)],
+    default,
     build,
 };
 
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let (shape, axis) = (task.ints("x"), task.int("axis"));
+    let of = |extents: Option<&[usize]>| extents.map_or(1, |extents| extents.iter().product());
+    let (len, inner): (usize, usize) = (of(shape.get(axis..=axis)), of(shape.get(axis + 1..)));
+    team_default(shape.iter().product::<usize>() / len.max(1), len, inner > 1, limits)
+}
+
 fn turns(task: &Task, config: &Config) -> Option<usize> {
-    Some(turns_of_passes(3, *task.ints("x").get(task.int("axis"))?, config))
+    Some(Team::of(config)?.turns(3, *task.ints("x").get(task.int("axis"))?))
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {
-    units: u32,
+    team: Team,
     log: bool,
     masked: bool,
     rank: usize,
 }
 
-struct Team {
+struct Rows {
     form: Form,
     /// Length and distance of a row's elements; then x's extents and the mask's strides.
     geometry: Buffer,
@@ -49,15 +56,15 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let masked = mask.is_some();
     let strides = mask.flatten().unwrap_or_default();
     let numbers: Vec<u32> = [shape[axis], inner].iter().chain(shape).chain(&strides).map(|&number| number as u32).collect();
-    Ok(Box::new(Team {
-        form: Form { units: units_of(request.config), log: task.int("log") == 1, masked, rank: shape.len() },
+    Ok(Box::new(Rows {
+        form: Form { team: Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?, log: task.int("log") == 1, masked, rank: shape.len() },
         geometry: upload_words(task, gpu, &numbers)?,
         rows: (shape.iter().product::<usize>() / shape[axis].max(1)) as u32,
         scale: task.float("scale").unwrap_or(1.0),
     }))
 }
 
-impl CubeKernel for Team {
+impl CubeKernel for Rows {
     fn prepared_bytes(&self) -> usize {
         self.geometry.bytes()
     }
@@ -67,8 +74,8 @@ impl CubeKernel for Team {
         let mask: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
         with_client!(gpu, client => rows_of_x::launch::<f32, _>(
             client,
-            cubes_for(self.rows, 1, gpu),
-            CubeDim::new_1d(self.form.units),
+            cubes_for(self.rows, self.form.team.across, gpu),
+            self.form.team.dim(),
             x.array(),
             Buffer::sequence(&mask),
             outputs[0].array(),
@@ -91,23 +98,24 @@ fn rows_of_x<F: Float + CubeElement>(
     scale: F,
     #[comptime] form: Form,
 ) {
-    let row = CUBE_POS as u32;
-    let mut shared = SharedMemory::<F>::new(comptime!(form.units as usize));
-    // The same for all units of a cube.
+    let row = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
+    let (len, inner) = (g[0], g[1]);
+    // Rows behind the last are computed as it and not stored: all units of a cube meet.
+    let known = min(row, rows - 1);
+    let first = known / inner * len * inner + known % inner;
+    let mut own = team::start::<F>(Fold::Max);
+    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
+    }
+    let greatest = fold_all::<F>(own, &mut shared, form.team, Fold::Max);
+    let mut own = F::new(0.0);
+    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
+    }
+    let sum = fold_all::<F>(own, &mut shared, form.team, Fold::Sum);
     if row < rows {
-        let (len, inner) = (g[0], g[1]);
-        let first = row / inner * len * inner + row % inner;
-        let mut own = team::start::<F>(Fold::Max);
-        for j in range_stepped(UNIT_POS, len, form.units) {
-            own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
-        }
-        let greatest = fold_all::<F>(own, &mut shared, form.units, Fold::Max);
-        let mut own = F::new(0.0);
-        for j in range_stepped(UNIT_POS, len, form.units) {
-            own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
-        }
-        let sum = fold_all::<F>(own, &mut shared, form.units, Fold::Sum);
-        for j in range_stepped(UNIT_POS, len, form.units) {
+        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
             let at = first + j * inner;
             let shifted = value::<F>(x, mask, g, at, scale, form) - greatest;
             if comptime!(form.log) {

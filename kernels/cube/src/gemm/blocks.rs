@@ -1,0 +1,218 @@
+//! A block of C for each unit, in registers and straight from global memory: nothing is shared, and units never wait for each other.
+
+use super::tiling::finished;
+use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
+use crate::gpu::{Buffer, Gpu, with_client};
+use crate::operator::refuse;
+use crate::turns::{looped, turns_end};
+use crate::{CubeKernel, CubeVariant};
+use cubecl::prelude::*;
+use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
+use schema::{Config, KnobValue};
+
+pub static BLOCKS: CubeVariant = CubeVariant {
+    id: "gemm.cube_blocks",
+    revision: 1,
+    knobs: &[
+        // Rows and columns of C for a unit.
+        Knob::pairs("block", &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8)]),
+        Knob::ints("units", &[8, 16, 32, 64, 128]),
+        // Steps along k that are written out one after the other.
+        Knob::ints("k", &[1, 2, 4]),
+    ],
+    rules: &[
+        FITS_BUFFERS,
+        turns_end!(turns),
+        Rule {
+            reason: "a block larger than C, more units than a cube of the device has, or more cubes than it can launch",
+            holds: |task, config, limits| {
+                let Some((t, shape, gpu)) = Blocks::of(config).zip(folded(task)).zip(limits.gpu).map(|((t, s), g)| (t, s, g)) else {
+                    return false;
+                };
+                t.rows as usize <= shape.m.next_power_of_two()
+                    && t.columns as usize <= shape.n.next_power_of_two()
+                    && t.units <= gpu.units_per_cube.min(gpu.cube_dim[0])
+                    && launchable(shape.n.div_ceil((t.columns * t.units) as usize), limits)
+                    && launchable(shape.m.div_ceil(t.rows as usize), limits)
+                    && launchable(shape.batch(), limits)
+            },
+        },
+    ],
+    default,
+    build,
+};
+
+/// The largest block that C fills; units as a processor has lanes.
+fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
+    let units = 8;
+    let (m, n) = folded(task).map_or((1, 1), |shape| (shape.m, shape.n.div_ceil(units)));
+    let block = [(8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1)];
+    let (rows, columns) = block.into_iter().find(|&(rows, columns)| rows <= m && columns <= n).unwrap_or((1, 1));
+    vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(units as i64), KnobValue::Int(2)]
+}
+
+fn turns(task: &Task, config: &Config) -> Option<usize> {
+    let (shape, t) = (folded(task)?, Blocks::of(config)?);
+    Some(looped(shape.k / t.k as usize, 0) + looped(shape.k % t.k as usize, 0))
+}
+
+/// The sizes of a config, as part of the kernel's identity.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+struct Blocks {
+    rows: u32,
+    columns: u32,
+    units: u32,
+    k: u32,
+}
+
+impl Blocks {
+    fn of(config: &Config) -> Option<Blocks> {
+        let ((rows, columns), units, k) = (config.pair("block")?, config.int("units")?, config.int("k")?);
+        Some(Blocks { rows: rows as u32, columns: columns as u32, units: units as u32, k: k as u32 })
+    }
+}
+
+struct Kernel {
+    prepared: Prepared,
+    blocks: Blocks,
+}
+
+fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
+    let blocks = Blocks::of(request.config).ok_or_else(|| refuse(request.task, &"it names no block"))?;
+    Ok(Box::new(Kernel { prepared: Prepared::new(request, gpu)?, blocks }))
+}
+
+impl CubeKernel for Kernel {
+    fn prepared_bytes(&self) -> usize {
+        self.prepared.bytes()
+    }
+
+    fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
+        let (a, extra) = self.prepared.weights.operands(inputs);
+        let (shape, t) = (&self.prepared.shape, self.blocks);
+        for (b, first, columns) in self.prepared.launches(inputs) {
+            let count =
+                CubeCount::Static(columns.div_ceil(t.columns * t.units), (shape.m as u32).div_ceil(t.rows), shape.batch() as u32);
+            // SAFETY: every index is within its operand. `starts` has two entries for each product, of which there are as many as
+            // cubes along z, and they are starts of whole matrices of A and B. Rows beyond m and columns beyond n are computed as the
+            // last one and k is walked once, so A and B are read inside of their matrix; C, bias and residual are touched only where
+            // row < m and column < n.
+            with_client!(gpu, client => unsafe {
+                blocks_of_c::launch_unchecked::<f32, _>(
+                    client,
+                    count,
+                    CubeDim::new_1d(t.units),
+                    a.array(),
+                    b.array(),
+                    Buffer::sequence(&extra),
+                    outputs[0].array(),
+                    self.prepared.starts.words(),
+                    shape.m as u32,
+                    columns,
+                    shape.k as u32,
+                    first,
+                    shape.n as u32,
+                    shape.alpha,
+                    t,
+                    self.prepared.form(),
+                )
+            });
+        }
+    }
+}
+
+/// B has `n` columns, which are those of C from `first`; C is `width` wide. A unit's rows are neighbours, its columns a cube's width apart, so
+/// that units that stand side by side read and write side by side.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
+fn blocks_of_c<F: Float + CubeElement>(
+    a: &Array<F>,
+    b: &Array<F>,
+    extra: &Sequence<Array<F>>,
+    c: &mut Array<F>,
+    starts: &Array<u32>,
+    m: u32,
+    n: u32,
+    k: u32,
+    first: u32,
+    width: u32,
+    alpha: F,
+    #[comptime] t: Blocks,
+    #[comptime] form: Form,
+) {
+    let first_row = CUBE_POS_Y * t.rows;
+    let first_column = CUBE_POS_X * comptime!(t.columns * t.units) + UNIT_POS_X;
+    let start_a = starts[(CUBE_POS_Z * 2) as usize];
+    let start_b = starts[(CUBE_POS_Z * 2 + 1) as usize];
+    let step_a = if comptime!(form.trans_a) { m } else { 1u32.runtime() };
+    let step_b = if comptime!(form.trans_b) { 1u32.runtime() } else { n };
+    // Where the rows of A and the columns of B begin; those beyond the last are computed as it and not stored.
+    let mut rows = Array::<u32>::new(comptime!(t.rows as usize));
+    let mut columns = Array::<u32>::new(comptime!(t.columns as usize));
+    #[unroll]
+    for i in 0..t.rows {
+        let row = min(first_row + i, m - 1);
+        rows[comptime!(i as usize)] = start_a + if comptime!(form.trans_a) { row } else { row * k };
+    }
+    #[unroll]
+    for j in 0..t.columns {
+        let column = min(first_column + j * t.units, n - 1);
+        columns[comptime!(j as usize)] = start_b + if comptime!(form.trans_b) { column * k } else { column };
+    }
+    let mut sums = Array::<F>::new(comptime!((t.rows * t.columns) as usize));
+    #[unroll]
+    for i in 0..comptime!((t.rows * t.columns) as usize) {
+        sums[i] = F::new(0.0);
+    }
+    let whole = k / t.k;
+    for round in 0..whole {
+        #[unroll]
+        for d in 0..t.k {
+            add_step::<F>(a, b, &rows, &columns, round * t.k + d, step_a, step_b, &mut sums, t);
+        }
+    }
+    for depth in whole * t.k..k {
+        add_step::<F>(a, b, &rows, &columns, depth, step_a, step_b, &mut sums, t);
+    }
+    #[unroll]
+    for i in 0..t.rows {
+        #[unroll]
+        for j in 0..t.columns {
+            let (row, column) = (first_row + i, first_column + j * t.units);
+            if row < m && column < n {
+                let at = (CUBE_POS_Z * m + row) * width + first + column;
+                let sum = sums[comptime!((i * t.columns + j) as usize)];
+                c[at as usize] = finished::<F>(sum * alpha, extra, first + column, at, comptime!(form.finish));
+            }
+        }
+    }
+}
+
+/// Adds the products of one column of A and one row of B.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
+fn add_step<F: Float>(
+    a: &Array<F>,
+    b: &Array<F>,
+    rows: &Array<u32>,
+    columns: &Array<u32>,
+    depth: u32,
+    step_a: u32,
+    step_b: u32,
+    sums: &mut Array<F>,
+    #[comptime] t: Blocks,
+) {
+    let mut values = Array::<F>::new(comptime!(t.columns as usize));
+    #[unroll]
+    for j in 0..t.columns {
+        values[comptime!(j as usize)] = b[(columns[comptime!(j as usize)] + depth * step_b) as usize];
+    }
+    #[unroll]
+    for i in 0..t.rows {
+        let value = a[(rows[comptime!(i as usize)] + depth * step_a) as usize];
+        #[unroll]
+        for j in 0..t.columns {
+            sums[comptime!((i * t.columns + j) as usize)] += value * values[comptime!(j as usize)];
+        }
+    }
+}
