@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tunewright::agreement::{Tolerance, distance};
 use tunewright::artifact::Artifact;
 use tunewright::device;
-use tunewright::measure::Probe;
+use tunewright::measure::{Phase, Probe};
 use tunewright::runtime::{Evidence, Request, Rung, Runtime};
 use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
@@ -61,6 +61,13 @@ fn the_shipped_model_is_tuned_once_and_never_again() {
     let observed = records.observations().len() as u64;
     assert!((observed - 2..=observed).contains(&first.measured), "{} of {observed}", first.measured);
     assert!(matches!(events.first(), Some(Event::Start { .. })) && matches!(events.last(), Some(Event::End { .. })));
+    // What is counted was spent, by at most two slots at once.
+    let counted: Duration = first.phases.each().map(|(_, took)| took).sum();
+    assert!(counted <= 2 * first.took, "{:?} in {:?}", first.phases, first.took);
+    for phase in [Phase::Propose, Phase::Generate, Phase::Load, Phase::Verify, Phase::Time] {
+        assert!(first.phases.of(phase) > Duration::ZERO, "{phase:?}: {:?}", first.phases);
+    }
+    assert!(events.contains(&Event::Phases { phases: first.phases }));
     assert_eq!(tuned(&first).rows.len(), 2);
     for row in &tuned(&first).rows {
         assert!(row.ratio.hi_ppm >= 1_000_000 && row.default.n > 0 && row.memory_bytes > 0, "{row:?}");
