@@ -43,6 +43,15 @@ pub enum Rehearsed {
     Failed { class: FailureClass, detail: String },
 }
 
+/// What a rehearsal of a model told.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// What a run of the default took, if it ran.
+    pub run: Option<Picos>,
+    /// Of the rivals, in order: there may be fewer than were asked for. Or why there is none.
+    pub rivals: Result<Vec<Rehearsed>, String>,
+}
+
 /// A plan: configs by the texts of their tasks.
 pub type Cast = Vec<(String, Config)>;
 
@@ -89,37 +98,32 @@ const LAPS_MIN: u32 = 3;
 /// Runs of the model that the fewest pairs of a rival take: one when it is loaded, and a lap.
 const RUNS_MIN: u32 = 5;
 
-/// Times each rival plan in pairs with the plan of defaults, one after the other, in at most about `whole`: there may be fewer results than
-/// rivals. The inner error is why there is none.
+/// Times each rival plan in pairs with the plan of defaults, one after the other, in at most about `whole`.
 ///
 /// # Errors
 /// [`MeasureError`] when the house itself fails.
-pub fn rehearse<H: House>(
-    house: &mut H,
-    rivals: &[Cast],
-    effort: &Effort,
-    whole: Duration,
-) -> Result<Result<Vec<Rehearsed>, String>, MeasureError> {
+pub fn rehearse<H: House>(house: &mut H, rivals: &[Cast], effort: &Effort, whole: Duration) -> Result<Rehearsal, MeasureError> {
     let end = house.elapsed().saturating_add(whole);
     let mut rehearsed: Vec<Rehearsed> = Vec::with_capacity(rivals.len());
-    let mut dearest = Duration::ZERO;
+    let (mut run, mut dearest) = (None, Duration::ZERO);
     for rival in rivals {
         let time = match house.stand_default()? {
-            Ok(time) => time,
-            Err(why) => return Ok(Err(why)),
+            Ok(time) => *run.insert(time),
+            Err(why) => return Ok(Rehearsal { run, rivals: Err(why) }),
         };
         let now = house.elapsed();
         let least = Duration::from_nanos(time.as_nanos()).saturating_mul(RUNS_MIN);
         if now.saturating_add(least.max(dearest)) > end {
             if rehearsed.is_empty() {
-                return Ok(Err(format!("a run takes {:.1} s: there is no time left for a pair", time.as_secs_f64())));
+                let why = format!("a run takes {:.1} s: there is no time left for a pair", time.as_secs_f64());
+                return Ok(Rehearsal { run, rivals: Err(why) });
             }
             break;
         }
         rehearsed.push(rehearse_one(house, rival, time, effort, end)?);
         dearest = dearest.max(house.elapsed().saturating_sub(now));
     }
-    Ok(Ok(rehearsed))
+    Ok(Rehearsal { run, rivals: Ok(rehearsed) })
 }
 
 /// Times one rival plan; `end` is when all of the rehearsal should be over, by the house's clock.
@@ -167,12 +171,11 @@ fn rehearse_one<H: House>(
 }
 
 impl WorkerBench<'_> {
-    /// Times each rival plan in pairs with the plan of defaults, one after the other: two plans are in memory at once. There may be fewer
-    /// results than rivals; the inner error is why there is none.
+    /// Times each rival plan in pairs with the plan of defaults, one after the other: two plans are in memory at once.
     ///
     /// # Errors
     /// [`MeasureError`] when the bench itself fails.
-    pub fn rehearse(&mut self, play: &Play<'_>, rivals: &[Cast]) -> Result<Result<Vec<Rehearsed>, String>, MeasureError> {
+    pub fn rehearse(&mut self, play: &Play<'_>, rivals: &[Cast]) -> Result<Rehearsal, MeasureError> {
         self.forget_task();
         let mut house = WorkerHouse { bench: self, play, default: None, start: Instant::now() };
         let rehearsed = rehearse(&mut house, rivals, &play.effort, play.whole)?;
@@ -292,7 +295,8 @@ mod tests {
         let mut hall = hall(run_s);
         let rivals = vec![Cast::new(); 6];
         let found = rehearse(&mut hall, &rivals, &EFFORT, Duration::from_secs_f64(whole_s)).unwrap();
-        (hall, found)
+        assert_eq!(found.run, Some(Picos::from_secs_f64(run_s)));
+        (hall, found.rivals)
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::records::{Records, RecordsError, medians};
 use crate::artifact::ArtifactError;
 use crate::device::Grant;
 use crate::measure::interference::Watch;
-use crate::measure::rehearsal::{Cast, Rehearsed};
+use crate::measure::rehearsal::{Cast, Rehearsal};
 use crate::measure::{Bench, Clock, Effort, MeasureError, Phase, Phases, Trial};
 use crate::search::Make;
 use crate::search::prior::{Learned, Roofline};
@@ -98,18 +98,12 @@ pub enum ExploreError {
 
 /// Runs plans of whole models.
 pub trait Rehearse {
-    /// Times each rival plan of a contender in pairs with its plan of defaults, in at most about `whole`: there may be fewer results than
-    /// rivals. The inner error is why the contender cannot be run here.
+    /// Times each rival plan of a contender in pairs with its plan of defaults, in at most about `whole`.
     ///
     /// # Errors
     /// [`ExploreError`] when the stage itself fails; never for a candidate.
-    fn rehearse(
-        &mut self,
-        contender: usize,
-        rivals: &[Cast],
-        effort: Effort,
-        whole: Duration,
-    ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError>;
+    fn rehearse(&mut self, contender: usize, rivals: &[Cast], effort: Effort, whole: Duration)
+    -> Result<Rehearsal, ExploreError>;
 
     /// What the sentinel took on it since this was last asked.
     fn sentinels(&mut self) -> Vec<Picos>;
@@ -148,6 +142,8 @@ pub struct Loop<'a, 'b, 'e> {
     /// Of each place: whether its slots disturb each other.
     pub(super) watches: Vec<Watch>,
     pub(super) phases: Phases,
+    /// What a run of each contender's default plan took, once one was rehearsed.
+    pub(super) runs: Vec<Option<Picos>>,
     /// Passes before this one.
     pass: u32,
 }
@@ -205,6 +201,7 @@ pub fn explore<'b>(
         active_place: None,
         watches,
         phases: Phases::default(),
+        runs: vec![None; contenders],
         pass: 0,
     };
     let stop = run.passes(reserve)?;
@@ -222,6 +219,12 @@ impl Loop<'_, '_, '_> {
             }
         }
         times.into_iter().map(Picos).collect()
+    }
+
+    /// What a run of each contender costs: what it took, or at least what its tasks take.
+    pub(super) fn run_times(&self) -> Vec<Picos> {
+        let known = self.runs.iter().map(|run| run.unwrap_or_default());
+        self.contender_times().into_iter().zip(known).map(|(tasks, run)| tasks.max(run)).collect()
     }
 
     /// The part of its contenders' time that an item is: the sum over contenders, and the greatest.
@@ -292,8 +295,9 @@ impl Loop<'_, '_, '_> {
                 return Ok(Stop::Interrupted);
             }
             let times = self.contender_times();
+            let runs = self.run_times();
             if let Some(time) = self.rules.budget.time
-                && self.rules.elapsed() + reserve(&times) + self.finals_reserve(&times) >= time
+                && self.rules.elapsed() + reserve(&runs) + self.finals_reserve(&runs) >= time
             {
                 return Ok(Stop::Time(time));
             }

@@ -64,9 +64,9 @@ impl Rehearse for FakeStage<'_> {
         rivals: &[Cast],
         effort: Effort,
         whole: Duration,
-    ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
+    ) -> Result<Rehearsal, ExploreError> {
         if self.flattered.is_none() {
-            return Ok(Err("there are no models here".to_owned()));
+            return Ok(Rehearsal { run: None, rivals: Err("there are no models here".to_owned()) });
         }
         let defaults = self.defaults(contender);
         let mut house = FakeHouse { stage: self, rival: defaults.clone(), defaults, stands: false };
@@ -432,7 +432,9 @@ fn a_model_that_runs_for_seconds_overruns_the_budget_by_a_run_and_no_more() {
         budget: Budget { time: Some(Duration::from_secs(30)), trials: None },
         ..Rig::new()
     };
-    rig.run(&mut InMemory::new());
+    let (_, events) = rig.run(&mut InMemory::new());
+    let rehearsed = events.iter().filter(|event| matches!(event, Event::Rehearsal { .. })).count();
+    assert!(rehearsed <= 2, "what a run takes is known from then on: {rehearsed} rehearsals");
     // One of each of two models.
     let most = Duration::from_secs(30) + 2 * beside;
     assert!(rig.clock.now() <= most, "{:?}", rig.clock.now());

@@ -86,7 +86,7 @@ impl Loop<'_, '_, '_> {
 
     /// Times the candidates of every item inside the whole models.
     pub(super) fn rehearsals(&mut self, reserve: &dyn Fn(&[Picos]) -> Duration) -> Result<(), ExploreError> {
-        let times = self.contender_times();
+        let times = self.run_times();
         let homes = self.homes(&times);
         let candidates: Vec<Vec<Config>> = self.searches.iter().map(|search| search.candidates(CASTS)).collect();
         let own: Vec<Vec<usize>> =
@@ -97,6 +97,7 @@ impl Loop<'_, '_, '_> {
             if self.rules.interrupted.load(Ordering::SeqCst) {
                 return Ok(());
             }
+            let times = self.run_times();
             let cost = Cost::of(times[contender]);
             let mut most = own[contender].iter().map(|&at| candidates[at].len()).max().unwrap_or(0);
             let (mut limit, mut whole) = (PAIRS_TIME, Duration::MAX);
@@ -118,7 +119,9 @@ impl Loop<'_, '_, '_> {
             let effort = Effort { samples: PAIRS, least: PAIRS_LEAST, limit };
             let found = self.stage.rehearse(contender, &casts, effort, whole);
             self.phases.absorb(self.stage.phases());
-            match found? {
+            let found = found?;
+            self.runs[contender] = found.run.or(self.runs[contender]);
+            match found.rivals {
                 Err(why) => tracing::warn!(contender, why, "a model cannot be rehearsed"),
                 Ok(rehearsed) => self.judge_rehearsed(&own[contender], &candidates, &rehearsed)?,
             }
@@ -188,7 +191,7 @@ impl Loop<'_, '_, '_> {
             }
             let cost = self.searches[at].run_off_cost();
             if let Some(time) = self.rules.budget.time
-                && self.rules.elapsed() + reserve(&times) + cost > time
+                && self.rules.elapsed() + reserve(&self.run_times()) + cost > time
             {
                 continue;
             }

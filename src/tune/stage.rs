@@ -11,7 +11,7 @@ use crate::device::Grant;
 use crate::execute::release_constants;
 use crate::measure::bench::WorkerBench;
 use crate::measure::end_to_end::{Course, EndToEnd};
-use crate::measure::rehearsal::{Cast, Play, Rehearsed};
+use crate::measure::rehearsal::{Cast, Play, Rehearsal};
 use crate::measure::{Bench, Effort, MeasureError, Phases};
 use schema::{Config, Picos, Split};
 use std::collections::BTreeMap;
@@ -118,7 +118,7 @@ impl Rehearse for Stage<'_> {
         rivals: &[Cast],
         effort: Effort,
         whole: Duration,
-    ) -> Result<Result<Vec<Rehearsed>, String>, ExploreError> {
+    ) -> Result<Rehearsal, ExploreError> {
         let (seed, max_error) = (self.scope.options.seed.0, self.max_error());
         let (entry, split) = (self.contenders[contender].entry, self.contenders[contender].chosen.split);
         let mut bench = self.bench(entry);
@@ -127,7 +127,7 @@ impl Rehearse for Stage<'_> {
         self.sentinels.extend(bench.sentinels());
         self.phases.absorb(bench.phases());
         match found {
-            Err(MeasureError::Lost(why)) => Ok(Err(why)),
+            Err(MeasureError::Lost(why)) => Ok(Rehearsal { run: None, rivals: Err(why) }),
             found => Ok(found?),
         }
     }
