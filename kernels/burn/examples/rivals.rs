@@ -16,7 +16,7 @@ use kernels::{Isa, Limits, Operand, OperandMut, OperandSpec, Operands, Operator,
 use schema::Config;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tasks::{ROUNDS, TASKS, compare, legal, operands, paired, repeats, shuffle, slot, time};
+use tasks::{Paired, TASKS, compare, legal, operands, paired, repeats, shuffle, slot, time};
 
 /// How long configs of one task are searched.
 const SEARCH: Duration = Duration::from_millis(300);
@@ -67,10 +67,8 @@ fn beside(name: &str, task: &Task, units: u32) -> bool {
         let theirs = || {
             std::hint::black_box(rival.run());
         };
-        let (best_ns, burn_ns, mut ratios) = paired(&ours, &theirs);
+        let Paired { ours: best_ns, theirs: burn_ns, low, middle, high } = paired(&ours, &theirs);
         let default_ns = time(&|| first.run());
-        ratios.sort_by(f64::total_cmp);
-        let (low, middle, high) = (ratios[1], ratios[ROUNDS / 2], ratios[ROUNDS - 2]);
         let mark = if low > 1.0 { "**slower**" } else { "" };
         let [a, b, c] = [default_ns, best_ns, burn_ns].map(|ns| ns / 1e3);
         println!(

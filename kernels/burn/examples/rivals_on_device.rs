@@ -6,7 +6,7 @@
 //! cargo run --release -p burn-ops --example rivals_on_device -- WORDS    only tasks that contain one of the words
 //! ```
 //! Ours runs with the default config and with the best of a few others. Ratios are paired: rounds of ours, Burn's, Burn's, ours, each
-//! with the wait for its end; the interval is that of the middle nine of eleven rounds. Ours is slower when it lies above 1 as a whole.
+//! with the wait for its end; the interval is that of all of five to eleven rounds but one at each end. Ours is slower when it lies above 1 as a whole.
 //! Everything lies in rows. Both sides' results are compared first.
 
 mod tasks;
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tasks::{ROUNDS, TASKS, compare, legal, operands, paired, shuffle, time};
+use tasks::{Paired, TASKS, compare, legal, operands, paired, shuffle, time};
 
 /// How long configs of one task are tried, compiling them included.
 const SEARCH: Duration = Duration::from_secs(6);
@@ -89,21 +89,22 @@ fn beside<B: Engine>(gpu: &Gpu, device: &B::Device, task: &Task) -> Result<Line,
     let theirs = || {
         std::hint::black_box(rival.run());
     };
-    let against = |ours: &Ready<'_>| {
-        let (ours_ns, burn_ns, mut ratios) = paired(&|| ours.run(), &theirs);
-        ratios.sort_by(f64::total_cmp);
-        (ours_ns / 1e6, burn_ns / 1e6, ratios[1], ratios[ROUNDS / 2], ratios[ROUNDS - 2])
-    };
-    let (default_ms, _, low, middle, high) = against(&first);
-    let before = format!("{middle:.2} ({low:.2}–{high:.2})");
-    let (best_ms, burn_ms, low, middle, high) =
-        if best == default { (default_ms, against(&first).1, low, middle, high) } else { against(&winner) };
-    let mark = if low > 1.0 { "**slower**" } else { "" };
-    let config = best.to_string().replace('|', "\\|");
+    let before = paired(&|| first.run(), &theirs);
+    let after = if best == default { None } else { Some(paired(&|| winner.run(), &theirs)) };
+    let after = after.as_ref().unwrap_or(&before);
+    let slower = after.low > 1.0;
+    let ratio = |paired: &Paired| format!("{:.2} ({:.2}–{:.2})", paired.middle, paired.low, paired.high);
     let text = format!(
-        "{default_ms:.2} | {best_ms:.2} | {burn_ms:.2} | {before} | {middle:.2} ({low:.2}–{high:.2}) | {mark} | `{config}`"
+        "{:.2} | {:.2} | {:.2} | {} | {} | {} | `{}`",
+        before.ours / 1e6,
+        after.ours / 1e6,
+        after.theirs / 1e6,
+        ratio(&before),
+        ratio(after),
+        if slower { "**slower**" } else { "" },
+        best.to_string().replace('|', "\\|")
     );
-    Ok(Line { text, slower: low > 1.0 })
+    Ok(Line { text, slower })
 }
 
 /// A task with operands on the device.

@@ -46,7 +46,7 @@ pub struct CubeOperator {
 /// Every operator with variants here. A new variant is one file and one line in its operator's list.
 pub static OPERATORS: &[CubeOperator] = &[
     CubeOperator::new("gemm", gemm::VARIANTS).first_on_processors(gemm::FIRST_ON_PROCESSORS),
-    CubeOperator::new("conv2d", conv2d::VARIANTS),
+    CubeOperator::new("conv2d", conv2d::VARIANTS).first_on_processors(conv2d::FIRST_ON_PROCESSORS),
     CubeOperator::new("depthwise", conv2d::DEPTHWISE_VARIANTS),
     CubeOperator::new("conv_transpose2d", conv_transpose2d::VARIANTS),
     CubeOperator::new("attention", attention::VARIANTS),

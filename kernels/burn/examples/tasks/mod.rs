@@ -4,8 +4,10 @@ use kernels::{Fill, OperandSpec, Task, Tensor};
 use schema::DType;
 use std::time::{Duration, Instant};
 
-/// Rounds of a paired comparison.
-pub const ROUNDS: usize = 11;
+/// Rounds of a paired comparison, and how many there are at least once patience is over.
+const ROUNDS: usize = 11;
+const ROUNDS_MIN: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(4);
 /// The shortest slot that is timed.
 const SLOT: Duration = Duration::from_micros(600);
 
@@ -146,11 +148,23 @@ pub fn shuffle<T>(list: &mut [T]) {
     }
 }
 
-/// Medians of both in nanoseconds, and the ratio of each round.
-pub fn paired(ours: &dyn Fn(), theirs: &dyn Fn()) -> (f64, f64, Vec<f64>) {
+/// Two ways beside each other.
+pub struct Paired {
+    /// Medians, in nanoseconds.
+    pub ours: f64,
+    pub theirs: f64,
+    /// Of the ratios of all rounds: the second smallest, the median, the second greatest.
+    pub low: f64,
+    pub middle: f64,
+    pub high: f64,
+}
+
+/// Times rounds of ours, theirs, theirs, ours.
+pub fn paired(ours: &dyn Fn(), theirs: &dyn Fn()) -> Paired {
     let (a_count, b_count) = (repeats(ours), repeats(theirs));
     let (mut a_all, mut b_all, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    let start = Instant::now();
+    while ratios.len() < ROUNDS_MIN || (ratios.len() < ROUNDS && start.elapsed() < PATIENCE) {
         let a = slot(ours, a_count);
         let b = slot(theirs, b_count) + slot(theirs, b_count);
         let a = a + slot(ours, a_count);
@@ -158,9 +172,17 @@ pub fn paired(ours: &dyn Fn(), theirs: &dyn Fn()) -> (f64, f64, Vec<f64>) {
         b_all.push(b / 2.0);
         ratios.push(a / b);
     }
-    a_all.sort_by(f64::total_cmp);
-    b_all.sort_by(f64::total_cmp);
-    (a_all[ROUNDS / 2], b_all[ROUNDS / 2], ratios)
+    for all in [&mut a_all, &mut b_all, &mut ratios] {
+        all.sort_by(f64::total_cmp);
+    }
+    let rounds = ratios.len();
+    Paired {
+        ours: a_all[rounds / 2],
+        theirs: b_all[rounds / 2],
+        low: ratios[1],
+        middle: ratios[rounds / 2],
+        high: ratios[rounds - 2],
+    }
 }
 
 /// How many runs fill a slot.

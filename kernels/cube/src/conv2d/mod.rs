@@ -1,5 +1,7 @@
 //! Convolutions over two axes; the tasks are those of [`kernels::conv2d`] and [`kernels::depthwise`].
 
+#[allow(unsafe_code)]
+mod blocks;
 mod direct;
 mod implicit;
 
@@ -12,7 +14,10 @@ use kernels::conv2d::Shape;
 use kernels::{BuildError, Request, Task};
 
 /// In the order in which they are tried as a default: what takes any groups is the slowest.
-pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT];
+pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT, &blocks::BLOCKS];
+
+/// See [`crate::CubeOperator`].
+pub static FIRST_ON_PROCESSORS: &[&CubeVariant] = &[&blocks::BLOCKS];
 
 /// Those with a kernel for every channel.
 pub static DEPTHWISE_VARIANTS: &[&CubeVariant] = &[&direct::DEPTHWISE];

@@ -15,7 +15,10 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     revision: 1,
     knobs: &[
         // Rows and columns of C for a unit.
-        Knob::pairs("block", &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8)]),
+        Knob::pairs(
+            "block",
+            &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8), (16, 16)],
+        ),
         Knob::ints("units", &[8, 16, 32, 64, 128]),
         // Steps along k that are written out one after the other.
         Knob::ints("k", &[1, 2, 4]),
@@ -24,9 +27,17 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         FITS_BUFFERS,
         turns_end!(turns),
         Rule {
+            reason: "the sums of a block are more than a unit has registers for",
+            holds: |_, config, limits| {
+                let sums = |t: Blocks| t.rows * t.columns;
+                Blocks::of(config).zip(limits.gpu).is_some_and(|(t, gpu)| gpu.software || sums(t) <= SUMS_MAX)
+            },
+        },
+        Rule {
             reason: "a block larger than C, more units than a cube of the device has, or more cubes than it can launch",
             holds: |task, config, limits| {
-                let Some((t, shape, gpu)) = Blocks::of(config).zip(folded(task)).zip(limits.gpu).map(|((t, s), g)| (t, s, g)) else {
+                let Some((t, shape, gpu)) = Blocks::of(config).zip(folded(task)).zip(limits.gpu).map(|((t, s), g)| (t, s, g))
+                else {
                     return false;
                 };
                 t.rows as usize <= shape.m.next_power_of_two()
@@ -42,13 +53,20 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     build,
 };
 
-/// The largest block that C fills; units as a processor has lanes.
-fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
+/// Sums that a unit of a card keeps in registers; beside them it needs addresses and operands.
+const SUMS_MAX: u32 = 128;
+
+/// The largest block that C fills; units as a processor has lanes. Its drivers read lane by lane, so that what counts is how often each
+/// value is used.
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
     let units = 8;
-    let (m, n) = folded(task).map_or((1, 1), |shape| (shape.m, shape.n.div_ceil(units)));
-    let block = [(8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1)];
-    let (rows, columns) = block.into_iter().find(|&(rows, columns)| rows <= m && columns <= n).unwrap_or((1, 1));
-    vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(units as i64), KnobValue::Int(2)]
+    let (m, n) = folded(task).map_or((1, 1), |shape| (shape.m, shape.n / units));
+    let large = limits.gpu.is_some_and(|gpu| gpu.software).then_some((16, 16));
+    let blocks = [(8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1)];
+    let fits = |&(rows, columns): &(usize, usize)| rows <= m && columns <= n;
+    let (rows, columns) = large.into_iter().chain(blocks).find(fits).unwrap_or((1, 1));
+    let k = if rows * columns > 64 { 1 } else { 2 };
+    vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(units as i64), KnobValue::Int(k)]
 }
 
 fn turns(task: &Task, config: &Config) -> Option<usize> {

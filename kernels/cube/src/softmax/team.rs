@@ -57,7 +57,12 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let strides = mask.flatten().unwrap_or_default();
     let numbers: Vec<u32> = [shape[axis], inner].iter().chain(shape).chain(&strides).map(|&number| number as u32).collect();
     Ok(Box::new(Rows {
-        form: Form { team: Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?, log: task.int("log") == 1, masked, rank: shape.len() },
+        form: Form {
+            team: Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?,
+            log: task.int("log") == 1,
+            masked,
+            rank: shape.len(),
+        },
         geometry: upload_words(task, gpu, &numbers)?,
         rows: (shape.iter().product::<usize>() / shape[axis].max(1)) as u32,
         scale: task.float("scale").unwrap_or(1.0),
