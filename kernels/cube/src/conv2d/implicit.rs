@@ -109,17 +109,19 @@ fn tiles_of_y<F: Float>(
         sync_cube();
     }
     for slab in 0..k.div_ceil(t.k) {
-        // With two buffers the slab behind this one, which after the last is empty.
-        let first_k = (slab + comptime!(t.buffers - 1)) * t.k;
-        let held_w = fetch::<F>(weight, 0u32, first_o, g.o, first_k, k, t.rows, true, t);
-        let held_x = fetch_windows::<F>(x, &g, image, first_pixel, first_k, t);
         if comptime!(t.buffers == 2) {
+            // Behind the last there is an empty one.
+            let next_k = (slab + 1) * t.k;
+            let held_w = fetch::<F>(weight, 0u32, first_o, g.o, next_k, k, t.rows, true, t);
+            let held_x = fetch_windows::<F>(x, &g, image, first_pixel, next_k, t);
             let place = slab % 2;
             add_slab::<F>(&slabs_w, &slabs_x, place, &mut sums, t);
             store::<F>(&held_w, &mut slabs_w, 1 - place, t.rows, true, t);
             store::<F>(&held_x, &mut slabs_x, 1 - place, t.columns, false, t);
         } else {
+            let held_w = fetch::<F>(weight, 0u32, first_o, g.o, slab * t.k, k, t.rows, true, t);
             store::<F>(&held_w, &mut slabs_w, 0u32, t.rows, true, t);
+            let held_x = fetch_windows::<F>(x, &g, image, first_pixel, slab * t.k, t);
             store::<F>(&held_x, &mut slabs_x, 0u32, t.columns, false, t);
             sync_cube();
             add_slab::<F>(&slabs_w, &slabs_x, 0u32, &mut sums, t);

@@ -96,10 +96,10 @@ fn elements_of_y<F: Float>(
         let mut sum = F::new(0.0);
         for r in 0..g.kh {
             let from_top = down - r * g.dilation_y;
-            if down >= r * g.dilation_y && from_top % g.stride_y == 0 && from_top / g.stride_y < g.height {
+            if down >= r * g.dilation_y && from_top.is_multiple_of(g.stride_y) && from_top / g.stride_y < g.height {
                 for s in 0..g.kw {
                     let from_left = across - s * g.dilation_x;
-                    if across >= s * g.dilation_x && from_left % g.stride_x == 0 && from_left / g.stride_x < g.width {
+                    if across >= s * g.dilation_x && from_left.is_multiple_of(g.stride_x) && from_left / g.stride_x < g.width {
                         let first_x = ((image * g.channels + first_c) * g.height + from_top / g.stride_y) * g.width
                             + from_left / g.stride_x;
                         let first_w = ((first_c * g.group_o + channel % g.group_o) * g.kh + r) * g.kw + s;

@@ -147,17 +147,19 @@ fn tiles_of_c<F: Float + CubeElement>(
         sync_cube();
     }
     for slab in from..to {
-        // With two buffers the slab behind this one, which after the last is not used.
-        let first_k = (slab + comptime!(t.buffers - 1)) * t.k;
-        let held_a = fetch::<F>(a, start_a, first_row, m, first_k, k, t.rows, deep_a, t);
-        let held_b = fetch::<F>(b, start_b, first_column, n, first_k, k, t.columns, deep_b, t);
         if comptime!(t.buffers == 2) {
+            // Behind the last there is one that nobody uses.
+            let next_k = (slab + 1) * t.k;
+            let held_a = fetch::<F>(a, start_a, first_row, m, next_k, k, t.rows, deep_a, t);
+            let held_b = fetch::<F>(b, start_b, first_column, n, next_k, k, t.columns, deep_b, t);
             let place = (slab - from) % 2;
             add_slab::<F>(&slabs_a, &slabs_b, place, &mut sums, t);
             store::<F>(&held_a, &mut slabs_a, 1 - place, t.rows, deep_a, t);
             store::<F>(&held_b, &mut slabs_b, 1 - place, t.columns, deep_b, t);
         } else {
+            let held_a = fetch::<F>(a, start_a, first_row, m, slab * t.k, k, t.rows, deep_a, t);
             store::<F>(&held_a, &mut slabs_a, 0u32, t.rows, deep_a, t);
+            let held_b = fetch::<F>(b, start_b, first_column, n, slab * t.k, k, t.columns, deep_b, t);
             store::<F>(&held_b, &mut slabs_b, 0u32, t.columns, deep_b, t);
             sync_cube();
             add_slab::<F>(&slabs_a, &slabs_b, 0u32, &mut sums, t);
