@@ -1,7 +1,7 @@
-//! Our side of `peers.py`: an artifact is loaded and run once, its outputs are written, and each line `slot SECONDS` on stdin is answered
-//! by the latencies of that slot in nanoseconds.
+//! Our side of `peers.py` and `nvidia.py`: an artifact is loaded and run once, its outputs are written, and each line `slot SECONDS` on
+//! stdin is answered by the latencies of that slot in nanoseconds.
 //!
-//!     peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE
+//!     peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE [DEVICE]
 
 use kernels::Tensor;
 use schema::Share;
@@ -16,11 +16,12 @@ use tunewright::runtime::{Request, Runtime};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [artifact, inputs, outputs, share] = &arguments[..] else {
-        return Err("usage: peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE".into());
+    let [artifact, inputs, outputs, share, device @ ..] = &arguments[..] else {
+        return Err("usage: peers ARTIFACT INPUTS.npz OUTPUTS.npz SHARE [DEVICE]".into());
     };
     let share = Share::percent(share.parse()?)?;
-    let runtime = Runtime::builder().artifact(artifact).require_tuned(true).open()?;
+    let device = device.first().map_or("cpu", String::as_str);
+    let runtime = Runtime::builder().artifact(artifact).device(device).require_tuned(true).open()?;
     let model = runtime.models().next().ok_or("the artifact holds a model")?.to_owned();
     let mut request = Request::new(&model).share(share);
     for (name, tensor) in npz::read(Path::new(inputs), &npz::Limits::default())? {

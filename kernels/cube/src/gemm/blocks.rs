@@ -17,7 +17,23 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         // Rows and columns of C for a unit.
         Knob::pairs(
             "block",
-            &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8), (16, 16)],
+            &[
+                (1, 1),
+                (1, 4),
+                (1, 8),
+                (2, 2),
+                (4, 1),
+                (4, 4),
+                (4, 8),
+                (8, 2),
+                (8, 4),
+                (8, 8),
+                (8, 16),
+                (16, 8),
+                (16, 16),
+                (16, 32),
+                (32, 16),
+            ],
         ),
         Knob::ints("units", &[8, 16, 32, 64, 128]),
         // Steps along k that are written out one after the other.
