@@ -9,6 +9,7 @@ mod cli;
 mod correct;
 mod evil;
 mod execute;
+mod faults;
 mod files;
 mod import;
 mod inference;

@@ -36,7 +36,7 @@ fn record(machine: &Machine, share: Share, millis: f64) -> Observation {
 }
 
 /// An artifact of the shipped model at batches 1 and 4, with an entry for each of `tuned`: device text, share, milliseconds.
-fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
+pub fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
     let machine = device::open("cpu").expect("there is a processor");
     let graph = |rows: u32| {
         let mut graph = bound(&mnist_cnn(), rows);
@@ -79,7 +79,7 @@ fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
     path
 }
 
-fn image(rows: usize) -> Tensor {
+pub fn image(rows: usize) -> Tensor {
     Tensor::new(vec![rows, 1, 28, 28], (0..rows * 784).map(|i| (i as f32 * 0.013).sin()).collect())
 }
 

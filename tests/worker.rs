@@ -1,8 +1,10 @@
 //! Real worker processes: what they measure, how they die, and what their death costs.
 
 use kernels::Task;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use schema::{FailureClass, Outcome, Picos, Seed, Share};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tunewright::device::{self, Grant};
 use tunewright::measure::{Bench, Effort, Probe, Runoff, bench::WorkerBench};
@@ -90,18 +92,55 @@ fn what_makes_no_sense_is_answered_and_not_obeyed() {
 }
 
 #[test]
-fn a_worker_measures_what_its_share_can_do() {
-    let start = Instant::now();
+fn a_worker_measures_each_figure_of_its_share_once() {
     let mut bench = WorkerBench::new(&worker::program().unwrap(), &grant(100.0), Seed(1), 1e-4);
     let probed = bench.probe().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    let per_s = |probe: Probe| {
-        let (_, timing) = probed.iter().find(|(one, _)| *one == probe).unwrap();
-        1e9 / timing.median.as_secs_f64()
-    };
-    let [flops, l2, l3, memory] = Probe::ALL.map(per_s);
-    assert!((1e9..1e13).contains(&flops) && (1e8..1e13).contains(&memory), "{flops:.1e} {memory:.1e}");
-    assert!(l2 > 0.7 * l3 && l3 > 0.5 * memory, "nearer memory is faster: {l2:.1e} {l3:.1e} {memory:.1e}");
+    assert_eq!(probed.iter().map(|(probe, _)| *probe).collect::<Vec<_>>(), Probe::ALL);
+    for (probe, timing) in probed {
+        assert!(timing.n > 1 && timing.p99 >= timing.median, "{probe:?} {timing:?}");
+        // 10⁹ operations or bytes take a share of any machine longer than a microsecond, and less than a minute.
+        assert!((Picos(1_000_000)..Picos::from_secs_f64(60.0)).contains(&timing.median), "{probe:?} {timing:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_aborts_for_want_of_memory_is_not_a_crash() {
+    let deadline = Duration::from_secs(30);
+    let mut worker = Worker::spawn(&grant(100.0), &worker::program().unwrap()).unwrap();
+    let pid = Pid::from_raw(worker.pid() as i32);
+    let bound = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+    prlimit(pid, Resource::As, bound).unwrap();
+    let open = Ask::Open { task: "gemm b=const k=4096 m=4096 n=4096".into(), seed: 1, max_error: 1e-4 };
+    let death = worker.ask(&open, deadline).unwrap_err();
+    assert_eq!(death.class, FailureClass::OutOfMemory, "{death:?}");
+}
+
+/// Of a parent that was told which cards it may see and where the toolkit is.
+const CARDS: [(&str, &str); 3] =
+    [("CUDA_VISIBLE_DEVICES", "3"), ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_PATH", "/opt/toolkit")];
+
+#[test]
+fn a_worker_finds_the_cards_and_the_toolkit_that_its_parent_finds() {
+    let test = "worker::what_a_worker_is_told_of_cards";
+    let run =
+        Command::new(std::env::current_exe().unwrap()).args(["--exact", test, "--ignored", "--nocapture"]).envs(CARDS).output();
+    let run = run.unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&run.stderr));
+}
+
+#[test]
+#[ignore = "it needs variables of its own; the test above runs it in a process that has them"]
+fn what_a_worker_is_told_of_cards() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, found) = (folder.path().join("program"), folder.path().join("found"));
+    std::fs::write(&program, format!("#!/bin/sh\nenv > {}\n", found.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(Worker::spawn(&grant(100.0), &program).is_err(), "it is no worker");
+    let of_worker = std::fs::read_to_string(&found).unwrap();
+    for (name, value) in CARDS {
+        assert!(of_worker.lines().any(|line| line == format!("{name}={value}")), "{name} of {of_worker}");
+    }
 }
 
 #[test]

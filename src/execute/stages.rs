@@ -116,7 +116,13 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError`]: as [`compile_owned`](Self::compile_owned), and [`PlanError::Device`].
-    pub fn compile_on(
+    pub fn compile_on(gpu: &Gpu, graph: Graph, configs: &Configs, limits: &Limits, plan_bytes: u64) -> Result<Self, PlanError> {
+        let plan = Self::compile_there(gpu, graph, configs, limits, plan_bytes);
+        // Whatever failed then failed because of that.
+        gpu.lost().map_or(plan, |source| Err(PlanError::Device { source }))
+    }
+
+    fn compile_there(
         gpu: &Gpu,
         mut graph: Graph,
         configs: &Configs,

@@ -251,7 +251,9 @@ fn spent(ask: &Ask, answer: Option<&Answer>, took: Duration) -> Phases {
     let rest = match ask {
         Ask::Build { .. } | Ask::ComparePlans { .. } => Phase::Verify,
         Ask::Lap { .. } | Ask::LapPlans { .. } | Ask::RehearsePlans { .. } | Ask::PlanStages { .. } | Ask::Probe => Phase::Time,
-        Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Quit => Phase::Load,
+        Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Destroy | Ask::Quit => {
+            Phase::Load
+        }
     };
     phases.add(rest, left);
     phases

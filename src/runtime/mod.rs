@@ -183,7 +183,7 @@ impl Builder {
     }
 
     /// When the device is lost, on this one from then on; may be called again for one more. Without it a request that meets a lost device is
-    /// an error. A request whose launch failed goes on as well, and the next one tries the device again.
+    /// an error. A request whose launch failed, or for which the device has no memory, goes on as well, and the next one tries the device again.
     #[must_use]
     pub fn failover(mut self, name: &str) -> Self {
         self.failover.push(name.to_owned());
@@ -296,7 +296,9 @@ impl Runtime {
             match self.run_on(seat, artifact, &fits, request) {
                 Err(error) => match error.of_device() {
                     Some(GpuError::Lost(_)) => seat.lose(error.to_string()),
-                    Some(GpuError::Launch(_)) => tracing::warn!("{}: {error}; the next device tries", seat.name().0),
+                    Some(GpuError::Launch(_) | GpuError::OutOfMemory(_)) => {
+                        tracing::warn!("{}: {error}; the next device tries", seat.name().0)
+                    }
                     None => return Err(error),
                 },
                 answer => return answer,

@@ -396,7 +396,30 @@ fn finish(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored, ve
         artifact: output,
         artifact_bytes: bytes,
         artifact_changed: changed,
-        warnings: model.warnings.clone(),
+        warnings: model.warnings.iter().cloned().chain(failing(number, scope, work, explored)).collect(),
+    })
+}
+
+/// A line for each device on which most configs of a model's tasks failed: what was tuned there looks like any other result.
+fn failing(number: usize, scope: &Scope<'_>, work: &Work, explored: &Explored) -> Vec<String> {
+    let mut counts: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for ((item, choice), timed) in work.items.iter().zip(&explored.choices).zip(&explored.times) {
+        if work.uses_of(item, number).next().is_some() {
+            let (tried, failed) = counts.entry(&scope.places[item.place].device.name.0).or_default();
+            *tried += u64::from(choice.tried);
+            *failed += u64::from(choice.tried).saturating_sub(timed.len() as u64);
+        }
+    }
+    counts.into_iter().filter_map(|(device, (tried, failed))| mostly_failed(device, tried, failed)).collect()
+}
+
+/// The line, where it is due.
+fn mostly_failed(device: &str, tried: u64, failed: u64) -> Option<String> {
+    let due = failed > tried / 2;
+    due.then(|| {
+        format!(
+            "{device}: {failed} of the {tried} configs that were tried failed, so little was tuned there; `trials` counts why"
+        )
     })
 }
 
@@ -524,5 +547,19 @@ pub fn artifact_path(model: &Path, output: Option<&Path>) -> PathBuf {
         None => PathBuf::from(name),
         Some(folder) if folder.is_dir() || folder.to_string_lossy().ends_with('/') => folder.join(name),
         Some(file) => file.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_where_most_configs_fail_is_told() {
+        assert_eq!(mostly_failed("cpu", 0, 0), None);
+        assert_eq!(mostly_failed("cpu", 800, 400), None);
+        let line = mostly_failed("cuda:0", 800, 762).unwrap();
+        assert!(line.starts_with("cuda:0: 762 of the 800 configs that were tried failed"), "{line}");
+        assert!(mostly_failed("cuda:0", 1, 1).is_some());
     }
 }

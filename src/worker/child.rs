@@ -17,8 +17,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The exit code of a worker whose device is lost.
+pub(super) const LOST: u8 = 70;
 
 /// What the worker was given.
 pub(super) struct Share {
@@ -30,13 +34,14 @@ pub(super) struct Share {
     progress: File,
 }
 
-/// Answers asks until `Quit` or the end of the stream.
-pub(super) fn serve() -> io::Result<()> {
+/// Answers asks until `Quit` or the end of the stream, or until the device is lost: then it says so on its standard error and gives
+/// [`LOST`] instead of an answer.
+pub(super) fn serve() -> io::Result<ExitCode> {
     // Our parent may have died before this line; then it is not our parent any more.
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() != parent {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     lower_limits();
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -47,15 +52,28 @@ pub(super) fn serve() -> io::Result<()> {
                 protocol::write(&mut socket, &Answer::Done)?;
                 share
             }
-            Err(reason) => return protocol::write(&mut socket, &Answer::Wrong { reason }),
+            Err(reason) => {
+                protocol::write(&mut socket, &Answer::Wrong { reason })?;
+                return Ok(ExitCode::SUCCESS);
+            }
         },
-        _ => return Ok(()),
+        _ => return Ok(ExitCode::SUCCESS),
     };
     let mut tasks = TaskBench::new(&share);
     let mut plans = PlanBench::new(&share);
     while let Some(ask) = protocol::read(&mut socket)? {
         let answer = match ask {
-            Ask::Quit => return protocol::write(&mut socket, &Answer::Done),
+            Ask::Quit => {
+                protocol::write(&mut socket, &Answer::Done)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Ask::Destroy => match share.gpu.as_ref().is_some_and(Gpu::destroy) {
+                true => {
+                    protocol::write(&mut socket, &Answer::Done)?;
+                    continue;
+                }
+                false => Answer::Wrong { reason: "there is no device that can be destroyed".to_owned() },
+            },
             Ask::Own(_) => Answer::Wrong { reason: "a worker owns one share for life".to_owned() },
             Ask::Open { task, seed, max_error } => tasks.open(&task, seed, max_error),
             Ask::Build { slot, config } => tasks.build(slot, &config),
@@ -79,9 +97,13 @@ pub(super) fn serve() -> io::Result<()> {
             Ask::RehearsePlans { lanes } => plans.rehearse(&lanes),
             Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
         };
+        if let Some(lost) = share.gpu.as_ref().and_then(Gpu::lost) {
+            eprintln!("{lost}");
+            return Ok(ExitCode::from(LOST));
+        }
         protocol::write(&mut socket, &answer)?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a worker never needs. Best effort: a limit that is already lower stays.
@@ -126,7 +148,10 @@ impl Share {
             };
             lanes.iter().enumerate().map(time).collect()
         });
-        self.running(None);
+        // Where the device died, the lane stays for the parent to find.
+        if self.gpu.as_ref().is_none_or(|gpu| gpu.lost().is_none()) {
+            self.running(None);
+        }
         match timed {
             Some(picos) => Answer::Times { picos },
             None => Answer::Wrong { reason: "a lane names an empty slot".to_owned() },

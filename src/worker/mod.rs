@@ -48,6 +48,10 @@ const KEPT_VARIABLES: &[&str] = &[
     "XDG_RUNTIME_DIR",
     "VK_DRIVER_FILES",
     "VK_ICD_FILENAMES",
+    // Which cards there are and in which order, and the headers that kernels for them are compiled with.
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_PATH",
 ];
 /// From spawning to the answer of the first ask.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -70,7 +74,7 @@ pub enum SpawnError {
 /// How a worker ended before it answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// Timeout, crash or out of memory.
+    /// Timeout, crash, out of memory or device lost.
     pub class: FailureClass,
     pub detail: String,
     /// The lane of a lap that was running.
@@ -96,7 +100,7 @@ static SERVES: AtomicBool = AtomicBool::new(false);
 pub fn serve_if_asked() -> Option<ExitCode> {
     SERVES.store(true, Ordering::Relaxed);
     let asked = std::env::args_os().nth(1).is_some_and(|argument| argument == FLAG);
-    asked.then(|| if child::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    asked.then(|| child::serve().unwrap_or(ExitCode::FAILURE))
 }
 
 /// The program that runs as a worker: this one when it has called [`serve_if_asked`], whatever it is named, or else the `tunewright`
@@ -226,18 +230,18 @@ impl Worker {
         let status = watchdog::end(&mut self.child);
         self.dead = true;
         let lane = self.progress();
+        let words = self.last_words();
         let (class, mut detail) = known.unwrap_or_else(|| {
-            let signal = status.and_then(|status| status.signal());
-            // Nobody else sends SIGKILL but the kernel short of memory.
-            let class = if signal == Some(9) { FailureClass::OutOfMemory } else { FailureClass::Crash };
-            let how = match (signal, status.and_then(|status| status.code())) {
+            let (signal, code) = status.map_or((None, None), |status| (status.signal(), status.code()));
+            let class = class_of(signal, code, words.as_deref().unwrap_or_default());
+            let how = match (signal, code) {
                 (Some(signal), _) => format!("killed by signal {signal}"),
                 (None, Some(code)) => format!("exited with code {code}"),
                 (None, None) => "ended".to_owned(),
             };
             (class, how)
         });
-        if let Some(words) = self.last_words() {
+        if let Some(words) = words {
             detail = format!("{detail}: {words}");
         }
         Death { class, detail, lane }
@@ -259,6 +263,18 @@ impl Worker {
         let lines: Vec<&str> =
             text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("note:")).collect();
         (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
+
+/// What a worker died of that ended by itself, by its signal, its exit code and its last words.
+fn class_of(signal: Option<i32>, code: Option<i32>, words: &str) -> FailureClass {
+    match (signal, code) {
+        // Nobody else sends SIGKILL but the kernel short of memory.
+        (Some(9), _) => FailureClass::OutOfMemory,
+        // What Rust says before it aborts.
+        (Some(6), _) if words.contains("memory allocation of") => FailureClass::OutOfMemory,
+        (None, Some(code)) if code == i32::from(child::LOST) => FailureClass::DeviceLost,
+        _ => FailureClass::Crash,
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Ask {
     RehearsePlans { lanes: Vec<Lane> },
     /// Times the stages of a plan apart.
     PlanStages { slot: u32, rounds: u32 },
+    /// Destroys the device, as a driver that falls over does: for tests of what follows.
+    Destroy,
     /// Ends the process.
     Quit,
 }

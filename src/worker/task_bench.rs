@@ -335,7 +335,8 @@ type Fallen = (FailureClass, String);
 fn fell(error: GpuError) -> Fallen {
     let class = match error {
         GpuError::Launch(_) => FailureClass::Compile,
-        GpuError::Lost(_) => FailureClass::Crash,
+        GpuError::OutOfMemory(_) => FailureClass::OutOfMemory,
+        GpuError::Lost(_) => FailureClass::DeviceLost,
     };
     (class, error.to_string())
 }
@@ -513,6 +514,14 @@ mod tests {
         assert!((operator.flops)(&small) <= REFERENCE_FLOPS_MAX);
         assert_eq!(small.word("b"), "const");
         assert_eq!(smaller(operator, &small), Some(small.clone()));
+    }
+
+    #[test]
+    fn what_a_device_says_has_its_class() {
+        let class = |error: GpuError| fell(error).0;
+        assert_eq!(class(GpuError::Launch("a source does not compile".into())), FailureClass::Compile);
+        assert_eq!(class(GpuError::OutOfMemory("a buffer of 1 GB".into())), FailureClass::OutOfMemory);
+        assert_eq!(class(GpuError::Lost("unplugged".into())), FailureClass::DeviceLost);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! cargo run --release -p burn-ops --example rivals -- WORDS    only tasks that contain one of the words
 //! ```
 //! Ours runs with the default config and with the best that a short search finds. Ratios are paired: rounds of ours, Burn's,
-//! Burn's, ours; the interval is that of the middle nine of eleven rounds. Ours is slower when it lies above 1 as a whole. Each
+//! Burn's, ours; the interval is that of all of five to eleven rounds but one at each end. Ours is slower when it lies above 1 as a whole. Each
 //! side has its operands in the layout it works in. Both sides' results are compared first.
 
 mod tasks;

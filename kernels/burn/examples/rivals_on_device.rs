@@ -6,8 +6,8 @@
 //! cargo run --release -p burn-ops --example rivals_on_device -- WORDS    only tasks that contain one of the words
 //! ```
 //! Ours runs with the default config and with the best of a few others. Ratios are paired: rounds of ours, Burn's, Burn's, ours, each
-//! with the wait for its end; the interval is that of all of five to eleven rounds but one at each end. Ours is slower when it lies above 1 as a whole.
-//! Everything lies in rows. Both sides' results are compared first.
+//! with the wait for its end; the interval is that of all of five to eleven rounds but one at each end. Ours is slower when it lies
+//! above 1 as a whole. Everything lies in rows. Both sides' results are compared first.
 
 mod tasks;
 

@@ -2,10 +2,12 @@
 //!
 //! [`evaluate`] takes an ONNX node where burn-flex does the very same and does it faster than the plain reference: products,
 //! convolutions, pooling, softmax, layer normalisation, all on f32. It says `None` to everything else (other types, uneven pads,
-//! rounded-up pooling, a panic of Burn), and the reference takes over. Elementwise operations, reductions and gathers are not taken: Burn's are no faster
-//! than the references', which need no copy of their operands.
+//! rounded-up pooling, a panic of Burn), and the reference takes over. Elementwise operations, reductions and gathers are not taken:
+//! Burn's are no faster than the references', which need no copy of their operands.
 //!
-//! No generic of Burn appears in a signature: a caller would compile Burn again.
+//! [`Operation`] takes a node on the buffers of a device, by burn-wgpu or burn-cuda, where no kernel of ours does.
+//!
+//! No generic of Burn appears in a signature but in [`Rival`]'s, for benchmarks: a caller would compile Burn again.
 
 mod device;
 mod engine;

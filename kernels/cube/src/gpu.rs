@@ -1,14 +1,16 @@
 //! An opened device: buffers, transfers, and the end of what was launched.
 
-use crate::adapter::{Adapter, Handle};
+use crate::adapter::{self, Adapter, Handle, Opened};
+use crate::faults::Faults;
 use cubecl::client::ComputeClient;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::{Array, ArrayArg, Runtime, SequenceArg};
-use cubecl::server::Handle as Memory;
+use cubecl::server::{Handle as Memory, IoError, LaunchError, ServerError};
 use cubecl::wgpu::WgpuRuntime;
 use kernels::GpuLimits;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A device with memory of its own, ready for buffers and launches. Cheap to clone; clones share everything.
@@ -18,6 +20,9 @@ pub struct Gpu {
     /// How CubeCL addresses it; none where kernels are only compiled.
     pub(crate) device: Option<Handle>,
     limits: GpuLimits,
+    faults: Arc<Faults>,
+    /// Where it was opened through wgpu.
+    opened: Option<Opened>,
 }
 
 /// The runtimes there are.
@@ -36,12 +41,15 @@ pub struct Buffer {
     pub(crate) bytes: usize,
 }
 
-/// What went wrong on a device, seen at the first question after it.
+/// What went wrong on a device, seen at the first question after it, whichever thread asks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GpuError {
     /// A kernel was not compiled or not launched; the device still works.
     #[error("a launch failed: {0}")]
     Launch(String),
+    /// It has no room for a buffer; the device still works.
+    #[error("the device has no memory left: {0}")]
+    OutOfMemory(String),
     /// The device, or the thread that talks to it, is gone.
     #[error("the device is lost: {0}")]
     Lost(String),
@@ -66,17 +74,23 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Lost`] when the driver refuses.
     pub fn open(adapter: &Adapter) -> Result<Gpu, GpuError> {
-        let client = guarded(|| {
+        let (client, opened) = guarded(|| {
             Ok(match &adapter.handle {
-                Handle::Wgpu(device) => Client::Wgpu(WgpuRuntime::client(device)),
-                Handle::Cuda(device) => Client::Cuda(CudaRuntime::client(device)),
+                Handle::Wgpu(device) => {
+                    let opened = adapter::open(device);
+                    (Client::Wgpu(WgpuRuntime::client(device)), Some(opened))
+                }
+                Handle::Cuda(device) => (Client::Cuda(CudaRuntime::client(device)), None),
             })
         })?;
-        Ok(Gpu::new(client, Some(adapter.handle.clone()), adapter.limits))
+        let faults = opened.as_ref().map_or_else(Arc::default, |opened| opened.faults.clone());
+        Ok(Gpu { client, device: Some(adapter.handle.clone()), limits: adapter.limits, faults, opened })
     }
 
-    pub(crate) fn new(client: Client, device: Option<Handle>, limits: GpuLimits) -> Gpu {
-        Gpu { client, device, limits }
+    /// Without a device: kernels are only compiled.
+    #[cfg(feature = "sources")]
+    pub(crate) fn of_sources(client: Client, limits: GpuLimits) -> Gpu {
+        Gpu { client, device: None, limits, faults: Arc::default(), opened: None }
     }
 
     /// What it can do.
@@ -87,20 +101,31 @@ impl Gpu {
     /// A buffer with these contents.
     ///
     /// # Errors
-    /// [`GpuError::Lost`].
+    /// [`GpuError`]: more bytes than a buffer of the device holds, or what went wrong earlier. That it has no room is told by the next
+    /// question.
     pub fn upload(&self, bytes: &[u8]) -> Result<Buffer, GpuError> {
+        self.fits(bytes.len())?;
         // No device binds a buffer of nothing.
         let held = if bytes.is_empty() { &[0; 4] } else { bytes };
-        guarded(|| Ok(with_client!(self, client => client.create_from_slice(held))))
+        self.guard(|| Ok(with_client!(self, client => client.create_from_slice(held))))
             .map(|handle| Buffer { handle, bytes: bytes.len() })
     }
 
     /// A buffer of undefined contents.
     ///
     /// # Errors
-    /// [`GpuError::Lost`].
+    /// As [`upload`](Self::upload).
     pub fn room(&self, bytes: usize) -> Result<Buffer, GpuError> {
-        guarded(|| Ok(with_client!(self, client => client.empty(bytes.max(4))))).map(|handle| Buffer { handle, bytes })
+        self.fits(bytes)?;
+        self.guard(|| Ok(with_client!(self, client => client.empty(bytes.max(4))))).map(|handle| Buffer { handle, bytes })
+    }
+
+    fn fits(&self, bytes: usize) -> Result<(), GpuError> {
+        let most = self.limits.buffer_bytes;
+        if bytes as u64 <= most {
+            return Ok(());
+        }
+        Err(GpuError::OutOfMemory(format!("a buffer of {bytes} bytes; the largest it has are of {most}")))
     }
 
     /// The contents of a buffer, once everything launched before has ended.
@@ -108,9 +133,10 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`]: also that of an earlier launch.
     pub fn download(&self, buffer: &Buffer) -> Result<Vec<u8>, GpuError> {
-        guarded(|| {
-            let read = with_client!(self, client => client.read_one(buffer.handle.clone()));
-            let bytes = read.map_err(|error| GpuError::Launch(one_line(&format!("{error:?}"))))?;
+        self.ask(|| {
+            let read = with_client!(self, client => self.faults.wait(client.read_async(vec![buffer.handle.clone()])))?;
+            let all = read.map_err(|error| told(&error))?;
+            let bytes = all.first().map_or(&[][..], |bytes| &bytes[..]);
             Ok(bytes[..buffer.bytes.min(bytes.len())].to_vec())
         })
     }
@@ -120,10 +146,54 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`] of what was launched since the last question.
     pub fn sync(&self) -> Result<(), GpuError> {
-        guarded(|| {
-            let done = with_client!(self, client => cubecl::future::block_on(client.sync()));
-            done.map_err(|error| GpuError::Launch(one_line(&format!("{error:?}"))))
+        self.ask(|| {
+            let done = with_client!(self, client => self.faults.wait(client.sync()))?;
+            done.map_err(|error| told(&error))
         })
+    }
+
+    /// What the device died of; `None` while it lives, as far as is known.
+    pub fn lost(&self) -> Option<GpuError> {
+        self.faults.lost()
+    }
+
+    /// Asks the device something. One that panics then is not asked again.
+    fn ask<T>(&self, question: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+        let answer = self.guard(question);
+        if let Err(GpuError::Lost(why)) = &answer {
+            self.faults.lose(why.clone());
+        }
+        answer
+    }
+
+    /// Does work on the device whose panic means that the device is gone, unless the device has told what is wrong.
+    ///
+    /// # Errors
+    /// [`GpuError`]: what the device told, or else what the work says.
+    pub fn guard<T>(&self, work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+        if let Some(lost) = self.faults.lost() {
+            return Err(lost);
+        }
+        self.faults.listen();
+        let result = guarded(work);
+        self.faults.take().map_or(result, Err)
+    }
+
+    /// Destroys the device under everybody who uses it, as a driver that falls over or a card that is unplugged does: for tests of what
+    /// follows. False where it was not opened through wgpu, which alone lets us.
+    pub fn destroy(&self) -> bool {
+        self.opened.as_ref().map(Opened::destroy).is_some()
+    }
+}
+
+/// A server's error in our words.
+fn told(error: &ServerError) -> GpuError {
+    match error {
+        ServerError::ServerUnhealthy { errors, .. } if !errors.is_empty() => told(&errors[0]),
+        // A buffer for which there was no room is none that launches find.
+        ServerError::Io(IoError::BufferTooBig { .. } | IoError::NotFound { .. })
+        | ServerError::Launch(LaunchError::OutOfMemory { .. }) => GpuError::OutOfMemory(one_line(&format!("{error:?}"))),
+        _ => GpuError::Launch(one_line(&format!("{error:?}"))),
     }
 }
 
@@ -183,15 +253,16 @@ impl fmt::Debug for Gpu {
 }
 
 /// CubeCL's clients unwrap what their device threads tell them: a panic here is a device that is gone.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+fn guarded<T>(work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(GpuError::Lost(one_line(said.unwrap_or("its thread panicked"))))
     })
 }
 
-/// The first line of what a driver says, cut to what a message may hold.
-fn one_line(text: &str) -> String {
+/// What a driver says in one line, cut to what a message may hold.
+pub(crate) fn one_line(text: &str) -> String {
     const CHARS_MAX: usize = 300;
-    text.lines().next().unwrap_or_default().chars().take(CHARS_MAX).collect()
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" ").chars().take(CHARS_MAX).collect()
 }

@@ -1,7 +1,7 @@
 //! The way into an opened device for other packages that compute with CubeCL, on the same buffers and in the same order of launches.
 
 use crate::adapter::Handle;
-use crate::gpu::{Buffer, Client, Gpu, GpuError, guarded};
+use crate::gpu::{Buffer, Client, Gpu};
 use cubecl::client::ComputeClient;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
 use cubecl::server::Handle as Memory;
@@ -21,14 +21,6 @@ impl Gpu {
             (Client::Cuda(client), Some(Handle::Cuda(device))) => Some(Opened::Cuda(client, device)),
             _ => None,
         }
-    }
-
-    /// Does work on the device whose panic means that the device is gone.
-    ///
-    /// # Errors
-    /// [`GpuError::Lost`], and what the work says.
-    pub fn guard<T>(&self, work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
-        guarded(work)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Kernels for devices with memory of their own, written in CubeCL: one source for wgpu and CUDA.
 //!
-//! [`wgpu_adapters`] and [`cuda_adapters`] say what is there without touching it; [`Gpu`] is an opened device with its buffers; [`OPERATORS`] lists the variants
-//! for it, with knobs and rules as data like those of the host, each built into a [`CubeKernel`] that a plan launches on buffers.
+//! [`wgpu_adapters`] and [`cuda_adapters`] say what is there without touching it; [`Gpu`] is an opened device with its buffers;
+//! [`OPERATORS`] lists the variants for it, with knobs and rules as data like those of the host, each built into a [`CubeKernel`] that a
+//! plan launches on buffers.
 //!
 //! No signature here names a type of CubeCL, but those of [`interop`], which are for packages like this one: a caller would compile its
 //! kernels again, minutes at every edit.
@@ -18,6 +19,7 @@ mod conv_transpose2d;
 mod elementwise;
 mod embedding;
 mod epilogue;
+mod faults;
 mod gather;
 mod gemm;
 mod geometry;

@@ -57,7 +57,7 @@ pub const SM_90: GpuLimits = GpuLimits {
 impl Gpu {
     /// The device that keeps sources.
     pub fn of_sources() -> Gpu {
-        Gpu::new(Client::Sources(SourceRuntime::client(&SourceDevice)), None, SM_90)
+        Gpu::of_sources(Client::Sources(SourceRuntime::client(&SourceDevice)), SM_90)
     }
 }
 

@@ -75,8 +75,9 @@ impl Team {
     }
 }
 
-/// What teams do with `rows` rows of that length without tuning. Units read side by side: along a row, or across where `neighbours` of different rows lie
-/// side by side. A driver that computes on the processor pays for each meeting of a cube's units: there a row is one unit's.
+/// What teams do with `rows` rows of that length without tuning. Units read side by side: along a row, or across where `neighbours` of
+/// different rows lie side by side. A driver that computes on the processor pays for each meeting of a cube's units: there a row is one
+/// unit's.
 pub fn team_default(rows: usize, length: usize, neighbours: bool, limits: &Limits) -> Vec<KnobValue> {
     let software = limits.gpu.is_some_and(|gpu| gpu.software);
     let many = rows >= ROWS_MANY;

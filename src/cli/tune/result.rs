@@ -78,7 +78,7 @@ fn model_lines(screen: &Screen, tuned: &Tuned, devices: &[Machine]) -> Vec<Strin
         tuned.known
     )];
     for warning in &tuned.warnings {
-        lines.push(format!("  note      {}", escape(warning)));
+        lines.push(format!("  warning   {}", escape(warning)));
     }
     let mut names: Vec<&str> = tuned.rows.iter().map(|row| row.device.as_str()).collect();
     names.dedup();

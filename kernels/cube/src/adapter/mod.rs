@@ -5,6 +5,7 @@ mod wgpu;
 
 pub use cuda::cuda_adapters;
 pub use wgpu::wgpu_adapters;
+pub(crate) use wgpu::{Opened, open};
 
 use cubecl::cuda::CudaDevice;
 use cubecl::wgpu::WgpuDevice;

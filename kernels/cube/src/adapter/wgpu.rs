@@ -1,9 +1,12 @@
 //! GPUs, and drivers that compute on the processor, by wgpu.
 
 use super::{Adapter, AdapterKind, Handle};
-use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, WgpuDevice};
+use crate::faults::Faults;
+use crate::gpu::{GpuError, one_line};
+use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, RuntimeOptions, WgpuDevice, init_setup};
 use kernels::GpuLimits;
 use std::panic::catch_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Every adapter with a compute queue that wgpu finds through the graphics interface of this system (Vulkan, Metal), in its order. The
 /// error is one line: there is no driver, or it fell over.
@@ -52,6 +55,54 @@ fn enumerate() -> Vec<Adapter> {
             })
         })
         .collect()
+}
+
+/// A device that CubeCL computes on, with the ear at it.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub device: wgpu::Device,
+    pub faults: Arc<Faults>,
+}
+
+/// Opens a device, or gives what was opened: CubeCL has one of each for the process. Panics when the driver refuses.
+pub(crate) fn open(device: &WgpuDevice) -> Opened {
+    static OPEN: Mutex<Vec<(WgpuDevice, Opened)>> = Mutex::new(Vec::new());
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, opened)) = open.iter().find(|(one, _)| one == device) {
+        return opened.clone();
+    }
+    let setup = init_setup::<AutoGraphicsApi>(device, RuntimeOptions::default());
+    let opened = Opened { device: setup.device, faults: Arc::default() };
+    let faults = opened.faults.clone();
+    opened.device.set_device_lost_callback(move |reason, why| {
+        faults.lose(if why.is_empty() { format!("{reason:?}") } else { one_line(&why) });
+    });
+    let faults = opened.faults.clone();
+    opened.device.on_uncaptured_error(Arc::new(move |error| match error {
+        wgpu::Error::OutOfMemory { source } => {
+            let said = one_line(&source.to_string());
+            faults.report(GpuError::OutOfMemory(said.clone()));
+            // CubeCL would keep the buffer that is none, and hand it out again.
+            panic!("out of memory: {said}");
+        }
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            faults.report(GpuError::Launch(one_line(&description)));
+        }
+    }));
+    open.push((device.clone(), opened.clone()));
+    opened
+}
+
+impl Opened {
+    /// Destroys the device, and returns when the driver has said so.
+    pub fn destroy(&self) {
+        self.device.destroy();
+        while self.faults.lost().is_none() {
+            // It says so once its queue is empty. A poll that fails says it as well.
+            let _ = self.device.poll(wgpu::PollType::Poll);
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Mesa's software driver counts the turns of all loops of a unit together and ends every loop, silently, after 65,535

@@ -1,6 +1,7 @@
 //! Every variant for devices agrees with the plain f64 reference of its operator: at its default and at sampled legal configs, on
 //! awkward shapes, on whatever wgpu finds first (Mesa's lavapipe where there is no GPU).
 
+mod faults;
 #[path = "../../../tests/agreement/random.rs"]
 mod random;
 

@@ -1,0 +1,263 @@
+//! What happens to a device, for real: a worker killed or stopped while it times a kernel there, a device without memory, a device that
+//! is gone. What ruins a device for a whole process is done in a process of its own: this binary again, with one ignored test.
+
+use crate::models::bound;
+use crate::runtime::{artifact, image};
+use crate::shipped::mnist_cnn;
+use crate::stages;
+use cube_kernels::GpuError;
+use kernels::Task;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use schema::{Config, FailureClass, Outcome, Seed, Share};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tunewright::device::{self, Grant};
+use tunewright::measure::{Bench, Effort, Trial, bench::WorkerBench};
+use tunewright::passes::{Options, Pipeline};
+use tunewright::runtime::{Request, Runtime, RuntimeError};
+use tunewright::space::Space;
+use tunewright::worker::{self, Answer, Ask, Lane, Worker};
+
+fn grant() -> Option<Grant> {
+    Some(stages::machine()?.grant(Share::WHOLE).expect("a device gives all of itself"))
+}
+
+fn task() -> Task {
+    Task::parse("gemm b=const k=64 m=48 n=64").unwrap()
+}
+
+/// Configs that the device itself computes.
+fn configs(grant: &Grant, most: usize) -> Vec<Config> {
+    let space = Space::new(&task(), kernels::operator("gemm").unwrap(), &grant.limits);
+    let sampled = space.sample(200, Seed(1)).into_iter().filter_map(|index| space.nth(index));
+    let there: Vec<Config> = sampled.filter(|config| config.variant.contains(".cube_")).take(most).collect();
+    assert_eq!(there.len(), most, "configs of the device");
+    there
+}
+
+/// A program that notes its process in `folder` before it becomes a worker.
+fn noted_program(folder: &Path) -> PathBuf {
+    symlink(worker::program().unwrap(), folder.join("program")).unwrap();
+    let noted = folder.join("noted");
+    symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/noted.sh"), &noted).unwrap();
+    noted
+}
+
+/// The workers noted in a folder.
+fn noted(folder: &Path) -> Vec<i32> {
+    let names = std::fs::read_dir(folder).unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_suffix(".pid")?.parse().ok()).collect()
+}
+
+/// Whether a worker times the kernel of a slot at this moment: its standard output holds the number of the lane, from 1, and the first lane of
+/// a lap is the sentinel's.
+fn times_a_kernel(pid: i32) -> bool {
+    let mut lane = [0; 4];
+    let read = File::open(format!("/proc/{pid}/fd/1")).and_then(|file| file.read_exact_at(&mut lane, 0));
+    read.is_ok() && u32::from_le_bytes(lane) > 1
+}
+
+/// Signals the first worker that is seen timing a kernel; gives up when `over`.
+fn strike(folder: &Path, signal: Signal, over: &AtomicBool) {
+    while !over.load(Ordering::SeqCst) {
+        for pid in noted(folder) {
+            if times_a_kernel(pid) {
+                // It may have ended since it was looked at.
+                let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
+                return;
+            }
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn classes(trials: &[Trial]) -> Vec<FailureClass> {
+    let class = |trial: &Trial| match &trial.outcome {
+        Outcome::Failed { class, .. } => Some(*class),
+        _ => None,
+    };
+    trials.iter().filter_map(class).collect()
+}
+
+/// Races configs on the device while their worker is struck: the one it was timing fails with the class, the others get their times from the
+/// next worker, and all do in the next race.
+fn a_race_survives(signal: Signal, class: FailureClass) {
+    let Some(grant) = grant() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = WorkerBench::new(&noted_program(folder.path()), &grant, Seed(1), 1e-4);
+    let configs = configs(&grant, 3);
+    let mut race = |signal: Option<Signal>| {
+        let (over, folder) = (AtomicBool::new(false), folder.path());
+        let over = &over;
+        std::thread::scope(|scope| {
+            if let Some(signal) = signal {
+                scope.spawn(move || strike(folder, signal, over));
+            }
+            let trials = bench.race(&task(), &configs, &Effort::SEARCH);
+            over.store(true, Ordering::SeqCst);
+            trials.expect("a death stops no race")
+        })
+    };
+    // The race may end between the look at a worker and the blow: then nobody falls in it, and the next one is struck.
+    let struck = std::iter::repeat_with(|| race(Some(signal))).take(10).find(|trials| !classes(trials).is_empty());
+    let struck = struck.expect("the worker is struck while it times a kernel");
+    assert_eq!(classes(&struck), [class], "{struck:?}");
+    let trials = race(None);
+    assert!(classes(&trials).is_empty(), "{trials:?}");
+    assert!(noted(folder.path()).len() > 1, "another worker took over");
+}
+
+#[test]
+fn a_worker_that_is_killed_while_a_device_computes_costs_one_candidate() {
+    a_race_survives(Signal::KILL, FailureClass::OutOfMemory);
+}
+
+#[test]
+fn a_worker_that_hangs_while_a_device_computes_costs_one_candidate() {
+    a_race_survives(Signal::STOP, FailureClass::Timeout);
+}
+
+#[test]
+fn a_worker_whose_device_is_lost_says_so_and_its_successor_works() {
+    let Some(grant) = grant() else { return };
+    let deadline = Duration::from_secs(60);
+    let config = configs(&grant, 1).remove(0);
+    let open = Ask::Open { task: task().to_string(), seed: 1, max_error: 1e-4 };
+    let build = Ask::Build { slot: 0, config };
+    let lap = Ask::Lap { lanes: vec![Lane::Sentinel, Lane::Slot(0)] };
+    // While it times a kernel, and while it builds one.
+    for (last, lane) in [(&lap, Some(1)), (&build, None)] {
+        let mut worker = Worker::spawn(&grant, &worker::program().unwrap()).unwrap();
+        assert_eq!(worker.ask(&open, deadline), Ok(Answer::Done));
+        assert!(matches!(worker.ask(&build, deadline), Ok(Answer::Built { .. })));
+        assert!(matches!(worker.ask(&lap, deadline), Ok(Answer::Times { .. })));
+        assert_eq!(worker.ask(&Ask::Destroy, deadline), Ok(Answer::Done));
+        let death = worker.ask(last, deadline).unwrap_err();
+        assert_eq!((death.class, death.lane), (FailureClass::DeviceLost, lane), "{death:?}");
+        assert!(death.detail.contains("the device is lost"), "{death:?}");
+    }
+}
+
+#[test]
+fn a_host_has_no_device_to_destroy() {
+    let grant = device::open("cpu").unwrap().grant(Share::WHOLE).unwrap();
+    let mut worker = Worker::spawn(&grant, &worker::program().unwrap()).unwrap();
+    assert!(matches!(worker.ask(&Ask::Destroy, Duration::from_secs(30)), Ok(Answer::Wrong { .. })));
+    assert_eq!(worker.ask(&Ask::Close, Duration::from_secs(30)), Ok(Answer::Done));
+}
+
+/// Runs an ignored test of this module in a process of its own.
+fn apart(name: &str) {
+    if stages::machine().is_none() {
+        return;
+    }
+    let name = format!("faults::{name}");
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--ignored", "--nocapture", "--test-threads", "1"])
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn a_runtime_goes_on_elsewhere_when_its_device_is_lost() {
+    apart("its_device_is_lost");
+}
+
+#[test]
+fn a_device_without_memory_says_so_and_still_works() {
+    apart("without_memory");
+}
+
+#[test]
+#[ignore = "it loses the device of its process; the test above runs it in one of its own"]
+fn its_device_is_lost() {
+    let machine = stages::machine().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = artifact(folder.path(), &[]);
+    let name = machine.device.name.0.as_str();
+    let [alone, careful] = [&[][..], &["cpu"]].map(|failover: &[&str]| {
+        let builder = Runtime::builder().artifact(&path).device(name);
+        failover.iter().fold(builder, |builder, name| builder.failover(name)).open().unwrap()
+    });
+    let mut graph = bound(&mnist_cnn(), 1);
+    Pipeline::untimed().run(&mut graph, &Options::default()).unwrap();
+    let request = Request::new("mnist_cnn").input(&graph.value(graph.inputs[0]).name, image(1));
+    let before = careful.run(&request).unwrap();
+    assert_eq!((before.decision.device.0.as_str(), before.decision.lost.clone()), (name, vec![]));
+    alone.run(&request).unwrap();
+
+    let grant = machine.grant(Share::WHOLE).unwrap();
+    let gpu = device::gpu(&grant.device, &grant.cores).unwrap().unwrap();
+    let (held, small) = (gpu.upload(&[1, 2, 3, 4]).unwrap(), gpu.room(4).unwrap());
+    assert!(gpu.destroy());
+    for said in [
+        gpu.sync().unwrap_err(),
+        gpu.download(&held).unwrap_err(),
+        gpu.download(&small).unwrap_err(),
+        gpu.upload(&[0]).unwrap_err(),
+        gpu.room(8).unwrap_err(),
+    ] {
+        assert!(matches!(said, GpuError::Lost(_)), "{said:?}");
+    }
+    for _ in 0..2 {
+        let after = careful.run(&request).unwrap();
+        assert_eq!(after.decision.device.0, "cpu");
+        let [(lost, why)] = &after.decision.lost[..] else { panic!("{:?}", after.decision.lost) };
+        assert!(lost.0 == name && why.contains("the device is lost"), "{lost:?} {why}");
+        let values =
+            |answer: &tunewright::runtime::Answer| answer.outputs[0].1.tensor().unwrap().values::<f32>().unwrap().to_vec();
+        let worst = values(&before).iter().zip(values(&after)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{worst}");
+    }
+    // Also where a plan for it is only being made: another batch.
+    let four = Request::new("mnist_cnn").input(&graph.value(graph.inputs[0]).name, image(4));
+    assert_eq!(careful.run(&four).unwrap().decision.device.0, "cpu");
+    for request in [&request, &four] {
+        let error = alone.run(request).unwrap_err();
+        assert!(matches!(error, RuntimeError::Run { .. } | RuntimeError::Plan { .. }), "{error:?}");
+        assert!(error.to_string().contains("the device is lost"), "{error}");
+    }
+}
+
+/// What a process has of address space.
+fn address_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').next().unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64
+}
+
+#[test]
+#[ignore = "it bounds the memory of its process; the test above runs it in one of its own"]
+fn without_memory() {
+    const ROOM: usize = 64 << 20;
+    let grant = grant().unwrap();
+    let gpu = device::gpu(&grant.device, &grant.cores).unwrap().unwrap();
+    let beyond = usize::try_from(gpu.limits().buffer_bytes).unwrap() + 1;
+    for said in [gpu.room(beyond).unwrap_err(), gpu.upload(&vec![0; beyond]).unwrap_err()] {
+        assert!(matches!(said, GpuError::OutOfMemory(_)), "{said:?}");
+    }
+    gpu.sync().expect("nothing was asked of the device");
+
+    // A software driver takes its memory from this process.
+    let free = getrlimit(Resource::As);
+    setrlimit(Resource::As, Rlimit { current: Some(address_bytes() + 4 * ROOM as u64), ..free }).unwrap();
+    let mut rooms = Vec::new();
+    let said = (0..8).find_map(|_| match gpu.room(ROOM).and_then(|room| gpu.sync().map(|()| room)) {
+        Ok(room) => {
+            rooms.push(room);
+            None
+        }
+        Err(said) => Some(said),
+    });
+    assert!(matches!(said, Some(GpuError::OutOfMemory(_))), "{said:?}");
+    drop(rooms);
+    setrlimit(Resource::As, free).unwrap();
+    let held = gpu.upload(&[1, 2, 3, 4]).unwrap();
+    assert_eq!(gpu.download(&held), Ok(vec![1, 2, 3, 4]));
+    gpu.room(ROOM).and_then(|_| gpu.sync()).expect("there is memory again");
+}
