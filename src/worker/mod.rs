@@ -266,13 +266,16 @@ impl Worker {
     }
 }
 
+/// Words of a process that found no memory.
+const NO_MEMORY: [&str; 2] = ["memory allocation of", "Cannot allocate memory"];
+
 /// What a worker died of that ended by itself, by its signal, its exit code and its last words.
 fn class_of(signal: Option<i32>, code: Option<i32>, words: &str) -> FailureClass {
     match (signal, code) {
         // Nobody else sends SIGKILL but the kernel short of memory.
         (Some(9), _) => FailureClass::OutOfMemory,
-        // What Rust says before it aborts.
-        (Some(6), _) if words.contains("memory allocation of") => FailureClass::OutOfMemory,
+        // What Rust says before it aborts, and the system where a thread finds no room for its stack.
+        (Some(6), _) if NO_MEMORY.iter().any(|said| words.contains(said)) => FailureClass::OutOfMemory,
         (None, Some(code)) if code == i32::from(child::LOST) => FailureClass::DeviceLost,
         _ => FailureClass::Crash,
     }

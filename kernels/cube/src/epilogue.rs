@@ -67,6 +67,15 @@ impl From<Epilogue> for Finish {
     }
 }
 
+/// Results that a unit may have, and products that a turn of its loop may add, when all of them are written out: each comes with its
+/// activation. With 256 Mesa's driver, whose source comes in another order each time, did not end compiling in some runs.
+pub fn written_max(epilogue: &Epilogue) -> u32 {
+    match epilogue.activation {
+        Activation::None | Activation::Relu | Activation::LeakyRelu { .. } | Activation::Clip { .. } => 128,
+        _ => 32,
+    }
+}
+
 /// `act(x)`.
 #[cube]
 pub fn activate<F: Float>(x: F, #[comptime] act: Act) -> F {

@@ -2,7 +2,7 @@
 //! its channels, what is read of the weight all its places. Nothing is shared, and units never wait for each other.
 
 use super::{Prepared, shape};
-use crate::epilogue::Finish;
+use crate::epilogue::{Finish, written_max};
 use crate::gemm::{finished, launchable};
 use crate::geometry;
 use crate::gpu::{Buffer, Gpu, with_client};
@@ -29,6 +29,13 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         PLAIN,
         turns_end!(turns),
         Rule {
+            reason: "so much is written out that drivers compile it for long",
+            holds: |task, config, _| {
+                let within = |(t, shape): (Blocks, Shape)| t.channels * t.places <= written_max(&shape.epilogue);
+                Blocks::of(config).zip(shape(task)).is_some_and(within)
+            },
+        },
+        Rule {
             reason: "more channels of a block than a group has, more units than a cube of the device, or more cubes than it can launch",
             holds: |task, config, limits| {
                 let Some(((t, shape), gpu)) = Blocks::of(config).zip(shape(task)).zip(limits.gpu) else { return false };
@@ -51,7 +58,9 @@ fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
     let (channels, places) = shape(task).map_or((1, 1), |shape| (shape.group_o(), (shape.oh * shape.ow).div_ceil(units)));
     let fits = |&(c, p): &(usize, usize)| c <= channels && p <= places;
     let blocks = [(16, 8), (16, 4), (16, 2), (8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (2, 2), (1, 4), (4, 1)];
-    let (channels, places) = blocks.into_iter().find(fits).unwrap_or((1, 1));
+    let most = shape(task).map_or(0, |shape| written_max(&shape.epilogue)) as usize;
+    let written = |&(channels, places): &(usize, usize)| channels * places <= most;
+    let (channels, places) = blocks.into_iter().filter(written).find(fits).unwrap_or((1, 1));
     vec![KnobValue::Pair(channels as i64, places as i64), KnobValue::Int(units as i64)]
 }
 

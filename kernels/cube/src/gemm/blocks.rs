@@ -2,11 +2,13 @@
 
 use super::tiling::finished;
 use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
+use crate::epilogue::written_max;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
+use kernels::gemm::Shape;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
 
@@ -15,10 +17,7 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     revision: 1,
     knobs: &[
         // Rows and columns of C for a unit.
-        Knob::pairs(
-            "block",
-            &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8), (16, 16)],
-        ),
+        Knob::pairs("block", &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8)]),
         Knob::ints("units", &[8, 16, 32, 64, 128]),
         // Steps along k that are written out one after the other.
         Knob::ints("k", &[1, 2, 4]),
@@ -27,15 +26,11 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         FITS_BUFFERS,
         turns_end!(turns),
         Rule {
-            reason: "the sums of a block are more than a unit has registers for",
-            holds: |_, config, limits| {
-                let sums = |t: Blocks| t.rows * t.columns;
-                Blocks::of(config).zip(limits.gpu).is_some_and(|(t, gpu)| gpu.software || sums(t) <= SUMS_MAX)
+            reason: "so much is written out that drivers compile it for long",
+            holds: |task, config, _| {
+                let within = |(t, shape): (Blocks, Shape)| t.rows * t.columns * t.k <= written_max(&shape.epilogue);
+                Blocks::of(config).zip(folded(task)).is_some_and(within)
             },
-        },
-        Rule {
-            reason: "so many products are written out that drivers compile them for long",
-            holds: |_, config, _| Blocks::of(config).is_some_and(|t| t.rows * t.columns * t.k <= WRITTEN_MAX),
         },
         Rule {
             reason: "a block larger than C, more units than a cube of the device has, or more cubes than it can launch",
@@ -54,22 +49,17 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     build,
 };
 
-/// Sums that a unit of a card keeps in registers; beside them it needs addresses and operands.
-const SUMS_MAX: u32 = 128;
-
-/// Products of a loop's turn: Mesa's driver compiles these in seconds; with up to 2,048 the tests did not end in seven minutes.
-const WRITTEN_MAX: u32 = 256;
-
 /// The largest block that C fills; units as a processor has lanes. Its drivers read lane by lane, so that what counts is how often each
 /// value is used.
-fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
     let units = 8;
     let (m, n) = folded(task).map_or((1, 1), |shape| (shape.m, shape.n / units));
-    let large = limits.gpu.is_some_and(|gpu| gpu.software).then_some((16, 16));
     let blocks = [(8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1)];
     let fits = |&(rows, columns): &(usize, usize)| rows <= m && columns <= n;
-    let (rows, columns) = large.into_iter().chain(blocks).find(fits).unwrap_or((1, 1));
-    let k = if rows * columns > 64 { 1 } else { 2 };
+    let most = folded(task).map_or(0, |shape| written_max(&shape.epilogue)) as usize;
+    let written = |&(rows, columns): &(usize, usize)| rows * columns <= most;
+    let (rows, columns) = blocks.into_iter().filter(written).find(fits).unwrap_or((1, 1));
+    let k = if 2 * rows * columns > most { 1 } else { 2 };
     vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(units as i64), KnobValue::Int(k)]
 }
 
