@@ -70,8 +70,10 @@ fn nothing_asked_prints_help_with_examples() {
     assert_eq!(stdout(&flag), stdout(&command));
     assert!(stdout(&flag).starts_with("Examples:"));
     let version = stdout(&tunewright(home.path(), &["-V"]));
+    let kinds: Vec<&str> = tunewright::device::BACKENDS.iter().map(|backend| backend.name).collect();
+    let devices = format!("devices: {})", kinds.join(", "));
     assert!(
-        version.contains(env!("CARGO_PKG_VERSION")) && version.contains("(commit ") && version.contains("devices: cpu"),
+        version.contains(env!("CARGO_PKG_VERSION")) && version.contains("(commit ") && version.contains(&devices),
         "{version}"
     );
 }

@@ -48,7 +48,7 @@ pub struct Arguments {
 }
 
 /// Version, commit and compiled-in devices.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("TUNEWRIGHT_COMMIT"), ", devices: cpu)");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("TUNEWRIGHT_COMMIT"), ", devices: cpu, wgpu, cuda)");
 
 /// What is printed when nothing is asked: ten lines.
 const BRIEF: &str = "\

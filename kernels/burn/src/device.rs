@@ -52,13 +52,13 @@ impl Operation {
         };
         let floats = || operands.iter().flatten().filter_map(Given::floats).chain([&shape[..]]);
         let fits = |shape: &[usize]| (1..=gpu.limits().buffer_bytes).contains(&bytes_of(shape));
-        if !floats().all(fits) || !turns_end(turns(op, attributes, &floats().collect::<Vec<_>>()), gpu) {
+        if !floats().all(fits) || !loops_end(terms(op, attributes, &floats().collect::<Vec<_>>()), gpu) {
             return None;
         }
         let zeros = |given: &Given| given.floats().map(|shape| gpu.upload(&vec![0; bytes_of(shape) as usize])).transpose();
         let inputs: Result<Vec<Option<Buffer>>, GpuError> =
             operands.iter().map(|given| given.as_ref().map_or(Ok(None), zeros)).collect();
-        let operation = Operation { work, attributes: attributes.clone(), operands: operands.clone(), shape: shape.clone() };
+        let operation = Operation { work, attributes: attributes.clone(), operands, shape };
         operation.run(gpu, &inputs.ok()?).ok()?;
         gpu.sync().ok()?;
         Some(operation)
@@ -150,13 +150,17 @@ fn bytes_of(shape: &[usize]) -> u64 {
     shape.iter().fold(4, |bytes, &extent| u64::saturating_mul(bytes, extent as u64))
 }
 
-/// Whether the driver lets a unit's loops take so many turns; see [`kernels::GpuLimits::turns`].
-fn turns_end(turns: usize, gpu: &Gpu) -> bool {
-    gpu.limits().turns.is_none_or(|most| turns < most as usize)
+/// Loops within each other at most, in Burn's kernels: a volume's channels and three axes.
+const LOOPS_MAX: usize = 4;
+
+/// Whether the driver lets a unit's loops add up so many terms; see [`kernels::GpuLimits::turns`]. Each of the loops takes one turn more to
+/// find its end, so there are no more turns than so many times the terms and one.
+fn loops_end(terms: usize, gpu: &Gpu) -> bool {
+    gpu.limits().turns.is_none_or(|most| terms.saturating_mul(LOOPS_MAX) < most as usize)
 }
 
-/// Turns of a unit's loops at most: the terms of an element of the result.
-fn turns(op: &str, attributes: &Attributes, shapes: &[&[usize]]) -> usize {
+/// Terms of an element of the result at most.
+fn terms(op: &str, attributes: &Attributes, shapes: &[&[usize]]) -> usize {
     let longest = || shapes.iter().flat_map(|shape| *shape).copied().max().unwrap_or(0);
     match (op, shapes) {
         ("Conv", [_, [_, terms @ ..], ..]) => terms.iter().product(),
