@@ -40,7 +40,7 @@ fn configs(grant: &Grant, most: usize) -> Vec<Config> {
 }
 
 /// A program that notes its process in `folder` before it becomes a worker.
-fn noted_program(folder: &Path) -> PathBuf {
+pub fn noted_program(folder: &Path) -> PathBuf {
     symlink(worker::program().unwrap(), folder.join("program")).unwrap();
     let noted = folder.join("noted");
     symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/noted.sh"), &noted).unwrap();
@@ -48,7 +48,7 @@ fn noted_program(folder: &Path) -> PathBuf {
 }
 
 /// The workers noted in a folder.
-fn noted(folder: &Path) -> Vec<i32> {
+pub fn noted(folder: &Path) -> Vec<i32> {
     let names = std::fs::read_dir(folder).unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| name.strip_suffix(".pid")?.parse().ok()).collect()
 }

@@ -1,12 +1,15 @@
 //! Real worker processes: what they measure, how they die, and what their death costs.
 
-use kernels::Task;
+use crate::faults::{noted, noted_program};
+use kernels::{GpuLimits, Limits, Task};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use schema::{FailureClass, Outcome, Picos, Seed, Share};
-use std::os::unix::fs::PermissionsExt;
+use std::ffi::OsStr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tunewright::device::{self, Grant};
+use tunewright::device::{self, Grant, Machine};
 use tunewright::measure::{Bench, Effort, Probe, Runoff, bench::WorkerBench};
 use tunewright::space::Space;
 use tunewright::worker::{self, Answer, Ask, Lane, Worker};
@@ -149,4 +152,97 @@ fn a_worker_dies_when_it_is_dropped() {
     let pid = worker.pid();
     drop(worker);
     assert!(worker::watchdog::resident_bytes(pid).is_none());
+}
+
+/// A card of 132 multiprocessors by its limits; its workers get the processor, and so no multiprocessors.
+fn card() -> Machine {
+    let cpu = device::open("cpu").unwrap();
+    let gpu = GpuLimits {
+        shared_bytes: 227 << 10,
+        units_per_cube: 1024,
+        cube_dim: [1024, 1024, 64],
+        cubes_per_axis: 65_535,
+        bindings: 256,
+        buffer_bytes: 1 << 30,
+        turns: None,
+        software: false,
+    };
+    Machine { limits: Limits { gpu: Some(gpu), ..cpu.limits }, multiprocessors: Some(132), ..cpu }
+}
+
+/// Runs an ignored test of this module in a process of its own that finds its programs there, and its temporary folder in `folder`.
+fn apart(name: &str, path: &OsStr, folder: &Path) {
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("worker::{name}"), "--ignored", "--nocapture", "--test-threads", "1"])
+        .env("PATH", path)
+        .env("TMPDIR", folder)
+        .env_remove("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+        .env_remove("CUDA_MPS_PIPE_DIRECTORY")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn a_part_of_a_card_is_refused_unless_its_worker_counts_fewer_multiprocessors() {
+    let folder = tempfile::tempdir().unwrap();
+    let control = "nvidia-cuda-mps-control";
+    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults").join(control);
+    symlink(stand_in, folder.path().join(control)).unwrap();
+    let paths = std::env::var_os("PATH").unwrap();
+    let paths = std::env::join_paths(std::iter::once(folder.path().to_owned()).chain(std::env::split_paths(&paths))).unwrap();
+    apart("a_worker_without_multiprocessors_is_refused", &paths, folder.path());
+    let told = || std::fs::read_to_string(folder.path().join("told")).unwrap();
+    // The process is gone, and the daemon follows it; nobody is left whose end could be waited for.
+    let start = Instant::now();
+    while !told().contains("quit") && start.elapsed() < Duration::from_secs(60) {
+        std::thread::yield_now();
+    }
+    assert_eq!(told(), "start all\nquit\n", "one daemon for all workers, and none left");
+}
+
+#[test]
+#[ignore = "the test above runs it"]
+fn a_worker_without_multiprocessors_is_refused() {
+    let card = card();
+    assert_eq!(card.shares_pct(), [12.5, 25.0, 50.0, 75.0, 100.0]);
+    assert_eq!((card.mechanisms(), card.lacks()), (vec!["mps".to_owned(), "whole".to_owned()], None));
+    let quarter = Share::percent(25.0).unwrap();
+    assert_eq!((card.slots(quarter), card.grant(quarter).unwrap().grant.units), (card.cores.len().min(4), 33));
+    let here = card.grant_here(quarter).unwrap_err().to_string();
+    assert_eq!(here, "cpu did not give 25 %: mps gives parts to workers only; it gives 12.5, 50, 75, 100");
+
+    let folder = tempfile::tempdir().unwrap();
+    let program = noted_program(folder.path());
+    for _ in 0..2 {
+        let refused = worker::proved(&card, quarter, &program).unwrap_err().to_string();
+        assert!(refused.contains("the driver does not count the worker's multiprocessors; it gives 12.5, 50"), "{refused}");
+    }
+    let workers = noted(folder.path());
+    assert_eq!(workers.len(), 2);
+    for pid in workers {
+        let environment = std::fs::read_to_string(folder.path().join(format!("{pid}.pid"))).unwrap();
+        let pipes = std::env::temp_dir().join(format!("tunewright-mps-{}", std::process::id()));
+        let has = |line: &str| environment.lines().any(|one| one == line);
+        assert!(has("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=25"), "{environment}");
+        assert!(has(&format!("CUDA_MPS_PIPE_DIRECTORY={}", pipes.display())), "{environment}");
+    }
+    // All of it needs nobody.
+    let whole = worker::proved(&card, Share::WHOLE, &program).unwrap();
+    assert_eq!(whole.grant.mechanism, "whole");
+}
+
+#[test]
+fn without_the_control_program_a_card_gives_all_of_itself_and_says_why_no_less() {
+    let folder = tempfile::tempdir().unwrap();
+    apart("a_card_without_the_control_program", folder.path().as_os_str(), folder.path());
+}
+
+#[test]
+#[ignore = "the test above runs it"]
+fn a_card_without_the_control_program() {
+    let error = card().grant(Share::percent(25.0).unwrap()).unwrap_err().to_string();
+    let why = "parts want NVIDIA's nvidia-cuda-mps-control, which is not on PATH";
+    assert_eq!(error, format!("cpu cannot give 25 %: it gives 100 ({why}); choose one of these"));
 }

@@ -44,7 +44,7 @@ fn row(screen: &Screen, found: &Found) -> Vec<String> {
             screen.paint(Paint::Bold, &machine.device.name.to_string()),
             machine.summary.clone(),
             format!("shares {}", shares(machine)),
-            format!("by {}", mechanism(machine)),
+            format!("by {}{}", mechanism(machine), machine.lacks().map_or_else(String::new, |why| format!(" ({why})"))),
         ],
         Found::Absent { name, reason } => vec![name.to_string(), format!("absent: {reason}")],
     }
@@ -61,8 +61,7 @@ fn shares(machine: &Machine) -> String {
 
 /// How the device gives its shares, in words.
 fn mechanism(machine: &Machine) -> String {
-    let grant = machine.grant(schema::Share::WHOLE);
-    grant.map_or_else(|error| error.to_string(), |grant| grant.grant.mechanism.replace('_', " "))
+    machine.mechanisms().join(", ").replace('_', " ")
 }
 
 fn object(found: &Found) -> Value {

@@ -128,7 +128,7 @@ fn untuned(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<Ready, 
     model::prepare(path, &mut graph, None, &dims, None, &options)?;
     let machine = super::devices::open(&arguments.device)?;
     let share = arguments.share.unwrap_or(Share::WHOLE);
-    let grant = machine.grant(share).map_err(|error| super::devices::from_grant(&error))?;
+    let grant = machine.grant_here(share).map_err(|error| super::devices::from_grant(&error))?;
     let plan = compile(path, graph, &Configs::new(), &grant, arguments)?;
     Ok(Ready { plan, placement: format!("{} share {share}, untuned", arguments.device), share, tuned: false })
 }
@@ -157,7 +157,7 @@ fn from_artifact(arguments: &Arguments, inputs: &[(String, Tensor)]) -> Result<R
         (None, Some(entry)) => (entry.graph, Vec::new(), share),
         (None, None) => return Err(no_entry(path, &artifact, inputs)),
     };
-    let grant = machine.grant(share).map_err(|error| super::devices::from_grant(&error))?;
+    let grant = machine.grant_here(share).map_err(|error| super::devices::from_grant(&error))?;
     let graph = artifact.graph(index).map_err(|error| model::from_artifact(path, &error))?;
     let mut table = Configs::new();
     for (task, config) in &configs {

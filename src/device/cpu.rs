@@ -26,6 +26,7 @@ fn whole() -> Machine {
         summary: format!("{}, {cores_text}, {}", processor.model, isa_words(limits.isa)),
         limits,
         cores,
+        multiprocessors: None,
         software: false,
     }
 }

@@ -47,6 +47,7 @@ fn machine(backend: &str, number: usize, adapter: &Adapter) -> Machine {
         summary: format!("{}, {kind}, {}", adapter.name, adapter.version),
         limits: Limits { gpu: Some(adapter.limits), ..host },
         cores,
+        multiprocessors: adapter.multiprocessors,
         software,
     }
 }

@@ -70,6 +70,8 @@ pub struct Machine {
     pub limits: Limits,
     /// The operating system's numbers of the cores that may be granted, hyperthreads of one core beside each other.
     pub cores: Vec<usize>,
+    /// Multiprocessors, where the driver counts them.
+    pub multiprocessors: Option<u32>,
     /// A driver that computes on the host's processor.
     pub software: bool,
 }
@@ -141,6 +143,33 @@ impl Machine {
     /// Every share it can give, ascending, in per cents.
     pub fn shares_pct(&self) -> Vec<f64> {
         share::possible(self).into_iter().map(schema::Share::as_percent).collect()
+    }
+
+    /// The mechanisms of its shares, by the smallest share each gives.
+    pub fn mechanisms(&self) -> Vec<String> {
+        share::mechanism_names(self)
+    }
+
+    /// What it lacks to give more shares, in one line.
+    pub fn lacks(&self) -> Option<String> {
+        share::lacks(self)
+    }
+
+    /// The error of a share that it granted but whose worker did not get it.
+    pub fn refused(&self, share: schema::Share, why: String) -> GrantError {
+        share::refused(self, share, why)
+    }
+
+    /// The first part of the device that is that large, for this process itself and not for a worker.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant); [`GrantError::Refused`] for a part that the driver gives to whoever starts with it.
+    pub fn grant_here(&self, share: schema::Share) -> Result<Grant, GrantError> {
+        let grant = self.grant(share)?;
+        match grant.by_driver() {
+            None => Ok(grant),
+            Some(_) => Err(self.refused(share, format!("{} gives parts to workers only", grant.grant.mechanism))),
+        }
     }
 
     /// The first part of the device that is that large.

@@ -38,6 +38,7 @@ impl Lanes {
         let part = |grant| Part { grant, pool: Mutex::default() };
         let parts = machine.shares_pct().into_iter().filter_map(|percent| {
             let share = Share::percent(percent).ok()?;
+            machine.grant_here(share).ok()?;
             let grants = (0..machine.slots(share)).filter_map(|slot| machine.grant_slot(share, slot).ok());
             Some((share, grants.map(part).collect()))
         });
@@ -53,7 +54,7 @@ impl Lanes {
     /// The error of a share it cannot give.
     pub fn cannot_give(&self, share: Share) -> RuntimeError {
         let can = self.parts.keys().map(|share| share.as_percent().to_string()).collect();
-        RuntimeError::Share(GrantError::Share { device: self.device.clone(), share, can })
+        RuntimeError::Share(GrantError::Share { device: self.device.clone(), share, can, why: None })
     }
 
     /// Asks `choose` which share to take, telling it what is free, until it names one; takes that.

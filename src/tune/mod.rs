@@ -42,6 +42,7 @@ use crate::measure::{Bench, Clock, MeasureError, Monotonic, Phases, bench::Worke
 use crate::passes::FoldLimits;
 use crate::search;
 use crate::search::prior::Roofline;
+use crate::worker;
 use explore::Rehearse;
 use explore::{Benches, Explored, Rules, explore};
 use judge::{Judge, Verdict};
@@ -306,7 +307,7 @@ fn places(options: &Options, shares: &[Share]) -> Result<Vec<Place>, GrantError>
     let mut places = Vec::new();
     for machine in &options.devices {
         for &share in shares {
-            let grant = machine.grant(share)?;
+            let grant = worker::proved(machine, share, &options.worker)?;
             places.push(Place {
                 device: machine.device.clone(),
                 environment: machine.environment.clone(),

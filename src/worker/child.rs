@@ -49,7 +49,8 @@ pub(super) fn serve() -> io::Result<ExitCode> {
     let share = match protocol::read(&mut socket)? {
         Some(Ask::Own(owned)) => match own(&owned, progress) {
             Ok(share) => {
-                protocol::write(&mut socket, &Answer::Done)?;
+                let multiprocessors = share.gpu.as_ref().and_then(Gpu::multiprocessors);
+                protocol::write(&mut socket, &Answer::Owned { multiprocessors })?;
                 share
             }
             Err(reason) => {

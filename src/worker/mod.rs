@@ -18,9 +18,9 @@ pub mod watchdog;
 
 pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe};
 
-use crate::device::Grant;
+use crate::device::{Grant, GrantError, Machine};
 use rustix::fs::{MemfdFlags, memfd_create};
-use schema::FailureClass;
+use schema::{FailureClass, Share};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -67,6 +67,8 @@ pub enum SpawnError {
     NoProgram(PathBuf),
     #[error("cannot start {program}: {source}")]
     Start { program: PathBuf, source: io::Error },
+    #[error("the share is not to be had: {0}")]
+    Share(String),
     #[error("the worker did not take its cores: {0}")]
     Handshake(String),
 }
@@ -88,6 +90,8 @@ pub struct Worker {
     progress: File,
     words: File,
     resident_max_bytes: u64,
+    /// Units of its grant: as granted, or as it counted them.
+    units: u32,
     /// Its end was seen: nothing more can be asked.
     dead: bool,
 }
@@ -119,11 +123,25 @@ pub fn program() -> Result<PathBuf, SpawnError> {
     beside.ok_or(SpawnError::NoProgram(own))
 }
 
+/// A grant of that share, proved by a worker where the driver gives it: its units are those the worker counted.
+///
+/// # Errors
+/// [`GrantError`]: the device cannot give it, or did not.
+pub fn proved(machine: &Machine, share: Share, program: &Path) -> Result<Grant, GrantError> {
+    let mut grant = machine.grant(share)?;
+    if grant.by_driver().is_some() {
+        let worker = Worker::spawn(&grant, program).map_err(|error| machine.refused(share, error.to_string()))?;
+        grant.grant.units = worker.units();
+    }
+    Ok(grant)
+}
+
 impl Worker {
     /// Starts a worker that owns `grant`.
     ///
     /// # Errors
-    /// [`SpawnError`] when the program is missing, cannot be started or does not confine itself to its cores.
+    /// [`SpawnError`] when the program is missing, cannot be started, does not confine itself to its cores or finds that the driver did
+    /// not give it its share.
     pub fn spawn(grant: &Grant, program: &Path) -> Result<Worker, SpawnError> {
         let failed = |source| SpawnError::Start { program: program.to_owned(), source };
         let memory = |name: &str| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from).map_err(|error| failed(error.into()));
@@ -137,12 +155,20 @@ impl Worker {
         if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
             command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
         }
+        if let Some(by_driver) = grant.by_driver() {
+            command.envs((by_driver.environment)(grant).map_err(SpawnError::Share)?);
+        }
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(stdio(&progress)?).stderr(stdio(&words)?);
         let child = spawn_from_lasting_thread(command).map_err(failed)?;
         let resident_max_bytes = watchdog::resident_max_bytes();
-        let mut worker = Worker { child, socket, progress, words, resident_max_bytes, dead: false };
+        let mut worker = Worker { child, socket, progress, words, resident_max_bytes, units: grant.grant.units, dead: false };
         match worker.ask(&Ask::Own(Owned::new(grant)), HANDSHAKE) {
-            Ok(Answer::Done) => Ok(worker),
+            Ok(Answer::Owned { multiprocessors }) => {
+                if let Some(by_driver) = grant.by_driver() {
+                    worker.units = (by_driver.counted)(grant, multiprocessors).map_err(SpawnError::Share)?;
+                }
+                Ok(worker)
+            }
             Ok(Answer::Wrong { reason }) => Err(SpawnError::Handshake(reason)),
             Ok(other) => Err(SpawnError::Handshake(format!("it answered {other:?}"))),
             Err(death) => Err(SpawnError::Handshake(death.detail)),
@@ -152,6 +178,11 @@ impl Worker {
     /// The most it may hold in memory before it is ended.
     pub fn set_resident_max_bytes(&mut self, bytes: u64) {
         self.resident_max_bytes = bytes;
+    }
+
+    /// Units of its grant, as stored in records.
+    pub fn units(&self) -> u32 {
+        self.units
     }
 
     /// Its process.

@@ -106,6 +106,10 @@ pub enum Lane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Done,
+    /// It owns its share. `multiprocessors` are those of its device that it has, where the driver counts them.
+    Owned {
+        multiprocessors: Option<u32>,
+    },
     /// The kernel or plan is ready and its result right. `first_ps` is the time of a run after the first; `prepared_bytes` what its
     /// constants take; `generate_ps` the time of making it and `compile_ps` that of the driver's compiler.
     Built {

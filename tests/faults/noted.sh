@@ -1,5 +1,5 @@
 #!/bin/sh
-# Notes its process in the folder it was called from, then becomes the program there.
+# Notes its process and its environment in the folder it was called from, then becomes the program there.
 here=$(dirname "$0")
-: > "$here/$$.pid"
+env > "$here/$$.pid"
 exec "$here/program" "$@"

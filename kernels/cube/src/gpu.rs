@@ -98,6 +98,14 @@ impl Gpu {
         &self.limits
     }
 
+    /// How many multiprocessors this process has of it, where the driver counts them.
+    pub fn multiprocessors(&self) -> Option<u32> {
+        match &self.device {
+            Some(Handle::Cuda(device)) => adapter::multiprocessors(device.index),
+            _ => None,
+        }
+    }
+
     /// A buffer with these contents.
     ///
     /// # Errors

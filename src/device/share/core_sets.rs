@@ -6,7 +6,7 @@ use kernels::Limits;
 use schema::Share;
 
 /// Whole cores, set by affinity.
-pub const MECHANISM: Mechanism = Mechanism { name: "core_sets", possible, grant };
+pub const MECHANISM: Mechanism = Mechanism { name: "core_sets", possible, grant, by_driver: None };
 
 /// The share that `units` of `of` cores are, to the per mille.
 fn share_of(units: usize, of: usize) -> Option<Share> {
@@ -53,6 +53,7 @@ mod tests {
             summary: String::new(),
             limits,
             cores: cores.to_vec(),
+            multiprocessors: None,
             software: false,
         }
     }

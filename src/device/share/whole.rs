@@ -5,7 +5,7 @@ use crate::device::Machine;
 use schema::Share;
 
 /// All of it.
-pub const MECHANISM: Mechanism = Mechanism { name: "whole", possible: |_| vec![Share::WHOLE], grant };
+pub const MECHANISM: Mechanism = Mechanism { name: "whole", possible: |_| vec![Share::WHOLE], grant, by_driver: None };
 
 fn grant(machine: &Machine, share: Share, slot: usize) -> Option<Grant> {
     (share == Share::WHOLE && slot == 0).then(|| Grant {

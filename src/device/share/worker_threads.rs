@@ -5,7 +5,7 @@ use crate::device::Machine;
 use schema::Share;
 
 /// Cores of the worker, whose threads the driver's are.
-pub const MECHANISM: Mechanism = Mechanism { name: "worker_threads", possible, grant };
+pub const MECHANISM: Mechanism = Mechanism { name: "worker_threads", possible, grant, by_driver: None };
 
 fn possible(machine: &Machine) -> Vec<Share> {
     if machine.software { (core_sets::MECHANISM.possible)(machine) } else { Vec::new() }

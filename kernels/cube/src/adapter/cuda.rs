@@ -115,8 +115,16 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
         driver: format!("driver=CUDA {}", dotted(driver)),
         version: format!("CUDA {}", dotted(driver)),
         limits,
+        multiprocessors: Some(multiprocessors),
         handle: Handle::Cuda(CudaDevice::new(number as usize)),
     })
+}
+
+/// How many multiprocessors this process has of a device: a client of NVIDIA's Multi-Process Service has as many as its percentage is.
+/// `None` when the driver does not say.
+pub(crate) fn multiprocessors(number: usize) -> Option<u32> {
+    let card = device::get(i32::try_from(number).ok()?).ok()?;
+    attribute_of(card, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).ok()
 }
 
 /// Buffers of one launch: a kernel's parameters take 4,096 bytes on every card, of which each buffer's pointer takes eight; CubeCL's own

@@ -4,6 +4,7 @@ mod cuda;
 mod wgpu;
 
 pub use cuda::cuda_adapters;
+pub(crate) use cuda::multiprocessors;
 pub use wgpu::wgpu_adapters;
 pub(crate) use wgpu::{Opened, open};
 
@@ -34,6 +35,8 @@ pub struct Adapter {
     /// The driver's version as people read it: `Mesa 22.3.6 (LLVM 15.0.6)`, `driver 12.8`.
     pub version: String,
     pub limits: GpuLimits,
+    /// Multiprocessors, where the driver counts them.
+    pub multiprocessors: Option<u32>,
     pub(crate) handle: Handle,
 }
 

@@ -51,6 +51,7 @@ fn enumerate() -> Vec<Adapter> {
                 driver: format!("driver={}, {}", info.driver, info.driver_info),
                 version: info.driver_info,
                 limits: limits(&adapter.limits(), kind),
+                multiprocessors: None,
                 handle: Handle::Wgpu(handle),
             })
         })
