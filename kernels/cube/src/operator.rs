@@ -49,7 +49,7 @@ pub static OPERATORS: &[CubeOperator] = &[
     CubeOperator::new("conv2d", conv2d::VARIANTS).first_on_processors(conv2d::FIRST_ON_PROCESSORS),
     CubeOperator::new("depthwise", conv2d::DEPTHWISE_VARIANTS),
     CubeOperator::new("conv_transpose2d", conv_transpose2d::VARIANTS),
-    CubeOperator::new("attention", attention::VARIANTS),
+    CubeOperator::new("attention", attention::VARIANTS).first_on_processors(attention::FIRST_ON_PROCESSORS),
     CubeOperator::new("lstm", recurrent::LSTM_VARIANTS),
     CubeOperator::new("gru", recurrent::GRU_VARIANTS),
     CubeOperator::new("embedding", embedding::VARIANTS),

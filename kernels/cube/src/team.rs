@@ -26,19 +26,9 @@ pub const TEAM_FITS: Rule = Rule {
     holds: |_, config, limits| {
         Team::of(config).zip(limits.gpu).is_some_and(|(team, gpu)| {
             team.across * team.along <= gpu.units_per_cube
-                && team.across <= gpu.cube_dim[0]
-                && team.along <= gpu.cube_dim[1]
+                && team.across * team.along <= gpu.cube_dim[0]
                 && team.shared() * size_of::<f32>() <= gpu.shared_bytes as usize
         })
-    },
-};
-
-/// As [`TEAM_FITS`], for a knob `units` that is the team of one row.
-pub const ROW_FITS: Rule = Rule {
-    reason: "more units than a cube of the device has",
-    holds: |_, config, limits| {
-        let units = config.int("units").unwrap_or(0);
-        limits.gpu.is_some_and(|gpu| (1..=i64::from(gpu.units_per_cube.min(gpu.cube_dim[1]))).contains(&units))
     },
 };
 
@@ -64,9 +54,10 @@ impl Team {
         (self.across * self.along) as usize
     }
 
-    /// The units of a cube.
+    /// The units of a cube, all in a line: a driver that computes on the processor fills its lanes with neighbours along the first axis
+    /// only.
     pub fn dim(self) -> CubeDim {
-        CubeDim::new_2d(self.across, self.along)
+        CubeDim::new_1d(self.across * self.along)
     }
 
     /// Turns of a unit whose team passes so often over a row of that length.
@@ -120,6 +111,18 @@ pub fn fold<F: Float>(x: F, y: F, #[comptime] fold: Fold) -> F {
     }
 }
 
+/// Which of its cube's rows a unit works at.
+#[cube]
+pub fn row_of_unit(#[comptime] team: Team) -> u32 {
+    UNIT_POS % team.across
+}
+
+/// Which of its row's units it is.
+#[cube]
+pub fn place_of_unit(#[comptime] team: Team) -> u32 {
+    UNIT_POS / team.across
+}
+
 /// The values of all units of a row, folded; each of them gets the result. `shared` has a place for each unit of the cube.
 #[cube]
 pub fn fold_all<F: Float>(own: F, shared: &mut SharedMemory<F>, #[comptime] team: Team, #[comptime] how: Fold) -> F {
@@ -130,13 +133,13 @@ pub fn fold_all<F: Float>(own: F, shared: &mut SharedMemory<F>, #[comptime] team
         #[unroll]
         for round in 0..comptime!(team.along.ilog2()) {
             let half = comptime!(team.along >> (round + 1));
-            if UNIT_POS_Y < half {
+            if place_of_unit(team) < half {
                 let other = shared[(UNIT_POS + half * team.across) as usize];
                 shared[UNIT_POS as usize] = fold::<F>(shared[UNIT_POS as usize], other, how);
             }
             sync_cube();
         }
-        all = shared[UNIT_POS_X as usize];
+        all = shared[row_of_unit(team) as usize];
         // Nobody may write the next round's values before everybody has read these.
         sync_cube();
     }

@@ -2,8 +2,8 @@
 
 use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{PLAIN, cubes_for, units_of, upload_words};
-use crate::team::{Fold, ROW_FITS, Team, fold_all, start};
+use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
+use crate::team::{Fold, Team, fold_all, start};
 use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
@@ -18,7 +18,7 @@ pub static TEAM: CubeVariant = CubeVariant {
     knobs: &[Knob::ints("units", &[16, 32, 64, 128, 256])],
     rules: &[
         PLAIN,
-        ROW_FITS,
+        UNITS,
         turns_end!(turns),
         Rule {
             reason: "the scores of a query do not fit into the memory of a cube",

@@ -180,11 +180,11 @@ fn blocks_of_c<F: Float + CubeElement>(
     for round in 0..whole {
         #[unroll]
         for d in 0..t.k {
-            add_step::<F>(a, b, &rows, &columns, round * t.k + d, step_a, step_b, &mut sums, t);
+            add_step::<F>(a, b, &rows, &columns, round * t.k + d, step_a, step_b, &mut sums, t.rows, t.columns);
         }
     }
     for depth in whole * t.k..k {
-        add_step::<F>(a, b, &rows, &columns, depth, step_a, step_b, &mut sums, t);
+        add_step::<F>(a, b, &rows, &columns, depth, step_a, step_b, &mut sums, t.rows, t.columns);
     }
     #[unroll]
     for i in 0..t.rows {
@@ -200,10 +200,10 @@ fn blocks_of_c<F: Float + CubeElement>(
     }
 }
 
-/// Adds the products of one column of A and one row of B.
+/// Adds the products of a step along k of so many rows of A and columns of B, which begin there.
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
-fn add_step<F: Float>(
+#[allow(clippy::too_many_arguments, reason = "the matrices, the place in them and the block")]
+pub fn add_step<F: Float>(
     a: &Array<F>,
     b: &Array<F>,
     rows: &Array<u32>,
@@ -212,19 +212,20 @@ fn add_step<F: Float>(
     step_a: u32,
     step_b: u32,
     sums: &mut Array<F>,
-    #[comptime] t: Blocks,
+    #[comptime] block_rows: u32,
+    #[comptime] block_columns: u32,
 ) {
-    let mut values = Array::<F>::new(comptime!(t.columns as usize));
+    let mut values = Array::<F>::new(comptime!(block_columns as usize));
     #[unroll]
-    for j in 0..t.columns {
+    for j in 0..block_columns {
         values[comptime!(j as usize)] = b[(columns[comptime!(j as usize)] + depth * step_b) as usize];
     }
     #[unroll]
-    for i in 0..t.rows {
+    for i in 0..block_rows {
         let value = a[(rows[comptime!(i as usize)] + depth * step_a) as usize];
         #[unroll]
-        for j in 0..t.columns {
-            sums[comptime!((i * t.columns + j) as usize)] += value * values[comptime!(j as usize)];
+        for j in 0..block_columns {
+            sums[comptime!((i * block_columns + j) as usize)] += value * values[comptime!(j as usize)];
         }
     }
 }

@@ -30,8 +30,7 @@ pub static TEAM: CubeVariant = CubeVariant {
             holds: |_, config, limits| {
                 Team::of(config).zip(limits.gpu).is_some_and(|(team, gpu)| {
                     team.across * team.along <= gpu.units_per_cube
-                        && team.across <= gpu.cube_dim[0]
-                        && team.along <= gpu.cube_dim[1]
+                        && team.across * team.along <= gpu.cube_dim[0]
                         && team.sums() * size_of::<f32>() <= gpu.shared_bytes as usize
                 })
             },
@@ -109,7 +108,8 @@ impl CubeKernel for Teams {
             with_client!(gpu, client => columns_of_c::launch::<f32, _>(
                 client,
                 CubeCount::Static(columns.div_ceil(team.across), rows, shape.batch() as u32),
-                CubeDim::new_2d(team.across, team.along),
+                // In a line, as `crate::team::Team::dim`.
+                CubeDim::new_1d(team.across * team.along),
                 a.array(),
                 b.array(),
                 Buffer::sequence(&extra),
@@ -146,7 +146,8 @@ fn columns_of_c<F: Float + CubeElement>(
     #[comptime] team: Team,
     #[comptime] form: Form,
 ) {
-    let column = CUBE_POS_X * team.across + UNIT_POS_X;
+    let (across, along) = (UNIT_POS % team.across, UNIT_POS / team.across);
+    let column = CUBE_POS_X * team.across + across;
     let first_row = CUBE_POS_Y * team.rows;
     let start_a = starts[(CUBE_POS_Z * 2) as usize];
     let start_b = starts[(CUBE_POS_Z * 2 + 1) as usize];
@@ -157,7 +158,7 @@ fn columns_of_c<F: Float + CubeElement>(
         sums[comptime!(r as usize)] = F::new(0.0);
     }
     if column < n {
-        for i in range_stepped(UNIT_POS_Y, k, team.along) {
+        for i in range_stepped(along, k, team.along) {
             let at_b = if comptime!(form.trans_b) { column * k + i } else { i * n + column };
             let value = b[(start_b + at_b) as usize];
             #[unroll]
@@ -171,16 +172,16 @@ fn columns_of_c<F: Float + CubeElement>(
     }
     #[unroll]
     for r in 0..team.rows {
-        shared[((r * team.along + UNIT_POS_Y) * team.across + UNIT_POS_X) as usize] = sums[comptime!(r as usize)];
+        shared[((r * team.along + along) * team.across + across) as usize] = sums[comptime!(r as usize)];
     }
     sync_cube();
     #[unroll]
     for round in 0..comptime!(team.along.ilog2()) {
         let half = comptime!(team.along >> (round + 1));
-        if UNIT_POS_Y < half {
+        if along < half {
             #[unroll]
             for r in 0..team.rows {
-                let at = (r * team.along + UNIT_POS_Y) * team.across + UNIT_POS_X;
+                let at = (r * team.along + along) * team.across + across;
                 let other = shared[(at + half * team.across) as usize];
                 shared[at as usize] += other;
             }
@@ -190,9 +191,9 @@ fn columns_of_c<F: Float + CubeElement>(
     #[unroll]
     for r in 0..team.rows {
         let row = first_row + r;
-        if UNIT_POS_Y == comptime!(r % team.along) && column < n && row < m {
+        if along == comptime!(r % team.along) && column < n && row < m {
             let at = (CUBE_POS_Z * m + row) * width + first + column;
-            let sum = shared[(r * comptime!(team.along * team.across) + UNIT_POS_X) as usize];
+            let sum = shared[(r * comptime!(team.along * team.across) + across) as usize];
             c[at as usize] = finished::<F>(sum * alpha, extra, first + column, at, comptime!(form.finish));
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, cubes_for, refuse};
-use crate::team::{Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, team_default};
+use crate::team::{Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, place_of_unit, row_of_unit, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
@@ -92,27 +92,27 @@ fn rows_of_x<F: Float + CubeElement>(
     epsilon: F,
     #[comptime] form: Form,
 ) {
-    let row = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let row = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     // Rows behind the last are computed as it and not stored: all units of a cube meet.
     let first = min(row, rows - 1) * len;
     let mut mean = F::new(0.0);
     if comptime!(!form.rms) {
         let mut own = F::new(0.0);
-        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
             own += x[(first + j) as usize];
         }
         mean = fold_all::<F>(own, &mut shared, form.team, Fold::Sum) / F::cast_from(len);
     }
     let mut own = F::new(0.0);
-    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+    for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
         let distance = x[(first + j) as usize] - mean;
         own += distance * distance;
     }
     let variance = fold_all::<F>(own, &mut shared, form.team, Fold::Sum) / F::cast_from(len);
     let factor = F::new(1.0) / F::sqrt(variance + epsilon);
     if row < rows {
-        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
             let mut value = (x[(first + j) as usize] - mean) * factor;
             if comptime!(form.scale) {
                 value *= extra.index(0usize)[j as usize];

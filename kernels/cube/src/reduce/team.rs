@@ -3,7 +3,7 @@
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
 use crate::operator::{PLAIN, cubes_for, refuse, upload_words};
-use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold, fold_all, team_default};
+use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold, fold_all, place_of_unit, row_of_unit, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
@@ -125,18 +125,18 @@ impl CubeKernel for Elements {
 
 #[cube(launch)]
 fn elements_of_y<F: Float>(x: &Array<F>, y: &mut Array<F>, g: &Array<u32>, elements: u32, folded: u32, #[comptime] form: Form) {
-    let at = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let at = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     let how = comptime!(if let Kind::Plain(fold) = form.kind { fold } else { Fold::Sum });
     // Elements behind the last are computed as it and not stored: all units of a cube meet.
     let first = place(g, min(at, elements - 1), form.ranks.0, 0usize, form.ranks.0);
     let mut own = team::start::<F>(how);
-    for j in range_stepped(UNIT_POS_Y, folded, form.team.along) {
+    for j in range_stepped(place_of_unit(form.team), folded, form.team.along) {
         let from = place(g, j, form.ranks.1, comptime!(2 * form.ranks.0), comptime!(2 * form.ranks.0 + form.ranks.1));
         own = fold::<F>(own, before::<F>(x[(first + from) as usize], form.kind), how);
     }
     let all = fold_all::<F>(own, &mut shared, form.team, how);
-    if UNIT_POS_Y == 0 && at < elements {
+    if place_of_unit(form.team) == 0 && at < elements {
         y[at as usize] = behind::<F>(all, folded, form.kind);
     }
 }

@@ -3,7 +3,7 @@
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::index::place;
 use crate::operator::{PLAIN, cubes_for, refuse, upload_words};
-use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, team_default};
+use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, place_of_unit, row_of_unit, team_default};
 use crate::turns::turns_end;
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
@@ -103,24 +103,24 @@ fn rows_of_x<F: Float + CubeElement>(
     scale: F,
     #[comptime] form: Form,
 ) {
-    let row = CUBE_POS as u32 * form.team.across + UNIT_POS_X;
+    let row = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     let (len, inner) = (g[0], g[1]);
     // Rows behind the last are computed as it and not stored: all units of a cube meet.
     let known = min(row, rows - 1);
     let first = known / inner * len * inner + known % inner;
     let mut own = team::start::<F>(Fold::Max);
-    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+    for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
         own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
     }
     let greatest = fold_all::<F>(own, &mut shared, form.team, Fold::Max);
     let mut own = F::new(0.0);
-    for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+    for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
         own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
     }
     let sum = fold_all::<F>(own, &mut shared, form.team, Fold::Sum);
     if row < rows {
-        for j in range_stepped(UNIT_POS_Y, len, form.team.along) {
+        for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
             let at = first + j * inner;
             let shifted = value::<F>(x, mask, g, at, scale, form) - greatest;
             if comptime!(form.log) {
