@@ -7,7 +7,15 @@ use std::hint::black_box;
 use tunewright::space::Space;
 
 fn space(c: &mut Criterion) {
-    let limits = Limits { isa: Isa::detect(), units: 2, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None };
+    let limits = Limits {
+        isa: Isa::detect(),
+        units: 2,
+        l1d_bytes: 32 << 10,
+        l2_bytes: 1 << 20,
+        l3_bytes: 32 << 20,
+        gpu: None,
+        numerics: schema::Numerics::Strict,
+    };
     let tasks = [
         ("gemm", "gemm b=const k=768 m=128 n=768"),
         (

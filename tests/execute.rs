@@ -6,8 +6,15 @@ use tunewright::execute::{Configs, Plan, PlanError, RunError, pool};
 use tunewright::graph::text;
 use tunewright::split;
 
-pub const LIMITS: Limits =
-    Limits { isa: Isa::Scalar, units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None };
+pub const LIMITS: Limits = Limits {
+    isa: Isa::Scalar,
+    units: 1,
+    l1d_bytes: 32 << 10,
+    l2_bytes: 1 << 20,
+    l3_bytes: 32 << 20,
+    gpu: None,
+    numerics: schema::Numerics::Strict,
+};
 
 fn plan(graph: &str) -> Plan {
     let graph = text::parse(graph).expect("the graph parses");

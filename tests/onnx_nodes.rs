@@ -18,8 +18,15 @@ use tunewright::execute::{Configs, Plan, PlanError};
 use tunewright::import::{self, ImportError};
 use tunewright::passes::{self, Pipeline};
 
-const LIMITS: Limits =
-    Limits { isa: Isa::Scalar, units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None };
+const LIMITS: Limits = Limits {
+    isa: Isa::Scalar,
+    units: 1,
+    l1d_bytes: 32 << 10,
+    l2_bytes: 1 << 20,
+    l3_bytes: 32 << 20,
+    gpu: None,
+    numerics: schema::Numerics::Strict,
+};
 
 /// How a case ended.
 #[derive(Debug)]

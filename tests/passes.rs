@@ -59,8 +59,15 @@ fn the_operators_left_of_each_shared_model_are_those_on_file() {
     assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), found, "UPDATE=1 rewrites {}", file.display());
 }
 
-const LIMITS: fn() -> Limits =
-    || Limits { isa: Isa::detect(), units: 1, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None };
+const LIMITS: fn() -> Limits = || Limits {
+    isa: Isa::detect(),
+    units: 1,
+    l1d_bytes: 32 << 10,
+    l2_bytes: 1 << 20,
+    l3_bytes: 32 << 20,
+    gpu: None,
+    numerics: schema::Numerics::Strict,
+};
 
 /// The outputs of a graph by its kernels' default configs.
 fn run(graph: &Graph, inputs: &[(&str, kernels::Tensor)]) -> Result<Vec<Datum>, String> {

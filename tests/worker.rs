@@ -166,6 +166,9 @@ fn card() -> Machine {
         buffer_bytes: 1 << 30,
         turns: None,
         software: false,
+        plane_units: Some(32),
+        narrow: kernels::NarrowTypes::NONE,
+        matrix: kernels::NarrowTypes::NONE,
     };
     Machine { limits: Limits { gpu: Some(gpu), ..cpu.limits }, multiprocessors: Some(132), ..cpu }
 }

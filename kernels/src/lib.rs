@@ -63,7 +63,7 @@ pub mod transpose;
 pub use attribute::{Attribute, Attributes};
 pub use knob::{Knob, Rule, Values};
 pub use layout::Layout;
-pub use limits::{GpuLimits, Isa, Limits};
+pub use limits::{GpuLimits, Isa, Limits, Narrow, NarrowTypes, RELAXED};
 pub use operand::{Inputs, Operand, OperandMut, Operands};
 pub use operator::{
     Build, BuildError, Facts, Fill, Kernel, OperandFacts, OperandSpec, Operator, Reference, Request, Signature, Variant,

@@ -226,8 +226,10 @@ impl<B> Variant<B> {
 }
 
 impl VariantFacts {
-    /// The default of a task among these variants: the first of theirs that is legal.
+    /// The default of a task among these variants: the first of theirs that is legal. It is strict: narrower types are never used
+    /// where no tuning chose them.
     pub fn default_of(variants: impl IntoIterator<Item = VariantFacts>, task: &Task, limits: &Limits) -> Option<Config> {
+        let limits = &limits.strict();
         let mut defaults = variants.into_iter().map(|variant| (variant, variant.default_config(task, limits)));
         defaults.find(|(variant, config)| variant.check(task, config, limits).is_ok()).map(|(_, config)| config)
     }

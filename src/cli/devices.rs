@@ -77,6 +77,7 @@ fn object(found: &Found) -> Value {
                 object["gpu"] = json!({
                     "shared_bytes": gpu.shared_bytes, "units_per_cube": gpu.units_per_cube, "cube_dim": gpu.cube_dim,
                     "cubes_per_axis": gpu.cubes_per_axis, "bindings": gpu.bindings, "buffer_bytes": gpu.buffer_bytes,
+                    "narrow": gpu.narrow.names(), "matrix": gpu.matrix.names(),
                 });
             }
             object

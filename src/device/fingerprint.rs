@@ -111,7 +111,15 @@ mod tests {
     #[test]
     fn texts_are_stable_and_name_no_machine() {
         let processor = processor();
-        let limits = Limits { isa: Isa::Scalar, units: 2, l1d_bytes: 1, l2_bytes: 2, l3_bytes: 3, gpu: None };
+        let limits = Limits {
+            isa: Isa::Scalar,
+            units: 2,
+            l1d_bytes: 1,
+            l2_bytes: 2,
+            l3_bytes: 3,
+            gpu: None,
+            numerics: schema::Numerics::Strict,
+        };
         let text = device_text(&processor, &limits, false);
         assert_eq!(text, device_text(&processor, &limits, false));
         assert_ne!(text, device_text(&processor, &limits, true));

@@ -223,6 +223,9 @@ mod tests {
             buffer_bytes: 128 << 20,
             turns: None,
             software: false,
+            plane_units: None,
+            narrow: kernels::NarrowTypes::NONE,
+            matrix: kernels::NarrowTypes::NONE,
         };
         let machine = |software: bool| Machine {
             device: Device { name: DeviceName("wgpu:0".into()), text: "kind=wgpu".into() },

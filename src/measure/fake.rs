@@ -97,7 +97,15 @@ pub fn tasks() -> Vec<Task> {
 
 /// Limits of a made-up device.
 pub fn limits() -> Limits {
-    Limits { isa: Isa::Avx2, units: 2, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None }
+    Limits {
+        isa: Isa::Avx2,
+        units: 2,
+        l1d_bytes: 32 << 10,
+        l2_bytes: 1 << 20,
+        l3_bytes: 32 << 20,
+        gpu: None,
+        numerics: schema::Numerics::Strict,
+    }
 }
 
 /// The true time of a config: what an endless measurement on a quiet machine would give.

@@ -165,8 +165,8 @@ pub fn explore<'b>(
     reserve: &dyn Fn(&[Picos]) -> Duration,
     events: &mut dyn FnMut(Event),
 ) -> Result<Explored, ExploreError> {
-    let spaces: Vec<Space> =
-        items.iter().map(|item| Space::new(&item.task, item.operator, &places[item.place].grant.limits)).collect();
+    let limits = |item: &Item| kernels::Limits { numerics: rules.numerics, ..places[item.place].grant.limits };
+    let spaces: Vec<Space> = items.iter().map(|item| Space::new(&item.task, item.operator, &limits(item))).collect();
     let priors: Vec<OnceCell<Learned>> = items.iter().map(|_| OnceCell::new()).collect();
     let mut reused = 0;
     let mut searches = Vec::with_capacity(items.len());

@@ -173,7 +173,15 @@ impl Owned {
     /// The limits of the host's part, or `None` for an instruction set this build does not know.
     pub fn limits(&self) -> Option<Limits> {
         let &Owned { units, l1d_bytes, l2_bytes, l3_bytes, .. } = self;
-        Some(Limits { isa: Isa::parse(&self.isa)?, units, l1d_bytes, l2_bytes, l3_bytes, gpu: None })
+        Some(Limits {
+            isa: Isa::parse(&self.isa)?,
+            units,
+            l1d_bytes,
+            l2_bytes,
+            l3_bytes,
+            gpu: None,
+            numerics: schema::Numerics::Strict,
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use cubecl_runtime::allocator::ContiguousMemoryLayoutPolicy;
 use cubecl_runtime::logging::ServerLogger;
 use cubecl_runtime::memory_management::ManagedMemoryHandle;
 use cubecl_runtime::storage::{BytesStorage, ComputeStorage, ManagedResource};
-use kernels::GpuLimits;
+use kernels::{GpuLimits, NarrowTypes};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A kernel as CUDA would compile it.
@@ -52,6 +52,9 @@ pub const SM_90: GpuLimits = GpuLimits {
     buffer_bytes: 20 << 30,
     turns: None,
     software: false,
+    plane_units: Some(32),
+    narrow: NarrowTypes { f16: true, bf16: true, tf32: false },
+    matrix: NarrowTypes { f16: true, bf16: true, tf32: true },
 };
 
 impl Gpu {

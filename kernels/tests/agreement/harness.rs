@@ -55,7 +55,15 @@ pub fn sets() -> Vec<Isa> {
 }
 
 fn limits(isa: Isa, units: u32) -> Limits {
-    Limits { isa, units, l1d_bytes: 32 << 10, l2_bytes: 1 << 20, l3_bytes: 32 << 20, gpu: None }
+    Limits {
+        isa,
+        units,
+        l1d_bytes: 32 << 10,
+        l2_bytes: 1 << 20,
+        l3_bytes: 32 << 20,
+        gpu: None,
+        numerics: schema::Numerics::Strict,
+    }
 }
 
 /// Every combination of knob values, legal or not.

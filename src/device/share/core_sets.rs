@@ -46,7 +46,15 @@ mod tests {
     use schema::{Device, DeviceName, Environment, Share};
 
     fn machine(cores: &[usize]) -> Machine {
-        let limits = Limits { isa: Isa::Scalar, units: cores.len() as u32, l1d_bytes: 1, l2_bytes: 1, l3_bytes: 1, gpu: None };
+        let limits = Limits {
+            isa: Isa::Scalar,
+            units: cores.len() as u32,
+            l1d_bytes: 1,
+            l2_bytes: 1,
+            l3_bytes: 1,
+            gpu: None,
+            numerics: schema::Numerics::Strict,
+        };
         Machine {
             device: Device { name: DeviceName("cpu".into()), text: "kind=cpu".into() },
             environment: Environment { text: String::new() },

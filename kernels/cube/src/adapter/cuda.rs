@@ -7,7 +7,7 @@ use super::{Adapter, AdapterKind, Handle};
 use cubecl::cuda::{CudaDevice, install};
 use cudarc::driver::result::{self, device};
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute};
-use kernels::GpuLimits;
+use kernels::{GpuLimits, NarrowTypes};
 use std::panic::catch_unwind;
 use std::path::Path;
 
@@ -104,6 +104,9 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
         buffer_bytes: memory / 4,
         turns: None,
         software: false,
+        plane_units: Some(ask(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_WARP_SIZE)?),
+        narrow: narrow((major, minor)),
+        matrix: matrix((major, minor)),
     };
     Ok(Adapter {
         name: device::get_name(card).map_err(told)?,
@@ -125,6 +128,16 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
 pub(crate) fn multiprocessors(number: usize) -> Option<u32> {
     let card = device::get(i32::try_from(number).ok()?).ok()?;
     attribute_of(card, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).ok()
+}
+
+/// Types in memory, by compute capability: CUDA C++ Programming Guide, table "Feature Support per Compute Capability".
+fn narrow(capability: (u32, u32)) -> NarrowTypes {
+    NarrowTypes { f16: capability >= (5, 3), bf16: capability >= (8, 0), tf32: false }
+}
+
+/// Types of warp matrix instructions, by compute capability: CUDA C++ Programming Guide, "Element Types and Matrix Sizes".
+fn matrix(capability: (u32, u32)) -> NarrowTypes {
+    NarrowTypes { f16: capability >= (7, 0), bf16: capability >= (8, 0), tf32: capability >= (8, 0) }
 }
 
 /// Buffers of one launch: a kernel's parameters take 4,096 bytes on every card, of which each buffer's pointer takes eight; CubeCL's own
@@ -160,6 +173,13 @@ mod tests {
             Ok(all) => assert!(all.iter().all(|adapter| adapter.limits.units_per_cube > 0)),
             Err(why) => assert!(!why.is_empty() && !why.contains('\n'), "{why}"),
         }
+    }
+
+    #[test]
+    fn matrix_instructions_came_with_volta_and_their_wider_types_with_ampere() {
+        assert_eq!((narrow((6, 1)).names(), matrix((6, 1)).names()), (vec!["f16"], vec![]));
+        assert_eq!((narrow((7, 5)).names(), matrix((7, 5)).names()), (vec!["f16"], vec!["f16"]));
+        assert_eq!((narrow((9, 0)).names(), matrix((9, 0)).names()), (vec!["f16", "bf16"], vec!["f16", "bf16", "tf32"]));
     }
 
     #[test]

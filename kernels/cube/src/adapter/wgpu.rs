@@ -4,7 +4,7 @@ use super::{Adapter, AdapterKind, Handle};
 use crate::faults::Faults;
 use crate::gpu::{GpuError, one_line};
 use cubecl::wgpu::{AutoGraphicsApi, GraphicsApi, RuntimeOptions, WgpuDevice, init_setup};
-use kernels::GpuLimits;
+use kernels::{GpuLimits, NarrowTypes};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,7 +50,7 @@ fn enumerate() -> Vec<Adapter> {
                 identity: format!("id={:04x}:{:04x}", info.vendor, info.device),
                 driver: format!("driver={}, {}", info.driver, info.driver_info),
                 version: info.driver_info,
-                limits: limits(&adapter.limits(), kind),
+                limits: limits(adapter, kind),
                 multiprocessors: None,
                 handle: Handle::Wgpu(handle),
             })
@@ -111,7 +111,8 @@ impl Opened {
 const SOFTWARE_TURNS: u32 = 60_000;
 
 /// As CubeCL reports them once the device is open.
-fn limits(limits: &wgpu::Limits, kind: AdapterKind) -> GpuLimits {
+fn limits(adapter: &wgpu::Adapter, kind: AdapterKind) -> GpuLimits {
+    let limits = adapter.limits();
     GpuLimits {
         shared_bytes: limits.max_compute_workgroup_storage_size,
         units_per_cube: limits.max_compute_invocations_per_workgroup,
@@ -122,5 +123,9 @@ fn limits(limits: &wgpu::Limits, kind: AdapterKind) -> GpuLimits {
         buffer_bytes: limits.max_storage_buffer_binding_size,
         turns: (kind == AdapterKind::Software).then_some(SOFTWARE_TURNS),
         software: kind == AdapterKind::Software,
+        // WGSL has no matrix instructions.
+        plane_units: None,
+        narrow: NarrowTypes { f16: adapter.features().contains(wgpu::Features::SHADER_F16), ..NarrowTypes::NONE },
+        matrix: NarrowTypes::NONE,
     }
 }
