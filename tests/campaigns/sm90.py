@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -94,8 +94,8 @@ def main():
         except ValueError as error:
             return kind, config, task, int(units), int(shared), str(error)
 
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(one, rows))
+    with ThreadPool() as pool:
+        results = pool.map(one, rows)
     wrong = [row for row in results if isinstance(row[5], str)]
     spilling = [row for row in results if not isinstance(row[5], str) and row[5][1] > 0]
     bad_defaults = [row for row in spilling if row[0] == "default"]

@@ -13,7 +13,7 @@ use cube_kernels::sources::{SM_90, take_sources};
 use cube_kernels::{Buffer, CubeOperator, CubeVariant, Gpu, OPERATORS};
 use kernels::{Isa, Limits, Request, Task, Tensor};
 use random::Random;
-use schema::Config;
+use schema::{Config, Numerics};
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -51,9 +51,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [folder, configs] = &arguments[..] else { return Err("usage: sources FOLDER CONFIGS".into()) };
     let (folder, configs) = (Path::new(folder), configs.parse()?);
     fs::create_dir_all(folder)?;
-    let gpu = Gpu::of_sources();
-    let limits =
-        Limits { isa: Isa::Scalar, units: 1, l1d_bytes: 1 << 15, l2_bytes: 1 << 20, l3_bytes: 1 << 25, gpu: Some(SM_90) };
+    let gpu = Gpu::keeping_sources();
+    let limits = Limits {
+        isa: Isa::Scalar,
+        units: 1,
+        l1d_bytes: 1 << 15,
+        l2_bytes: 1 << 20,
+        l3_bytes: 1 << 25,
+        gpu: Some(SM_90),
+        numerics: Numerics::Strict,
+    };
     let (mut index, mut files, mut met) = (String::new(), 0, BTreeSet::new());
     for text in TASKS {
         let task = Task::parse(text).ok_or_else(|| format!("'{text}' is no task"))?;

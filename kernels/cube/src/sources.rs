@@ -59,7 +59,7 @@ pub const SM_90: GpuLimits = GpuLimits {
 
 impl Gpu {
     /// The device that keeps sources.
-    pub fn of_sources() -> Gpu {
+    pub fn keeping_sources() -> Gpu {
         Gpu::of_sources(Client::Sources(SourceRuntime::client(&SourceDevice)), SM_90)
     }
 }
