@@ -99,11 +99,12 @@ impl Narrow {
         Narrow::ALL.into_iter().find(|narrow| narrow.name() == name)
     }
 
-    /// The most by which rounding to it changes a number within its range, of the number's size: 2⁻ᵖ for p bits of precision.
+    /// The most by which converting to it changes a number within its range, of the number's size: 2¹⁻ᵖ for p bits of precision, since
+    /// Vulkan lets a device cut off what is beyond them.
     pub fn rounding(self) -> f64 {
         match self {
-            Narrow::F16 | Narrow::Tf32 => 1.0 / 2048.0,
-            Narrow::Bf16 => 1.0 / 256.0,
+            Narrow::F16 | Narrow::Tf32 => 1.0 / 1024.0,
+            Narrow::Bf16 => 1.0 / 128.0,
         }
     }
 }

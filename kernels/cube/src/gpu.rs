@@ -221,6 +221,13 @@ impl Buffer {
         self.of_words(self.bytes / size_of::<u32>())
     }
 
+    /// As vectors of so many bytes, for a launch.
+    #[allow(unsafe_code)]
+    pub(crate) fn vectors<R: Runtime>(&self, bytes: usize) -> ArrayArg<R> {
+        // SAFETY: so many vectors lie in the buffer.
+        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.bytes / bytes) }
+    }
+
     #[allow(unsafe_code)]
     fn of_words<R: Runtime>(&self, len: usize) -> ArrayArg<R> {
         // SAFETY: `len` words of four bytes lie in the buffer.

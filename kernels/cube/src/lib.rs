@@ -28,6 +28,7 @@ mod index;
 pub mod interop;
 mod layer_norm;
 mod moves;
+mod narrow;
 mod operator;
 mod picked;
 mod pool;

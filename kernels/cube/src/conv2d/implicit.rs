@@ -154,25 +154,30 @@ fn fetch_windows<F: Float>(
     first_k: u32,
     #[comptime] t: Tiling,
 ) -> Array<F> {
-    let taps = g.kh * g.kw;
     let mut held = Array::<F>::new(comptime!((t.columns * t.k / t.units()) as usize));
     #[unroll]
     for load in 0..comptime!(t.columns * t.k / t.units()) {
         let (column, depth) = spot(load, t.columns, false, t);
-        let (pixel, at_k) = (first_pixel + column, first_k + depth);
-        let mut value = F::new(0.0);
-        if pixel < g.oh * g.ow && at_k < g.channels * taps {
-            let channel = at_k / taps;
-            let tap = at_k % taps;
-            // Shifted by the pad, so that nothing is negative.
-            let y_padded = pixel / g.ow * g.stride_y + tap / g.kw * g.dilation_y;
-            let x_padded = pixel % g.ow * g.stride_x + tap % g.kw * g.dilation_x;
-            let in_y = y_padded >= g.pad_y && y_padded - g.pad_y < g.height;
-            if in_y && x_padded >= g.pad_x && x_padded - g.pad_x < g.width {
-                value = x[(image + (channel * g.height + y_padded - g.pad_y) * g.width + x_padded - g.pad_x) as usize];
-            }
-        }
-        held[comptime!(load as usize)] = value;
+        held[comptime!(load as usize)] = window_value::<F>(x, g, image, first_pixel + column, first_k + depth);
     }
     held
+}
+
+/// What a tap meets at a pixel of y; zero beyond the image, the pixels and the taps.
+#[cube]
+pub fn window_value<F: Float>(x: &Array<F>, g: &Geometry, image: u32, pixel: u32, at_k: u32) -> F {
+    let taps = g.kh * g.kw;
+    let mut value = F::new(0.0);
+    if pixel < g.oh * g.ow && at_k < g.channels * taps {
+        let channel = at_k / taps;
+        let tap = at_k % taps;
+        // Shifted by the pad, so that nothing is negative.
+        let y_padded = pixel / g.ow * g.stride_y + tap / g.kw * g.dilation_y;
+        let x_padded = pixel % g.ow * g.stride_x + tap % g.kw * g.dilation_x;
+        let in_y = y_padded >= g.pad_y && y_padded - g.pad_y < g.height;
+        if in_y && x_padded >= g.pad_x && x_padded - g.pad_x < g.width {
+            value = x[(image + (channel * g.height + y_padded - g.pad_y) * g.width + x_padded - g.pad_x) as usize];
+        }
+    }
+    value
 }

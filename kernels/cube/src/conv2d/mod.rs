@@ -4,6 +4,7 @@
 mod blocks;
 mod direct;
 mod implicit;
+mod matrix;
 
 use crate::CubeVariant;
 use crate::geometry;
@@ -14,7 +15,7 @@ use kernels::conv2d::Shape;
 use kernels::{BuildError, Request, Task};
 
 /// In the order in which they are tried as a default: what takes any groups is the slowest.
-pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT, &blocks::BLOCKS];
+pub static VARIANTS: &[&CubeVariant] = &[&implicit::IMPLICIT, &direct::DIRECT, &blocks::BLOCKS, &matrix::MATRIX];
 
 /// See [`crate::CubeOperator`].
 pub static FIRST_ON_PROCESSORS: &[&CubeVariant] = &[&blocks::BLOCKS];

@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 mod blocks;
+mod matrix;
 mod rows;
 mod split_k;
 mod team;
@@ -22,7 +23,8 @@ use kernels::gemm::Shape;
 use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
 /// In the order in which they are tried as a default.
-pub static VARIANTS: &[&CubeVariant] = &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K, &blocks::BLOCKS];
+pub static VARIANTS: &[&CubeVariant] =
+    &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K, &blocks::BLOCKS, &matrix::MATRIX];
 
 /// See [`crate::CubeOperator`].
 pub static FIRST_ON_PROCESSORS: &[&CubeVariant] = &[&blocks::BLOCKS];

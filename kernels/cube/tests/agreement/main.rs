@@ -6,7 +6,7 @@ mod faults;
 mod random;
 
 use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, operator, wgpu_adapters};
-use kernels::{GpuLimits, Limits, Request, Task, Tensor};
+use kernels::{GpuLimits, Limits, Narrow, NarrowTypes, Request, Task, Tensor, VariantFacts};
 use random::Random;
 use schema::{Config, KnobValue};
 use std::sync::OnceLock;
@@ -16,16 +16,42 @@ fn configs_per_variant() -> usize {
     if std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "campaign") { 24 } else { 2 }
 }
 
-/// The error allowed, relative to the greater of the value and the root mean square of all.
+/// The error allowed of f32, relative to the greater of the value and the root mean square of all.
 const TOLERANCE: f64 = 3e-5;
 
-/// The device and its limits; `None`, after saying so, where there is none and the test command did not promise one.
+/// The error allowed of a config. Where it rounds operands by up to r of their size, each term of a sum is off by up to 2r; the terms are
+/// as random as their errors, so that a sum is off by about r of the root mean square of all sums, and none of some ten thousand by four
+/// times that.
+fn tolerance(config: &Config) -> f64 {
+    narrow(config).map_or(TOLERANCE, |narrow| 4.0 * narrow.rounding())
+}
+
+/// The type that a config rounds operands to.
+fn narrow(config: &Config) -> Option<Narrow> {
+    config.name("type").and_then(Narrow::parse)
+}
+
+/// The task without its activation: errors are those of sums, which a bounded activation makes small without making all errors so. None
+/// is much steeper than 1.
+fn of_sums(task: &Task) -> Task {
+    let word = |word: &str| match word.strip_prefix("epilogue=") {
+        Some(epilogue) => {
+            let terms: Vec<&str> = epilogue.split('+').filter(|term| ["bias", "residual"].contains(term)).collect();
+            if terms.is_empty() { String::new() } else { format!("epilogue={}", terms.join("+")) }
+        }
+        None => word.to_owned(),
+    };
+    let words: Vec<String> = task.to_string().split(' ').map(word).filter(|word| !word.is_empty()).collect();
+    Task::parse(&words.join(" ")).expect("a task without activation is one")
+}
+
+/// The device and its limits, narrower types allowed; `None`, after saying so, where there is none and the test command did not promise one.
 fn device() -> Option<&'static (Gpu, Limits)> {
     static DEVICE: OnceLock<Option<(Gpu, Limits)>> = OnceLock::new();
     let open = || match wgpu_adapters() {
         Ok(all) => {
             let gpu = Gpu::open(&all[0]).expect("the first adapter opens");
-            let limits = Limits { gpu: Some(*gpu.limits()), ..Limits::of_core(0, 1) };
+            let limits = Limits { gpu: Some(*gpu.limits()), ..Limits::of_core(0, 1) }.relaxed();
             Some((gpu, limits))
         }
         Err(why) if std::env::var_os("TUNEWRIGHT_GPU").is_none() => {
@@ -78,6 +104,13 @@ fn run(gpu: &Gpu, limits: &Limits, task: &Task, config: &Config) -> Result<(), S
     let tensors: Vec<Option<Tensor>> =
         signature.inputs.iter().map(|spec| (!spec.shape.contains(&0)).then(|| random.tensor(spec))).collect();
     let expected = (operator.reference)(task, &tensors.iter().map(Option::as_ref).collect::<Vec<_>>()).expect("it computes");
+    let size = match narrow(config) {
+        Some(_) => {
+            let sums = (operator.reference)(&of_sums(task), &tensors.iter().map(Option::as_ref).collect::<Vec<_>>());
+            root_mean_square(&sums.expect("it computes")[0].values::<f32>().expect("kernels here compute f32"))
+        }
+        None => 0.0,
+    };
     let constants: Vec<Option<&Tensor>> =
         signature.inputs.iter().zip(&tensors).map(|(spec, tensor)| tensor.as_ref().filter(|_| spec.constant)).collect();
     let request = Request { task, config, limits, constants: &constants };
@@ -95,23 +128,28 @@ fn run(gpu: &Gpu, limits: &Limits, task: &Task, config: &Config) -> Result<(), S
     }
     gpu.sync().map_err(|why| why.to_string())?;
     for (output, expected) in outputs.iter().zip(&expected) {
-        compare(&gpu.download(output).map_err(|why| why.to_string())?, expected)?;
+        compare(&gpu.download(output).map_err(|why| why.to_string())?, expected, tolerance(config), size)?;
     }
     Ok(())
 }
 
-fn compare(bytes: &[u8], expected: &Tensor) -> Result<(), String> {
+/// `size` is the least that errors are relative to.
+fn compare(bytes: &[u8], expected: &Tensor, tolerance: f64, size: f64) -> Result<(), String> {
     let got: Vec<f32> = bytes.chunks_exact(4).map(|x| f32::from_ne_bytes(x.try_into().unwrap())).collect();
     let want = expected.values::<f32>().expect("kernels here compute f32");
     assert_eq!(got.len(), want.len());
-    let rms = (want.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+    let rms = root_mean_square(&want).max(size);
     for (i, (&x, &y)) in got.iter().zip(want.iter()).enumerate() {
         let error = (f64::from(x) - f64::from(y)).abs() / rms.max(f64::from(y).abs()).max(1e-30);
-        if x.to_bits() != y.to_bits() && (error > TOLERANCE || error.is_nan()) {
+        if x.to_bits() != y.to_bits() && (error > tolerance || error.is_nan()) {
             return Err(format!("at {i} it is {x} and not {y}: {error:.1e}, the root mean square is {rms:.3}"));
         }
     }
     Ok(())
+}
+
+fn root_mean_square(values: &[f32]) -> f64 {
+    (values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / values.len() as f64).sqrt()
 }
 
 #[test]
@@ -136,6 +174,8 @@ fn gemm() {
         "gemm batch_a=[3,1] batch_b=[1,2] b=dynamic k=16 m=4 n=6",
         "gemm batch_a=[5] batch_b=[1] b=const epilogue=bias+clip(0,6) k=20 m=3 n=18",
         "gemm b=const epilogue=bias+relu k=300 m=9 n=33 trans_b=1",
+        "gemm b=dynamic epilogue=bias k=36 m=18 n=68",
+        "gemm b=const k=20 m=36 n=44 trans_a=1",
         "gemm alpha=2.0 b=dynamic epilogue=residual+tanh k=257 m=5 n=35 trans_a=1 batch_a=[3] batch_b=[3]",
     ]);
 }
@@ -186,6 +226,60 @@ fn what_two_slabs_and_the_sums_of_parts_need_is_counted() {
     assert!(split(4, 256 << 10).is_ok());
     assert!(split(4, (256 << 10) - 1).unwrap_err().contains("sums of all parts"));
     assert!(split(8, 1 << 20).unwrap_err().contains("part of k is empty"));
+}
+
+#[test]
+fn narrow_types_are_legal_where_they_are_allowed_and_the_device_has_them() {
+    let Some((_, limits)) = device() else { return };
+    let check = |limits: &Limits, (narrow, multiply): (Narrow, &str)| {
+        for text in ["gemm b=const k=64 m=64 n=64", "conv2d c=8 h=8 kh=3 kw=3 n=1 o=64 w=8"] {
+            let task = Task::parse(text).unwrap();
+            let operator = operator(task.operator()).unwrap();
+            let variant = operator.variant(&format!("{}.cube_matrix", operator.id)).unwrap();
+            let mut config = variant.default_config(&task, limits);
+            config.knobs[0].1 = KnobValue::Name(narrow.name().to_owned());
+            config.knobs[1].1 = KnobValue::Name(multiply.to_owned());
+            operator.check(&task, &config, limits).map_err(|why| why.to_string())?;
+        }
+        Ok::<(), String>(())
+    };
+    let card = GpuLimits {
+        plane_units: Some(32),
+        narrow: NarrowTypes { f16: true, bf16: true, tf32: false },
+        matrix: NarrowTypes { f16: true, bf16: false, tf32: true },
+        ..limits.gpu.unwrap()
+    };
+    let on = |gpu: GpuLimits| Limits { gpu: Some(gpu), ..*limits };
+    for legal in [(Narrow::F16, "matrix"), (Narrow::F16, "units"), (Narrow::Bf16, "units"), (Narrow::Tf32, "matrix")] {
+        assert_eq!(check(&on(card), legal), Ok(()), "{legal:?}");
+        assert!(check(&on(card).strict(), legal).unwrap_err().contains("--numerics relaxed"));
+        let wide = GpuLimits { narrow: NarrowTypes::NONE, matrix: NarrowTypes::NONE, ..card };
+        assert!(check(&on(wide), legal).unwrap_err().contains("lacks the type"));
+    }
+    for illegal in [(Narrow::Bf16, "matrix"), (Narrow::Tf32, "units")] {
+        assert!(check(&on(card), illegal).unwrap_err().contains("lacks the type"), "{illegal:?}");
+    }
+    for plane_units in [None, Some(64)] {
+        let other = on(GpuLimits { plane_units, ..card });
+        assert!(check(&other, (Narrow::F16, "matrix")).unwrap_err().contains("matrix instructions"));
+    }
+}
+
+#[test]
+fn no_default_is_narrow() {
+    let Some((_, limits)) = device() else { return };
+    for text in ["gemm b=const k=64 m=64 n=64", "gemm b=dynamic k=1 m=1 n=1", "conv2d c=8 h=8 kh=3 kw=3 n=1 o=64 w=8"] {
+        let task = Task::parse(text).unwrap();
+        let operator = operator(task.operator()).unwrap();
+        let default = operator.default_config(&task, limits).unwrap();
+        assert_eq!(narrow(&default), None, "{default}");
+        let all = VariantFacts::default_of(
+            operator.variant(&format!("{}.cube_matrix", operator.id)).map(|it| it.facts()),
+            &task,
+            limits,
+        );
+        assert_eq!(all, None, "not even where nothing else is legal");
+    }
 }
 
 #[test]
