@@ -112,6 +112,34 @@ fn what_no_kernel_takes_burn_computes_where_its_operand_lies() {
 }
 
 #[test]
+fn a_plan_computes_in_the_narrow_type_that_a_config_names_and_by_default_in_f32() {
+    let Some(machine) = machine() else { return };
+    let graph = "input %x: f32[5,33]\n$w: f32[33,40] = WEIGHTS\n%y: f32[5,40] = gemm(%x, $w)\noutput %y as \"y\"";
+    let weights: Vec<String> = (0..33 * 40).map(|i| format!("{:.3}", (i as f32 * 0.7).cos())).collect();
+    let graph = text::parse(&graph.replace("WEIGHTS", &format!("[{}]", weights.join(",")))).unwrap();
+    let inputs = [("x", wave(vec![5, 33]))];
+    let gpu = open(&machine);
+    let compile = |configs: &Configs| Plan::compile_on(&gpu, graph.clone(), configs, &machine.limits, u64::MAX).unwrap();
+    let config_of = |plan: &Plan| plan.steps().find_map(|step| step.task.clone()).expect("the product is computed there").1;
+    let mut wide = compile(&Configs::new());
+    assert_eq!(config_of(&wide).name("type"), None);
+    let task = kernels::Task::parse(&wide.steps().find_map(|step| step.task.clone()).unwrap().0).unwrap();
+    let variant = cube_kernels::operator("gemm").unwrap().variant("gemm.cube_matrix").unwrap();
+    let config = variant.default_config(&task, &machine.limits);
+    if !machine.limits.gpu.is_some_and(|gpu| gpu.narrow.f16) {
+        return eprintln!("skipped: the device has no f16");
+    }
+    let mut configs = Configs::new();
+    configs.insert(task.key(), config.clone());
+    let mut narrow = compile(&configs);
+    assert!(narrow.replaced().is_empty(), "{:?}", narrow.replaced());
+    assert_eq!(config_of(&narrow), config);
+    let (narrow, wide) = (narrow.run(&inputs).unwrap(), wide.run(&inputs).unwrap());
+    let far = |rtol: f64| !distance(&narrow[0], &wide[0], Tolerance { rtol, atol: 0.0 }).unwrap().agrees();
+    assert!(!far(1e-2) && far(1e-5), "it is close to f32 and not f32");
+}
+
+#[test]
 fn what_lies_in_blocks_comes_to_lie_in_rows() {
     let graph = text::parse(
         "input %x: f32[1,20,4,4]\n\

@@ -207,6 +207,35 @@ mod tests {
     }
 
     #[test]
+    fn narrow_types_are_in_the_space_of_relaxed_numerics_only_and_never_the_default() {
+        let gpu = kernels::GpuLimits {
+            shared_bytes: 32 << 10,
+            units_per_cube: 1024,
+            cube_dim: [1024; 3],
+            cubes_per_axis: 65_535,
+            bindings: 31,
+            buffer_bytes: 128 << 20,
+            turns: None,
+            software: false,
+            plane_units: Some(32),
+            narrow: kernels::NarrowTypes { f16: true, bf16: true, tf32: false },
+            matrix: kernels::NarrowTypes { f16: true, bf16: true, tf32: true },
+        };
+        let task = Task::parse("gemm b=dynamic k=128 m=128 n=128").unwrap();
+        let on = |limits| Space::new(&task, kernels::operator("gemm").unwrap(), &limits);
+        let strict = Limits { gpu: Some(gpu), ..limits() };
+        let narrow = |space: &Space| {
+            let all = space.indices().filter_map(|index| space.nth(index)?.name("type").map(str::to_owned));
+            all.collect::<std::collections::BTreeSet<_>>()
+        };
+        let (strict, relaxed) = (on(strict), on(strict.relaxed()));
+        assert!(narrow(&strict).is_empty());
+        assert_eq!(narrow(&relaxed).into_iter().collect::<Vec<_>>(), ["bf16", "f16", "tf32"]);
+        assert_eq!(strict.default_config(), relaxed.default_config());
+        assert!(strict.refused().iter().any(|refused| refused.reason.contains("--numerics relaxed")));
+    }
+
+    #[test]
     fn neighbours_differ_in_one_knob_and_know_each_other() {
         let space = space();
         for index in space.indices() {
