@@ -10,11 +10,11 @@ Exits with 1 when a source does not compile or a default config spills registers
 """
 import argparse
 import ctypes
-import importlib.util
 import re
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -23,11 +23,13 @@ ARCH = "sm_90a"
 
 
 def part(package, path):
-    """A path inside one of NVIDIA's packages."""
-    spec = importlib.util.find_spec(f"nvidia.{package}")
-    if spec is None:
+    """A path inside one of NVIDIA's packages; the campaign nvidia.py, which lies beside this, is another thing."""
+    spec = PathFinder.find_spec("nvidia", sys.path[1:])
+    found = [Path(folder) / package for folder in (spec.submodule_search_locations or [] if spec else [])]
+    found = [folder for folder in found if folder.is_dir()]
+    if not found:
         sys.exit(f"nvidia.{package} is not installed; see --help")
-    return Path(next(iter(spec.submodule_search_locations))) / path
+    return found[0] / path
 
 
 class Nvrtc:
