@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 mod blocks;
+mod cubek;
 mod matrix;
 mod rows;
 mod split_k;
@@ -24,7 +25,7 @@ use kernels::{BuildError, Limits, OperandSpec, Request, Rule, Task, Tensor};
 
 /// In the order in which they are tried as a default.
 pub static VARIANTS: &[&CubeVariant] =
-    &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K, &blocks::BLOCKS, &matrix::MATRIX];
+    &[&tiled::TILED, &rows::ROWS, &team::TEAM, &split_k::SPLIT_K, &blocks::BLOCKS, &matrix::MATRIX, &cubek::UNIT, &cubek::CMMA];
 
 /// See [`crate::CubeOperator`].
 pub static FIRST_ON_PROCESSORS: &[&CubeVariant] = &[&blocks::BLOCKS];

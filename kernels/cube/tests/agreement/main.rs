@@ -6,14 +6,19 @@ mod faults;
 mod random;
 
 use cube_kernels::{Buffer, CubeVariant, Gpu, OPERATORS, operator, wgpu_adapters};
-use kernels::{GpuLimits, Limits, Narrow, NarrowTypes, Request, Task, Tensor, VariantFacts};
+use kernels::{GpuLimits, Limits, Narrow, NarrowTypes, RELAXED, Request, Task, Tensor, VariantFacts};
 use random::Random;
 use schema::{Config, KnobValue};
 use std::sync::OnceLock;
 
-/// Configs tried of each variant on each task, beside the default: compiling one takes a software driver a second.
-fn configs_per_variant() -> usize {
-    if std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "campaign") { 24 } else { 2 }
+/// Configs tried of a variant on each task, beside the default: compiling one takes a software driver a second, and one of cubek's several.
+fn configs_of(variant: &CubeVariant) -> usize {
+    let campaign = std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "campaign");
+    match (campaign, variant.id.contains("cubek")) {
+        (true, _) => 24,
+        (false, true) => 1,
+        (false, false) => 2,
+    }
 }
 
 /// The error allowed of f32, relative to the greater of the value and the root mean square of all.
@@ -84,13 +89,13 @@ fn sample(variant: &CubeVariant, task: &Task, limits: &Limits) -> Vec<Config> {
     let default = variant.default_config(task, limits);
     let mut configs: Vec<Config> = [default].into_iter().filter(|config| variant.check(task, config, limits).is_ok()).collect();
     let mut random = Random::new(&format!("{task} {}", variant.id));
-    for _ in 0..60 * configs_per_variant() {
+    for _ in 0..120 * configs_of(variant) {
         let mut value = |knob: &kernels::Knob| knob.values.nth(random.next() as usize % knob.values.len());
         let config = variant.config(variant.knobs.iter().map(&mut value).collect());
         if variant.check(task, &config, limits).is_ok() && !configs.contains(&config) {
             configs.push(config);
         }
-        if configs.len() > configs_per_variant() {
+        if configs.len() > configs_of(variant) {
             break;
         }
     }
@@ -157,7 +162,7 @@ fn every_operator_here_is_one_of_the_hosts() {
     for cube in OPERATORS {
         assert!(kernels::operator(cube.id).is_some(), "{}", cube.id);
         for variant in cube.variants {
-            assert!(variant.id.starts_with(&format!("{}.cube_", cube.id)), "{}", variant.id);
+            assert!(variant.id.starts_with(&format!("{}.cube", cube.id)), "{}", variant.id);
         }
     }
 }
@@ -193,7 +198,8 @@ fn a_constant_that_no_buffer_holds_is_taken_apart() {
         let task = Task::parse(text).unwrap();
         for variant in operator("gemm").unwrap().variants {
             let configs = sample(variant, &task, &limits);
-            assert!(!configs.is_empty(), "{} on '{text}'", variant.id);
+            let wide = variant.rules.iter().all(|rule| rule.reason != RELAXED.reason);
+            assert!(!configs.is_empty() || !wide, "{} on '{text}'", variant.id);
             for config in configs {
                 run(gpu, &limits, &task, &config).unwrap_or_else(|why| panic!("{config} on '{text}': {why}"));
             }
