@@ -12,6 +12,8 @@
 //! its back (cubek makes tf32 of f32 on tensor cores); a routine with two stages checks bounds along k whenever the number of its stages
 //! is odd; what a plane is for routines of units is chosen by us, since nothing in them depends on the device's.
 
+#![deny(unsafe_code)]
+
 mod blueprint;
 mod product;
 

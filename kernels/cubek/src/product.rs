@@ -67,8 +67,8 @@ impl Product {
         self.launch(client, operands);
     }
 
-    /// Computes C from A and B, the operands in the order A, B, C, each of which holds at least what [`Sizes`] say. Returns before the
-    /// device has done it. Instantiates the routines in the caller's package.
+    /// Computes C from A and B, the operands in the order A, B, C. Returns before the device has done it. Panics where one of them is
+    /// smaller than [`Sizes`] say: a bug of the caller. Instantiates the routines in the caller's package.
     pub fn launch<R: Runtime>(&self, client: &ComputeClient<R>, operands: [&Memory; 3]) {
         match self.routine {
             Routine::SimpleUnit | Routine::DoubleUnit => self.launch_units(client, operands),
@@ -171,6 +171,8 @@ fn prepare<R: Runtime, A: Algorithm<(), Blueprint = TilingBlueprint>>(
 
 #[allow(unsafe_code)]
 fn binding<R: Runtime>(memory: &Memory, shape: &Shape, strides: &Strides) -> TensorBinding<R> {
-    // SAFETY: the caller of `launch` gives memory of the size that the shape has.
+    let bytes = shape.iter().product::<usize>() * size_of::<f32>();
+    assert!(bytes as u64 <= memory.size_in_used(), "an operand of {bytes} bytes lies in its memory");
+    // SAFETY: the strides are those of whole matrices one after the other, so that no element lies beyond as many as there are.
     unsafe { TensorBinding::from_raw_parts(memory.clone(), strides.clone(), shape.clone()) }
 }
