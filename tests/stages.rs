@@ -4,11 +4,14 @@ use crate::models::bound;
 use crate::shipped::mnist_cnn;
 use cube_kernels::Gpu;
 use kernels::Tensor;
+use schema::{FailureClass, Outcome, Seed, Share};
 use tunewright::agreement::{Tolerance, distance};
 use tunewright::device::{self, Found, Machine};
 use tunewright::execute::{Configs, Plan};
 use tunewright::graph::{Graph, text};
+use tunewright::measure::{Bench, Effort, bench::WorkerBench};
 use tunewright::passes::{Options, Pipeline};
+use tunewright::worker;
 
 /// The first device of wgpu; `None`, after saying so, where there is none and the test command did not promise one.
 pub fn machine() -> Option<Machine> {
@@ -115,7 +118,7 @@ fn what_no_kernel_takes_burn_computes_where_its_operand_lies() {
 fn a_plan_computes_in_the_narrow_type_that_a_config_names_and_by_default_in_f32() {
     let Some(machine) = machine() else { return };
     let graph = "input %x: f32[5,33]\n$w: f32[33,40] = WEIGHTS\n%y: f32[5,40] = gemm(%x, $w)\noutput %y as \"y\"";
-    let weights: Vec<String> = (0..33 * 40).map(|i| format!("{:.3}", (i as f32 * 0.7).cos())).collect();
+    let weights: Vec<String> = (0..33 * 40).map(|i| format!("{:.3}", (i * 7919 % 1000) as f32 / 500.0 - 1.0)).collect();
     let graph = text::parse(&graph.replace("WEIGHTS", &format!("[{}]", weights.join(",")))).unwrap();
     let inputs = [("x", wave(vec![5, 33]))];
     let gpu = open(&machine);
@@ -135,8 +138,24 @@ fn a_plan_computes_in_the_narrow_type_that_a_config_names_and_by_default_in_f32(
     assert!(narrow.replaced().is_empty(), "{:?}", narrow.replaced());
     assert_eq!(config_of(&narrow), config);
     let (narrow, wide) = (narrow.run(&inputs).unwrap(), wide.run(&inputs).unwrap());
-    let far = |rtol: f64| !distance(&narrow[0], &wide[0], Tolerance { rtol, atol: 0.0 }).unwrap().agrees();
-    assert!(!far(1e-2) && far(1e-5), "it is close to f32 and not f32");
+    let error = distance(&narrow[0], &wide[0], Tolerance { rtol: 1e-2, atol: 0.0 }).unwrap().relative;
+    assert!((1e-5..1e-2).contains(&error), "it is close to f32 and not f32: {error:.1e}");
+}
+
+#[test]
+fn a_worker_judges_a_narrow_config_by_the_error_allowed() {
+    let Some(machine) = machine().filter(|machine| machine.limits.gpu.is_some_and(|gpu| gpu.narrow.f16)) else { return };
+    let grant = machine.grant(Share::WHOLE).unwrap();
+    let task = kernels::Task::parse("gemm b=const k=64 m=48 n=64").unwrap();
+    let variant = cube_kernels::operator("gemm").unwrap().variant("gemm.cube_matrix").unwrap();
+    let config = variant.default_config(&task, &grant.limits);
+    let judged = |max_error: f64| {
+        let mut bench = WorkerBench::new(&worker::program().unwrap(), &grant, Seed(1), max_error);
+        bench.race(&task, std::slice::from_ref(&config), &Effort::SEARCH).unwrap().remove(0).outcome
+    };
+    assert!(matches!(judged(1e-2), Outcome::Ok { .. }));
+    // Rounding alone is off by more, f32 by less.
+    assert!(matches!(judged(3e-5), Outcome::Failed { class: FailureClass::WrongResult, .. }));
 }
 
 #[test]

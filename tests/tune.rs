@@ -276,49 +276,6 @@ fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
 }
 
 #[test]
-fn narrow_types_are_tried_where_they_are_allowed_and_only_there() {
-    let Some(machine) = crate::stages::machine().filter(|machine| machine.limits.gpu.is_some_and(|gpu| gpu.narrow.f16)) else {
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 60);
-    options.batches = vec![Batch::ONE];
-    options.budget.trials = Some(40);
-    options.devices = vec![machine.clone()];
-    let mut narrow = |numerics: Numerics, max_error: f64| {
-        (options.numerics, options.max_error) = (numerics, max_error);
-        let mut records = InMemory::new();
-        tune(&[model()], &options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
-        let tried = records.observations().iter().filter_map(|one| match &one.subject {
-            schema::Subject::Trial { config, .. } if config.name("type").is_some() => {
-                assert_eq!(one.numerics, Numerics::Relaxed);
-                Some((config.clone(), one.outcome.clone()))
-            }
-            _ => None,
-        });
-        tried.collect::<Vec<_>>()
-    };
-    assert_eq!(narrow(Numerics::Strict, 1e-4), []);
-    // Rounding alone is off by more, f32 by less: what is tried is refused, which shows that it does compute in the narrow type.
-    let exact = narrow(Numerics::Relaxed, 3e-5);
-    let wrong =
-        |outcome: &schema::Outcome| matches!(outcome, schema::Outcome::Failed { class: schema::FailureClass::WrongResult, .. });
-    assert!(exact.iter().any(|(_, outcome)| wrong(outcome)), "{exact:?}");
-    let tried = narrow(Numerics::Relaxed, 1e-2);
-    assert!(tried.iter().any(|(_, outcome)| matches!(outcome, schema::Outcome::Ok { .. })), "{tried:?}");
-    assert!(!tried.iter().any(|(_, outcome)| wrong(outcome)), "{tried:?}");
-    let runtime = |device: &str| Runtime::builder().artifact(&options.outputs[0]).device(device).failover("cpu").open().unwrap();
-    let there = runtime(&machine.device.name.0);
-    let (ports, _) = there.ports("mnist_cnn", Batch::ONE).unwrap();
-    let image = kernels::Tensor::new(vec![1, 1, 28, 28], (0..784).map(|i| (i as f32 * 0.01).sin()).collect());
-    let request = Request::new("mnist_cnn").input(&ports[0].name, image);
-    let (there, here) = (there.run(&request).unwrap(), runtime("cpu").run(&request).unwrap());
-    assert_eq!(there.decision.rung, Rung::Exact);
-    let tolerance = Tolerance { rtol: 1e-2, atol: 0.0 };
-    assert!(distance(&there.outputs[0].1, &here.outputs[0].1, tolerance).unwrap().agrees());
-}
-
-#[test]
 fn throughput_is_judged_with_every_part_loaded_and_apart_from_latency() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(folder.path(), 4);

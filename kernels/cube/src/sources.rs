@@ -16,6 +16,9 @@ use cubecl::server::{
 use cubecl::stream_id::StreamId;
 use cubecl::zspace::{Shape, Strides};
 use cubecl::{CompilationError, CubeCount, CubeTask, MemoryAllocationMode, MemoryUsage};
+use cubecl_cpp::DialectWmmaCompiler;
+use cubecl_cpp::cuda::arch::CudaArchitecture;
+use cubecl_cpp::cuda::mma::CudaWmmaCompiler;
 use cubecl_cpp::shared::{CompilationOptions, CppSupportedFeatures};
 use cubecl_runtime::allocator::ContiguousMemoryLayoutPolicy;
 use cubecl_runtime::logging::ServerLogger;
@@ -141,6 +144,8 @@ impl DeviceService for SourceServer {
         let mut properties = DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::System);
         cubecl_cpp::register_supported_types(&mut properties);
         properties.features.plane.insert(Plane::Ops);
+        let matrix = CudaWmmaCompiler::supported_wmma_combinations(&CudaArchitecture { version: 90 });
+        cubecl_cpp::shared::register_wmma_features(matrix, &mut properties);
         let policy = ContiguousMemoryLayoutPolicy::new(512);
         let utilities = ServerUtilities::new(properties, Arc::new(ServerLogger::default()), (), policy);
         SourceServer { utilities: Arc::new(utilities) }

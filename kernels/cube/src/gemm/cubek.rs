@@ -408,6 +408,7 @@ mod tests {
         let lonely = Task::parse("gemm b=dynamic k=512 m=1 n=512").unwrap();
         assert!(set(&UNIT, &lonely, &limits, "held", two).unwrap_err().contains("two tiles"));
     }
+
     /// Every config before the rules.
     fn all(variant: &'static CubeVariant) -> impl Iterator<Item = Config> {
         let count: usize = variant.knobs.iter().map(|knob| knob.values.len()).product();
@@ -453,6 +454,6 @@ mod tests {
     #[cfg(feature = "sources")]
     #[test]
     fn routines_of_tensor_cores_are_refused_where_cubek_refuses_them() {
-        verdicts_agree(&CMMA, &Gpu::of_sources());
+        verdicts_agree(&CMMA, &Gpu::keeping_sources());
     }
 }
