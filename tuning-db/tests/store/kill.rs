@@ -66,18 +66,22 @@ fn what_was_confirmed_survives_kill_9() {
         }
         let mut child = start(&path, round);
         let output = BufReader::new(child.stdout.take().unwrap());
-        let reader = std::thread::spawn(move || {
-            let said: Vec<String> = output.lines().map_while(Result::ok).collect();
-            let after =
-                |word: &str| said.iter().filter_map(|line| line.strip_prefix(word)).map(str::to_owned).collect::<Vec<_>>();
-            (after("ack "), after("mended "))
-        });
-        // Sometimes during recovery, sometimes well into the work.
-        let longest = if random.chance(30) { 15 } else { 110 };
-        std::thread::sleep(Duration::from_millis(5 + random.below(longest)));
+        let (said, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        let mut lines: Vec<String> = Vec::new();
+        let after = |word: &str, lines: &[String]| -> Vec<String> {
+            lines.iter().filter_map(|line| line.strip_prefix(word)).map(str::to_owned).collect()
+        };
+        // Sometimes during recovery, sometimes well into the work, however slow the machine is.
+        let wanted = if random.chance(30) { 0 } else { random.below(20) as usize };
+        while after("ack ", &lines).len() < wanted {
+            lines.push(heard.recv().expect("the child goes on until it is killed"));
+        }
+        std::thread::sleep(Duration::from_millis(random.below(20)));
         child.kill().unwrap();
         child.wait().unwrap();
-        let (acknowledged, mended) = reader.join().unwrap();
+        lines.extend(heard);
+        let (acknowledged, mended) = (after("ack ", &lines), after("mended ", &lines));
         assert!(mended.is_empty(), "round {round}: {mended:?}");
         confirmed.extend(acknowledged);
         // Sometimes twice in a row.
