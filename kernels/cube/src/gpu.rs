@@ -4,7 +4,7 @@ use crate::adapter::{self, Adapter, Handle, Opened};
 use crate::faults::Faults;
 use cubecl::client::ComputeClient;
 use cubecl::cuda::CudaRuntime;
-use cubecl::prelude::{Array, ArrayArg, Runtime, SequenceArg};
+use cubecl::prelude::{Array, ArrayArg, Runtime, SequenceArg, Size, Vector};
 use cubecl::server::{Handle as Memory, IoError, LaunchError, ServerError};
 use cubecl::wgpu::WgpuRuntime;
 use kernels::GpuLimits;
@@ -238,6 +238,16 @@ impl Buffer {
     pub(crate) fn sequence<R: Runtime>(buffers: &[Buffer]) -> SequenceArg<R, Array<f32>> {
         let mut sequence = SequenceArg::new();
         buffers.iter().for_each(|buffer| sequence.push(buffer.array()));
+        sequence
+    }
+
+    /// Several, as vectors of so many floats, for a launch.
+    pub(crate) fn vector_sequence<N: Size, R: Runtime>(
+        buffers: &[Buffer],
+        vector: usize,
+    ) -> SequenceArg<R, Array<Vector<f32, N>>> {
+        let mut sequence = SequenceArg::new();
+        buffers.iter().for_each(|buffer| sequence.push(buffer.vectors(vector * size_of::<f32>())));
         sequence
     }
 

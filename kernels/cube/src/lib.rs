@@ -40,6 +40,7 @@ mod softmax;
 pub mod sources;
 mod team;
 mod turns;
+mod uniform;
 mod weights;
 
 pub use adapter::{Adapter, AdapterKind, cuda_adapters, wgpu_adapters};

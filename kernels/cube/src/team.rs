@@ -14,11 +14,14 @@ pub struct Team {
     pub along: u32,
 }
 
-/// The only knob of variants whose cubes work as teams.
-pub const TEAM_KNOBS: &[Knob] = &[Knob::pairs(
+/// Rows of a cube, and units of each.
+pub const TEAM_UNITS: Knob = Knob::pairs(
     "units",
     &[(1, 16), (1, 32), (1, 64), (1, 128), (1, 256), (8, 1), (32, 1), (128, 1), (8, 8), (32, 4), (32, 8), (64, 4)],
-)];
+);
+
+/// The only knob of variants whose cubes work as teams.
+pub const TEAM_KNOBS: &[Knob] = &[TEAM_UNITS];
 
 /// A cube of the device has that many units, and room for a value of each.
 pub const TEAM_FITS: Rule = Rule {

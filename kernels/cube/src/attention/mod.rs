@@ -4,6 +4,7 @@ mod blocks;
 mod operands;
 #[allow(unsafe_code)]
 mod products;
+#[allow(unsafe_code)]
 mod team;
 
 use crate::CubeVariant;

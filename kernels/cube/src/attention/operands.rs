@@ -19,6 +19,8 @@ pub const K: usize = 9;
 pub const V: usize = 13;
 pub const Y: usize = 17;
 const MASK: usize = 21;
+/// How many there are.
+pub const NUMBERS: usize = MASK + 4;
 
 /// Where the matrix of a head begins.
 #[cube]

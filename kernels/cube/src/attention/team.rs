@@ -1,11 +1,11 @@
 //! A cube for each query: its units share the keys out, keep the scores in shared memory, then share the columns of V out.
 
-use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
+use super::operands::{K, NUMBERS, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, cubes_for, units_of, upload_words};
 use crate::team::{Fold, Team, fold_all, start};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::attention::Shape;
 use kernels::{BuildError, Knob, Request, Rule, Task};
@@ -13,7 +13,7 @@ use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "attention.cube_team",
-    revision: 3,
+    revision: 4,
     // Powers of two, so that halves can be folded onto each other.
     knobs: &[Knob::ints("units", &[16, 32, 64, 128, 256])],
     rules: &[
@@ -80,24 +80,28 @@ impl CubeKernel for Queries {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let [q, k, v] = [0, 1, 2].map(|i: usize| inputs[i].as_ref().expect("the task has Q, K and V"));
         let mask: Vec<Buffer> = inputs.iter().skip(3).flatten().cloned().collect();
-        with_client!(gpu, client => queries::launch::<f32, _>(
-            client,
-            cubes_for(self.rows, 1, gpu),
-            Team::of_row(self.form.units).dim(),
-            q.array(),
-            k.array(),
-            v.array(),
-            Buffer::sequence(&mask),
-            outputs[0].array(),
-            self.geometry.words(),
-            self.rows,
-            self.scale,
-            self.form,
-        ));
+        // SAFETY: queries behind the last are left out; keys, values, mask and y are walked by the strides and within the extents that the
+        // signature of the task has; scores have room for every key.
+        with_client!(gpu, client => unsafe {
+            queries::launch_unchecked::<f32, _>(
+                client,
+                cubes_for(self.rows, 1, gpu),
+                Team::of_row(self.form.units).dim(),
+                q.array(),
+                k.array(),
+                v.array(),
+                Buffer::sequence(&mask),
+                outputs[0].array(),
+                self.geometry.words(),
+                self.rows,
+                self.scale,
+                self.form,
+            )
+        });
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn queries<F: Float + CubeElement>(
     q: &Array<F>,
@@ -110,6 +114,8 @@ fn queries<F: Float + CubeElement>(
     scale: F,
     #[comptime] form: Form,
 ) {
+    let (rows, scale) = (uniform::number(rows), uniform::float::<F>(scale));
+    let g = uniform::words(g, NUMBERS);
     let at = CUBE_POS as u32;
     let mut shared = SharedMemory::<F>::new(comptime!(form.units as usize));
     let mut scores = SharedMemory::<F>::new(comptime!(form.keys as usize));
@@ -120,10 +126,10 @@ fn queries<F: Float + CubeElement>(
         let head = at / queries % heads;
         let image = at / (queries * heads);
         let group = head / g[4];
-        let of_q = first(g, image, head, Q) + query * g[comptime!(Q + 3)];
-        let of_k = first(g, image, group, K);
-        let of_v = first(g, image, group, V);
-        let of_y = first(g, image, head, Y) + query * g[comptime!(Y + 3)];
+        let of_q = first(&g, image, head, Q) + query * g[comptime!(Q + 3)];
+        let of_k = first(&g, image, group, K);
+        let of_v = first(&g, image, group, V);
+        let of_y = first(&g, image, head, Y) + query * g[comptime!(Y + 3)];
         let seen = keys_seen(query, queries, form.keys, form.causal);
 
         let mut own = start::<F>(Fold::Max);
@@ -135,7 +141,7 @@ fn queries<F: Float + CubeElement>(
             }
             score *= scale;
             if comptime!(form.masked) {
-                score += mask.index(0usize)[of_mask(g, image, head, query, key) as usize];
+                score += mask.index(0usize)[of_mask(&g, image, head, query, key) as usize];
             }
             scores[key as usize] = score;
             own = max(own, score);

@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 mod blocks;
+#[allow(unsafe_code)]
 mod direct;
 mod implicit;
 mod matrix;

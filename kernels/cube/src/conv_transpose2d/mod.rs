@@ -1,5 +1,6 @@
 //! Transposed convolutions; the task is that of [`kernels::conv_transpose2d`].
 
+#[allow(unsafe_code)]
 mod direct;
 
 use crate::CubeVariant;

@@ -1,5 +1,6 @@
 //! Fused expressions over elements; the task is that of [`kernels::elementwise`]. Here they are f32 throughout; truth is 0 and 1.
 
+#[allow(unsafe_code)]
 mod elements;
 mod steps;
 

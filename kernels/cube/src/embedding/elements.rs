@@ -4,14 +4,14 @@ use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::picked::{picked, words_of};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Request, Task};
 use schema::Config;
 
 pub static ELEMENTS: CubeVariant = CubeVariant {
     id: "embedding.cube_elements",
-    revision: 1,
+    revision: 2,
     knobs: UNIT_KNOBS,
     rules: &[IN_ROWS, UNITS, turns_end!(turns)],
     default: unit_default,
@@ -58,23 +58,26 @@ impl CubeKernel for Elements {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let table = inputs[0].as_ref().expect("the task has a table");
         let indices = inputs[1].as_ref().expect("the task has indices");
-        with_client!(gpu, client => elements_of_y::launch::<f32, _>(
-            client,
-            cubes_for(self.elements, self.units, gpu),
-            CubeDim::new_1d(self.units),
-            table.array(),
-            indices.signed(),
-            outputs[0].array(),
-            self.rows,
-            self.width,
-            self.bag,
-            self.elements,
-            self.form,
-        ));
+        // SAFETY: only elements of y are written, of which each has a bag of indices; `picked` moves every index inside of the table.
+        with_client!(gpu, client => unsafe {
+            elements_of_y::launch_unchecked::<f32, _>(
+                client,
+                cubes_for(self.elements, self.units, gpu),
+                CubeDim::new_1d(self.units),
+                table.array(),
+                indices.signed(),
+                outputs[0].array(),
+                self.rows,
+                self.width,
+                self.bag,
+                self.elements,
+                self.form,
+            )
+        });
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn elements_of_y<F: Float>(
     table: &Array<F>,
@@ -86,6 +89,8 @@ fn elements_of_y<F: Float>(
     elements: u32,
     #[comptime] form: Form,
 ) {
+    let (rows, width, bag, elements) =
+        (uniform::number(rows), uniform::number(width), uniform::number(bag), uniform::number(elements));
     let at = ABSOLUTE_POS as u32;
     if at < elements {
         let first = at / width * bag;

@@ -1,5 +1,6 @@
 //! Rows of a table, or sums of them; the task is that of [`kernels::embedding`].
 
+#[allow(unsafe_code)]
 mod elements;
 
 use crate::CubeVariant;

@@ -3,13 +3,13 @@
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, cubes_for, unit_default, units_of};
 use crate::picked::{picked, words_of};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Request};
 
 pub static ELEMENTS: CubeVariant = CubeVariant {
     id: "gather.cube_elements",
-    revision: 1,
+    revision: 2,
     knobs: UNIT_KNOBS,
     rules: &[IN_ROWS, UNITS],
     default: unit_default,
@@ -46,23 +46,26 @@ impl CubeKernel for Elements {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let indices = inputs[1].as_ref().expect("the task has indices");
-        with_client!(gpu, client => elements_of_y::launch::<f32, _>(
-            client,
-            cubes_for(self.elements, self.units, gpu),
-            CubeDim::new_1d(self.units),
-            x.array(),
-            indices.signed(),
-            outputs[0].array(),
-            self.extent,
-            self.inner,
-            self.count,
-            self.elements,
-            self.words,
-        ));
+        // SAFETY: only elements of y are written, of which each has an index; `picked` moves every index inside of x.
+        with_client!(gpu, client => unsafe {
+            elements_of_y::launch_unchecked::<f32, _>(
+                client,
+                cubes_for(self.elements, self.units, gpu),
+                CubeDim::new_1d(self.units),
+                x.array(),
+                indices.signed(),
+                outputs[0].array(),
+                self.extent,
+                self.inner,
+                self.count,
+                self.elements,
+                self.words,
+            )
+        });
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn elements_of_y<F: Float>(
     x: &Array<F>,
@@ -74,6 +77,8 @@ fn elements_of_y<F: Float>(
     elements: u32,
     #[comptime] words: u32,
 ) {
+    let (extent, inner, count, elements) =
+        (uniform::number(extent), uniform::number(inner), uniform::number(count), uniform::number(elements));
     let at = ABSOLUTE_POS as u32;
     if at < elements {
         let (slice, within) = (at / inner, at % inner);

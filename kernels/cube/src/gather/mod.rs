@@ -1,5 +1,6 @@
 //! Slices along an axis; the task is that of [`kernels::gather`].
 
+#[allow(unsafe_code)]
 mod elements;
 
 use crate::CubeVariant;

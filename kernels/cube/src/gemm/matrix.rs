@@ -6,7 +6,7 @@ use crate::gpu::{Buffer, Gpu, with_client};
 use crate::narrow::{self, NarrowTiling, OF_UNIT, add_products, bring, lay, no_sums, show_tile, shown_sum, shown_values};
 use crate::operator::refuse;
 use crate::turns::turns_end;
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::ir::StorageType;
 use cubecl::prelude::*;
 use kernels::gemm::Shape;
@@ -137,6 +137,14 @@ fn planes_of_c<E: Numeric, B: Numeric, N: Size>(
     #[comptime] t: NarrowTiling,
     #[comptime] form: Form,
 ) {
+    let (m, n, k, first, width, alpha) = (
+        uniform::number(m),
+        uniform::number(n),
+        uniform::number(k),
+        uniform::number(first),
+        uniform::number(width),
+        uniform::float::<f32>(alpha),
+    );
     let first_row = CUBE_POS_Y * t.rows;
     let first_column = CUBE_POS_X * t.columns;
     let start_a = starts[(CUBE_POS_Z * 2) as usize];

@@ -5,7 +5,7 @@ use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{UNIT_KNOBS, unit_default, units_of};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Request, Rule, Task};
 use schema::Config;
@@ -96,6 +96,14 @@ fn rows_of_c<F: Float + CubeElement>(
     alpha: F,
     #[comptime] form: Form,
 ) {
+    let (m, n, k, first, width, alpha) = (
+        uniform::number(m),
+        uniform::number(n),
+        uniform::number(k),
+        uniform::number(first),
+        uniform::number(width),
+        uniform::float::<F>(alpha),
+    );
     let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
     let row = CUBE_POS_Y;
     if column < n {

@@ -8,7 +8,7 @@ use crate::epilogue::Finish;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{countable, cubes_for, refuse};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::epilogue::Epilogue;
 use kernels::gemm::Shape;
@@ -126,6 +126,8 @@ fn sums_of_parts<F: Float + CubeElement>(
     alpha: F,
     #[comptime] finish: Finish,
 ) {
+    let (elements, width, parts, alpha) =
+        (uniform::number(elements), uniform::number(width), uniform::number(parts), uniform::float::<F>(alpha));
     let at = ABSOLUTE_POS as u32;
     if at < elements {
         let mut sum = F::new(0.0);

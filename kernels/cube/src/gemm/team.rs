@@ -6,7 +6,7 @@ use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
@@ -146,6 +146,14 @@ fn columns_of_c<F: Float + CubeElement>(
     #[comptime] team: Team,
     #[comptime] form: Form,
 ) {
+    let (m, n, k, first, width, alpha) = (
+        uniform::number(m),
+        uniform::number(n),
+        uniform::number(k),
+        uniform::number(first),
+        uniform::number(width),
+        uniform::float::<F>(alpha),
+    );
     let (across, along) = (UNIT_POS % team.across, UNIT_POS / team.across);
     let column = CUBE_POS_X * team.across + across;
     let first_row = CUBE_POS_Y * team.rows;

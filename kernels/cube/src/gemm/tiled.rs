@@ -5,7 +5,7 @@ use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::turns_end;
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Limits, Request, Rule, Task};
 use schema::Config;
@@ -126,6 +126,16 @@ fn tiles_of_c<F: Float + CubeElement>(
     #[comptime] t: Tiling,
     #[comptime] form: Form,
 ) {
+    let (m, n, k, batch, slabs_of_part, first, width, alpha) = (
+        uniform::number(m),
+        uniform::number(n),
+        uniform::number(k),
+        uniform::number(batch),
+        uniform::number(slabs_of_part),
+        uniform::number(first),
+        uniform::number(width),
+        uniform::float::<F>(alpha),
+    );
     let first_row = CUBE_POS_Y * t.rows;
     let first_column = CUBE_POS_X * t.columns;
     let product = CUBE_POS_Z % batch;

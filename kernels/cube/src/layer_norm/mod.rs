@@ -1,5 +1,6 @@
 //! Normalisation over the last axes; the task is that of [`kernels::layer_norm`].
 
+#[allow(unsafe_code)]
 mod team;
 
 use crate::CubeVariant;

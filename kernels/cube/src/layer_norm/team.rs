@@ -4,14 +4,14 @@ use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, cubes_for, refuse};
 use crate::team::{Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, place_of_unit, row_of_unit, team_default};
 use crate::turns::turns_end;
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Limits, Request, Task};
 use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "layer_norm.cube_team",
-    revision: 3,
+    revision: 4,
     knobs: TEAM_KNOBS,
     rules: &[PLAIN, TEAM_FITS, turns_end!(turns)],
     default,
@@ -66,22 +66,26 @@ impl CubeKernel for Rows {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let extra: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
-        with_client!(gpu, client => rows_of_x::launch::<f32, _>(
-            client,
-            cubes_for(self.rows, self.form.team.across, gpu),
-            self.form.team.dim(),
-            x.array(),
-            Buffer::sequence(&extra),
-            outputs[0].array(),
-            self.rows,
-            self.len,
-            self.epsilon,
-            self.form,
-        ));
+        // SAFETY: rows behind the last are computed as it and not stored; a row has `len` elements within x and y, and scale and bias have as
+        // many.
+        with_client!(gpu, client => unsafe {
+            rows_of_x::launch_unchecked::<f32, _>(
+                client,
+                cubes_for(self.rows, self.form.team.across, gpu),
+                self.form.team.dim(),
+                x.array(),
+                Buffer::sequence(&extra),
+                outputs[0].array(),
+                self.rows,
+                self.len,
+                self.epsilon,
+                self.form,
+            )
+        });
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn rows_of_x<F: Float + CubeElement>(
     x: &Array<F>,
@@ -92,6 +96,7 @@ fn rows_of_x<F: Float + CubeElement>(
     epsilon: F,
     #[comptime] form: Form,
 ) {
+    let (rows, len, epsilon) = (uniform::number(rows), uniform::number(len), uniform::float::<F>(epsilon));
     let row = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     // Rows behind the last are computed as it and not stored: all units of a cube meet.

@@ -1,5 +1,6 @@
 //! Windows folded; the task is that of [`kernels::pool`].
 
+#[allow(unsafe_code)]
 mod windows;
 
 use crate::CubeVariant;

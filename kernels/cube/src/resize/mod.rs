@@ -1,5 +1,6 @@
 //! Height and width at another size; the task is that of [`kernels::resize`].
 
+#[allow(unsafe_code)]
 mod taps;
 
 use crate::CubeVariant;

@@ -1,5 +1,6 @@
 //! Softmax along an axis; the task is that of [`kernels::softmax`].
 
+#[allow(unsafe_code)]
 mod team;
 
 use crate::CubeVariant;

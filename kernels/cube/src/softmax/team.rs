@@ -1,11 +1,11 @@
 //! A team of units for each row, which share its elements out. Three passes: the greatest, the sum of exponentials, the result.
 
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::index::place;
+use crate::index::{EXTENT_WORDS, extent_words, place};
 use crate::operator::{PLAIN, cubes_for, refuse, upload_words};
 use crate::team::{self, Fold, TEAM_FITS, TEAM_KNOBS, Team, fold_all, place_of_unit, row_of_unit, team_default};
 use crate::turns::turns_end;
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::strides::broadcast_strides;
 use kernels::{BuildError, Limits, Request, Task};
@@ -13,7 +13,7 @@ use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "softmax.cube_team",
-    revision: 3,
+    revision: 4,
     knobs: TEAM_KNOBS,
     rules: &[PLAIN, TEAM_FITS, turns_end!(turns)],
     default,
@@ -55,7 +55,8 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
     let mask = signature.inputs.get(1).map(|mask| broadcast_strides(&mask.shape, shape));
     let masked = mask.is_some();
     let strides = mask.flatten().unwrap_or_default();
-    let numbers: Vec<u32> = [shape[axis], inner].iter().chain(shape).chain(&strides).map(|&number| number as u32).collect();
+    let words = |numbers: &[usize]| numbers.iter().map(|&number| number as u32).collect::<Vec<_>>();
+    let numbers = [words(&[shape[axis], inner]), extent_words(shape), words(&strides)].concat();
     Ok(Box::new(Rows {
         form: Form {
             team: Team::of(request.config).ok_or_else(|| refuse(task, &"it names no units"))?,
@@ -77,22 +78,26 @@ impl CubeKernel for Rows {
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let x = inputs[0].as_ref().expect("the task has an x");
         let mask: Vec<Buffer> = inputs.iter().skip(1).flatten().cloned().collect();
-        with_client!(gpu, client => rows_of_x::launch::<f32, _>(
-            client,
-            cubes_for(self.rows, self.form.team.across, gpu),
-            self.form.team.dim(),
-            x.array(),
-            Buffer::sequence(&mask),
-            outputs[0].array(),
-            self.geometry.words(),
-            self.rows,
-            self.scale,
-            self.form,
-        ));
+        // SAFETY: rows behind the last are computed as it and not stored; a row has `len` elements, `inner` apart, within x and y, and the
+        // mask is read where its broadcast has them.
+        with_client!(gpu, client => unsafe {
+            rows_of_x::launch_unchecked::<f32, _>(
+                client,
+                cubes_for(self.rows, self.form.team.across, gpu),
+                self.form.team.dim(),
+                x.array(),
+                Buffer::sequence(&mask),
+                outputs[0].array(),
+                self.geometry.words(),
+                self.rows,
+                self.scale,
+                self.form,
+            )
+        });
     }
 }
 
-#[cube(launch)]
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments, reason = "what a kernel is launched with")]
 fn rows_of_x<F: Float + CubeElement>(
     x: &Array<F>,
@@ -103,26 +108,29 @@ fn rows_of_x<F: Float + CubeElement>(
     scale: F,
     #[comptime] form: Form,
 ) {
+    let (rows, scale) = (uniform::number(rows), uniform::float::<F>(scale));
     let row = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
+    let masked_axes = comptime!(if form.masked { form.rank * (EXTENT_WORDS + 1) } else { 0 });
+    let g = uniform::words(g, comptime!(2 + masked_axes));
     let (len, inner) = (g[0], g[1]);
     // Rows behind the last are computed as it and not stored: all units of a cube meet.
     let known = min(row, rows - 1);
     let first = known / inner * len * inner + known % inner;
     let mut own = team::start::<F>(Fold::Max);
     for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
-        own = max(own, value::<F>(x, mask, g, first + j * inner, scale, form));
+        own = max(own, value::<F>(x, mask, &g, first + j * inner, scale, form));
     }
     let greatest = fold_all::<F>(own, &mut shared, form.team, Fold::Max);
     let mut own = F::new(0.0);
     for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
-        own += F::exp(value::<F>(x, mask, g, first + j * inner, scale, form) - greatest);
+        own += F::exp(value::<F>(x, mask, &g, first + j * inner, scale, form) - greatest);
     }
     let sum = fold_all::<F>(own, &mut shared, form.team, Fold::Sum);
     if row < rows {
         for j in range_stepped(place_of_unit(form.team), len, form.team.along) {
             let at = first + j * inner;
-            let shifted = value::<F>(x, mask, g, at, scale, form) - greatest;
+            let shifted = value::<F>(x, mask, &g, at, scale, form) - greatest;
             if comptime!(form.log) {
                 y[at as usize] = shifted - F::ln(sum);
             } else {
@@ -137,7 +145,7 @@ fn rows_of_x<F: Float + CubeElement>(
 fn value<F: Float>(x: &Array<F>, mask: &Sequence<Array<F>>, g: &Array<u32>, at: u32, scale: F, #[comptime] form: Form) -> F {
     let mut value = x[at as usize] * scale;
     if comptime!(form.masked) {
-        value += mask.index(0usize)[place(g, at, form.rank, 2usize, comptime!(2 + form.rank)) as usize];
+        value += mask.index(0usize)[place(g, at, form.rank, 2usize, comptime!(2 + form.rank * EXTENT_WORDS)) as usize];
     }
     value
 }

@@ -384,7 +384,6 @@ fn loops_that_a_driver_would_cut_short_are_illegal_and_on_other_devices_legal() 
         "embedding table=[11,32] indices=[2,60001] bag=sum indices_type=i64",
         "softmax x=[1,2000000] axis=1",
         "layer_norm x=[1,2000000] y=[1,2000000] axis=1 epsilon=1e-5",
-        "reduce kind=sum x=[4000000] y=[] axes=[0]",
         "attention q=[1,1,1,70000] k=[1,1,100,70000] v=[1,1,100,64] scale=0.1",
     ] {
         let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
@@ -395,6 +394,18 @@ fn loops_that_a_driver_would_cut_short_are_illegal_and_on_other_devices_legal() 
         }
         assert!(operator(task.operator()).unwrap().default_config(&task, &free).is_some(), "{text}");
     }
+}
+
+#[test]
+fn a_fold_that_a_driver_would_cut_short_is_cut_into_parts() {
+    let Some((_, limits)) = device() else { return };
+    let bounded = Limits { gpu: Some(GpuLimits { turns: Some(60_000), ..limits.gpu.unwrap() }), ..*limits };
+    let task = Task::parse("reduce kind=sum x=[4000000] y=[] axes=[0]").unwrap();
+    let reduce = operator("reduce").unwrap();
+    let team = reduce.variant("reduce.cube_team").unwrap();
+    let refused = team.check(&task, &team.default_config(&task, &bounded), &bounded).unwrap_err();
+    assert!(refused.to_string().contains("turns"), "{refused}");
+    assert_eq!(reduce.default_config(&task, &bounded).unwrap().variant, "reduce.cube_split");
 }
 
 #[test]
@@ -443,6 +454,8 @@ fn elementwise() {
         "elementwise expr=add(mul(a,b),c) a=[4,7,9] b=[7,1] c=[4,1,9] y=[4,7,9]",
         "elementwise expr=where(less(a,0.0),mul(a,b),a) a=[2,3,5,7] b=[3,1,1] y=[2,3,5,7]",
         "elementwise expr=exp(a) a=[1] y=[1]",
+        "elementwise expr=mul(a,add(b,c)) a=[4,7,12] b=[7,1] c=[4,1,12] y=[4,7,12]",
+        "elementwise expr=sub(a,b) a=[3,5,6] b=[6] y=[3,5,6]",
         "elementwise expr=add(a,1.5) a=[] y=[]",
         "elementwise expr=gelu(sub(a,b)) a=[1025] b=[1] y=[1025]",
         "elementwise expr=tanh(erf(min(a,max(b,neg(a))))) a=[2049] b=[2049] y=[2049]",
@@ -463,6 +476,10 @@ fn pool() {
         "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] count_include_pad=1 x=[1,3,7,8] y=[1,3,4,4]",
         "pool kind=average kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[0,0,0,0] count_include_pad=1 x=[1,3,8,8] y=[1,3,4,4]",
         "pool kind=max kernel_shape=[2,3] strides=[1,1] dilations=[2,3] pads=[1,2,0,3] x=[1,2,7,9] y=[1,2,6,8]",
+        "pool kind=average kernel_shape=[2,3] strides=[1,2] dilations=[2,3] pads=[1,2,0,3] x=[1,2,7,17] y=[1,2,6,8]",
+        "pool kind=average kernel_shape=[2,3] strides=[1,2] dilations=[2,3] pads=[1,2,0,3] count_include_pad=1 x=[1,2,7,17] y=[1,2,6,8]",
+        "pool kind=max kernel_shape=[1,40] strides=[1,3] dilations=[1,1] pads=[0,5,0,5] x=[1,2,2,61] y=[1,2,2,11]",
+        "pool kind=average kernel_shape=[2,2,2] strides=[1,2,1] dilations=[1,1,1] pads=[1,0,1,0,0,0] x=[1,2,3,4,9] y=[1,2,3,2,9]",
     ]);
 }
 
@@ -474,6 +491,12 @@ fn transpose() {
         "transpose x=[130,67] perm=[1,0]",
         "transpose x=[2,9,3,8] perm=[0,2,3,1]",
         "transpose x=[3,4,5,6,2] perm=[4,2,0,3,1]",
+        "transpose x=[64,36] perm=[1,0]",
+        "transpose x=[6,10] perm=[1,0]",
+        "transpose x=[2,8,3,12] perm=[0,2,3,1]",
+        "transpose x=[2,12,8,3] perm=[0,3,1,2]",
+        "transpose x=[2,6,4,8] perm=[0,2,1,3]",
+        "transpose x=[4,3,8] perm=[2,1,0]",
     ]);
 }
 
@@ -485,6 +508,8 @@ fn copy() {
         "copy kind=join axis=1 groups=3 x0=[1,5,3] x1=[1,7,3] y0=[1,4,3] y1=[1,8,3]",
         "copy kind=slice x0=[9,10] starts=[2,9] steps=[3,-2] y0=[3,5]",
         "copy kind=slice x0=[3,5,59] starts=[0,1,2] steps=[2,2,2] y0=[2,2,29]",
+        "copy kind=slice x0=[9,16] starts=[2,15] steps=[3,-1] y0=[3,16]",
+        "copy kind=slice x0=[9,16] starts=[8,4] steps=[-2,1] y0=[4,8]",
         "copy kind=pad x0=[5,4] pads=[-1,2,-2,0] value=0.5 y0=[2,6]",
         "copy kind=pad x0=[3,4] pads=[1,2,0,3] mode=edge value=0.0 y0=[4,9]",
         "copy kind=pad x0=[3,4] pads=[2,1,1,3] mode=reflect value=0.0 y0=[6,8]",
@@ -530,5 +555,12 @@ fn reduce() {
         "reduce kind=l2 x=[3,20] y=[3] axes=[1]",
         "reduce kind=sum_square x=[3,20] y=[3] axes=[1]",
         "reduce kind=log_sum x=[3,20] y=[3] axes=[1]",
+        "reduce kind=mean x=[5,40] y=[5] axes=[1]",
+        "reduce kind=l2 x=[37,8] y=[8] axes=[0]",
+        "reduce kind=max x=[2,37,6] y=[6] axes=[0,1]",
+        "reduce kind=l1 x=[4100] y=[] axes=[0]",
+        "reduce kind=mean x=[3,1001] y=[3] axes=[1]",
+        "reduce kind=l2 x=[700,4] y=[4] axes=[0]",
+        "reduce kind=min x=[2,520,7] y=[2,7] axes=[1]",
     ]);
 }
