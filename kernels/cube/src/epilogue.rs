@@ -1,6 +1,7 @@
 //! What a kernel does to its result before it is stored, as part of the kernel's identity.
 
 use cubecl::prelude::*;
+use kernels::Limits;
 use kernels::epilogue::{Activation, Epilogue};
 
 /// An activation whose numbers are constants of the kernel.
@@ -67,13 +68,24 @@ impl From<Epilogue> for Finish {
     }
 }
 
-/// Results that a unit may have, and products that a turn of its loop may add, when all of them are written out: each comes with its
-/// activation. With 256 Mesa's driver, whose source comes in another order each time, did not end compiling in some runs.
-pub fn written_max(epilogue: &Epilogue) -> u32 {
-    match epilogue.activation {
-        Activation::None | Activation::Relu | Activation::LeakyRelu { .. } | Activation::Clip { .. } => 128,
-        _ => 32,
+/// Results of a unit, and products that a turn of its loop adds, that may be written out. A card has registers for no more than 128. On a
+/// processor it is a matter of compiling: Mesa's driver, whose source comes in another order each time, takes 1 s for 256, 2 s for 512 and
+/// 6 s for 1,024.
+pub fn written_max(limits: &Limits) -> u32 {
+    if limits.gpu.is_some_and(|gpu| gpu.software) { 512 } else { 128 }
+}
+
+/// One of `count` values, each `pitch` behind the one before it from `first`, by a number that is known at run time. Values in registers cannot
+/// be asked for by such a number; where all were finished one by one instead, 64 with an error function or 256 without, Mesa's driver did
+/// not end compiling in some runs.
+#[cube]
+pub fn pick<F: Float>(values: &Array<F>, at: u32, #[comptime] first: u32, #[comptime] pitch: u32, #[comptime] count: u32) -> F {
+    let mut value = values[comptime!(first as usize)];
+    #[unroll]
+    for i in 1..count {
+        value = select(at == i, values[comptime!((first + i * pitch) as usize)], value);
     }
+    value
 }
 
 /// `act(x)`.

@@ -90,7 +90,7 @@ pub const SHARES_OUT: Rule = Rule {
     },
 };
 
-/// Sums of a unit that multiplies, all of them written out: see [`crate::epilogue::written_max`], whose activations come apart here.
+/// Sums of a unit that multiplies, all of them written out: see [`crate::epilogue::written_max`]; these are finished one by one.
 const SUMS_MAX: u32 = 64;
 
 /// What units multiply is not too much code, and what matrix instructions sum up has room in registers.

@@ -2,7 +2,6 @@
 //! global memory. In the products a unit has a block of its own, as in `gemm.cube_blocks`, and waits for no other.
 
 use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
-use crate::epilogue::written_max;
 use crate::gemm::{add_step, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, countable, cubes_for, refuse, units_of, upload_words};
@@ -11,7 +10,6 @@ use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::attention::Shape;
-use kernels::epilogue::Epilogue;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
 
@@ -29,12 +27,6 @@ pub static PRODUCTS: CubeVariant = CubeVariant {
         PLAIN,
         UNITS,
         turns_end!(turns),
-        Rule {
-            reason: "so much is written out that drivers compile it for long",
-            holds: |task, config, _| {
-                Form::of(task, config).is_some_and(|form| form.rows * form.columns <= written_max(&Epilogue::default()))
-            },
-        },
         Rule {
             reason: "a team has more units than a cube of the device, or takes more shared memory",
             holds: |task, config, limits| {

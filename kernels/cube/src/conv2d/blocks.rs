@@ -2,8 +2,8 @@
 //! its channels, what is read of the weight all its places. Nothing is shared, and units never wait for each other.
 
 use super::{Prepared, shape};
-use crate::epilogue::{Finish, written_max};
-use crate::gemm::{finished, launchable};
+use crate::epilogue::{Finish, pick, written_max};
+use crate::gemm::{LANES, finished, launchable, least_read};
 use crate::geometry;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, refuse};
@@ -16,12 +16,12 @@ use schema::{Config, KnobValue};
 
 pub static BLOCKS: CubeVariant = CubeVariant {
     id: "conv2d.cube_blocks",
-    revision: 1,
+    revision: 2,
     knobs: &[
         // Channels and places of y for a unit.
         Knob::pairs(
             "block",
-            &[(1, 1), (1, 4), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (16, 2), (16, 4), (16, 8)],
+            &[(1, 1), (1, 4), (1, 8), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (16, 4), (16, 8), (16, 16)],
         ),
         Knob::ints("units", &[8, 16, 32, 64, 128]),
     ],
@@ -29,11 +29,8 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         PLAIN,
         turns_end!(turns),
         Rule {
-            reason: "so much is written out that drivers compile it for long",
-            holds: |task, config, _| {
-                let within = |(t, shape): (Blocks, Shape)| t.channels * t.places <= written_max(&shape.epilogue);
-                Blocks::of(config).zip(shape(task)).is_some_and(within)
-            },
+            reason: "so much is written out that drivers compile it for long or keep it outside of registers",
+            holds: |_, config, limits| Blocks::of(config).is_some_and(|t| t.channels * t.places <= written_max(limits)),
         },
         Rule {
             reason: "more channels of a block than a group has, more units than a cube of the device, or more cubes than it can launch",
@@ -51,22 +48,17 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     build,
 };
 
-/// The largest block that a group and an image fill; units as a processor has lanes. Its drivers read lane by lane, so that what counts is
-/// how often each value is used.
-fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
-    let units = 8;
-    let (channels, places) = shape(task).map_or((1, 1), |shape| (shape.group_o(), (shape.oh * shape.ow).div_ceil(units)));
-    let fits = |&(c, p): &(usize, usize)| c <= channels && p <= places;
-    let blocks = [(16, 8), (16, 4), (16, 2), (8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (2, 2), (1, 4), (4, 1)];
-    let most = shape(task).map_or(0, |shape| written_max(&shape.epilogue)) as usize;
-    let written = |&(channels, places): &(usize, usize)| channels * places <= most;
-    let (channels, places) = blocks.into_iter().filter(written).find(fits).unwrap_or((1, 1));
-    vec![KnobValue::Pair(channels as i64, places as i64), KnobValue::Int(units as i64)]
+/// Blocks that read little, up to a size that compiles in a second; units as a processor has lanes.
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let extents = shape(task).map_or([1; 3], |s| [s.n * (s.o / s.group_o().max(1)), s.group_o(), s.oh * s.ow]);
+    let (channels, places) = least_read(extents, written_max(limits) / 2);
+    vec![KnobValue::Pair(channels as i64, places as i64), KnobValue::Int(LANES as i64)]
 }
 
-fn turns(task: &Task, _: &Config) -> Option<usize> {
+fn turns(task: &Task, config: &Config) -> Option<usize> {
     let shape = shape(task)?;
-    Some(looped(shape.group_c(), looped(shape.kh, looped(shape.kw, 0))))
+    let sums = looped(shape.group_c(), looped(shape.kh, looped(shape.kw, 0)));
+    Some(sums + looped(Blocks::of(config)?.channels as usize, 0))
 }
 
 /// The sizes of a config, as part of the kernel's identity.
@@ -196,14 +188,13 @@ fn blocks_of_y<F: Float>(
             }
         }
     }
-    #[unroll]
-    for c in 0..t.channels {
+    for c in 0..min(t.channels, behind - first_channel) {
         #[unroll]
         for j in 0..t.places {
             let (channel, place) = (first_channel + c, first_place + j * t.units);
-            if channel < behind && place < places {
+            if place < places {
                 let at = (CUBE_POS_Z * g.o + channel) * places + place;
-                let sum = sums[comptime!((c * t.places + j) as usize)];
+                let sum = pick::<F>(&sums, c, j, t.places, t.channels);
                 y[at as usize] = finished::<F>(sum, extra, channel, at, finish);
             }
         }

@@ -2,22 +2,24 @@
 
 use super::tiling::finished;
 use super::{FITS_BUFFERS, Form, Prepared, folded, launchable};
-use crate::epilogue::written_max;
+use crate::epilogue::{pick, written_max};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::{looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
-use kernels::gemm::Shape;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
 
 pub static BLOCKS: CubeVariant = CubeVariant {
     id: "gemm.cube_blocks",
-    revision: 1,
+    revision: 2,
     knobs: &[
         // Rows and columns of C for a unit.
-        Knob::pairs("block", &[(1, 1), (1, 4), (1, 8), (2, 2), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (8, 16), (16, 8)]),
+        Knob::pairs(
+            "block",
+            &[(1, 1), (1, 4), (1, 8), (4, 1), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (16, 8), (16, 16), (32, 16)],
+        ),
         Knob::ints("units", &[8, 16, 32, 64, 128]),
         // Steps along k that are written out one after the other.
         Knob::ints("k", &[1, 2, 4]),
@@ -26,11 +28,8 @@ pub static BLOCKS: CubeVariant = CubeVariant {
         FITS_BUFFERS,
         turns_end!(turns),
         Rule {
-            reason: "so much is written out that drivers compile it for long",
-            holds: |task, config, _| {
-                let within = |(t, shape): (Blocks, Shape)| t.rows * t.columns * t.k <= written_max(&shape.epilogue);
-                Blocks::of(config).zip(folded(task)).is_some_and(within)
-            },
+            reason: "so much is written out that drivers compile it for long or keep it outside of registers",
+            holds: |_, config, limits| Blocks::of(config).is_some_and(|t| t.rows * t.columns * t.k <= written_max(limits)),
         },
         Rule {
             reason: "a block larger than C, more units than a cube of the device has, or more cubes than it can launch",
@@ -49,23 +48,46 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     build,
 };
 
-/// The largest block that C fills; units as a processor has lanes. Its drivers read lane by lane, so that what counts is how often each
-/// value is used.
-fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
-    let units = 8;
-    let (m, n) = folded(task).map_or((1, 1), |shape| (shape.m, shape.n / units));
-    let blocks = [(8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1)];
-    let fits = |&(rows, columns): &(usize, usize)| rows <= m && columns <= n;
-    let most = folded(task).map_or(0, |shape| written_max(&shape.epilogue)) as usize;
-    let written = |&(rows, columns): &(usize, usize)| rows * columns <= most;
-    let (rows, columns) = blocks.into_iter().filter(written).find(fits).unwrap_or((1, 1));
-    let k = if 2 * rows * columns > most { 1 } else { 2 };
-    vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(units as i64), KnobValue::Int(k)]
+/// Blocks that read little, up to a size that compiles in a second or, for long products, in two; units as a processor has lanes.
+fn default(task: &Task, limits: &Limits) -> Vec<KnobValue> {
+    let (extents, products) = folded(task).map_or(([1; 3], 1), |shape| {
+        let extents = [shape.batch(), shape.m, shape.n];
+        (extents, extents.iter().fold(shape.k, |all, &extent| all.saturating_mul(extent)))
+    });
+    let most = if products >= PRODUCTS_LONG { written_max(limits) } else { written_max(limits) / 2 };
+    let (rows, columns) = least_read(extents, most);
+    // A turn of larger blocks has enough to do.
+    let k = if rows * columns > 64 { 1 } else { 2 };
+    vec![KnobValue::Pair(rows as i64, columns as i64), KnobValue::Int(LANES as i64), KnobValue::Int(k)]
+}
+
+/// Of a processor.
+pub const LANES: usize = 8;
+
+/// Products of all elements that take Mesa's lavapipe a tenth of a second.
+const PRODUCTS_LONG: usize = 1 << 26;
+
+/// Cubes that leave no core without one for long.
+pub const CUBES_MANY: usize = 8;
+
+/// Rows and columns of blocks, in cubes of a processor's lanes, that read least of so many matrices of so many rows and columns, those beyond
+/// the edges included, once there are enough cubes. Drivers that compute on the processor read lane by lane, so that what counts is how
+/// often each value is used. No block has more results than `most`.
+pub fn least_read([matrices, m, n]: [usize; 3], most: u32) -> (usize, usize) {
+    let blocks = [(32, 16), (16, 16), (16, 8), (8, 8), (8, 4), (8, 2), (4, 8), (4, 4), (1, 8), (1, 4), (4, 1), (1, 1)];
+    let fits = |&(rows, columns): &(usize, usize)| {
+        rows <= m.next_power_of_two() && columns <= n.next_power_of_two() && rows * columns <= most as usize
+    };
+    let cost = |&(rows, columns): &(usize, usize)| {
+        let cubes = matrices * m.div_ceil(rows) * n.div_ceil(columns * LANES);
+        (cubes < CUBES_MANY, cubes * (rows + columns))
+    };
+    blocks.into_iter().filter(fits).min_by_key(cost).unwrap_or((1, 1))
 }
 
 fn turns(task: &Task, config: &Config) -> Option<usize> {
     let (shape, t) = (folded(task)?, Blocks::of(config)?);
-    Some(looped(shape.k / t.k as usize, 0) + looped(shape.k % t.k as usize, 0))
+    Some(looped(shape.k / t.k as usize, 0) + looped(shape.k % t.k as usize, 0) + looped(t.rows as usize, 0))
 }
 
 /// The sizes of a config, as part of the kernel's identity.
@@ -186,14 +208,13 @@ fn blocks_of_c<F: Float + CubeElement>(
     for depth in whole * t.k..k {
         add_step::<F>(a, b, &rows, &columns, depth, step_a, step_b, &mut sums, t.rows, t.columns);
     }
-    #[unroll]
-    for i in 0..t.rows {
+    for i in 0..min(t.rows, m - first_row) {
         #[unroll]
         for j in 0..t.columns {
             let (row, column) = (first_row + i, first_column + j * t.units);
-            if row < m && column < n {
+            if column < n {
                 let at = (CUBE_POS_Z * m + row) * width + first + column;
-                let sum = sums[comptime!((i * t.columns + j) as usize)];
+                let sum = pick::<F>(&sums, i, j, t.columns, t.rows);
                 c[at as usize] = finished::<F>(sum * alpha, extra, first + column, at, comptime!(form.finish));
             }
         }

@@ -10,7 +10,7 @@ mod team;
 mod tiled;
 mod tiling;
 
-pub use blocks::add_step;
+pub use blocks::{CUBES_MANY, LANES, add_step, least_read};
 pub use tiling::{
     DIVIDES, FITS, SHARES_OUT, TILING_KNOBS, Tiling, add_slab, fetch, finished, spot, store, tiling_default, zeros,
 };

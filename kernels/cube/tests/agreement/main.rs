@@ -186,6 +186,29 @@ fn gemm() {
 }
 
 #[test]
+fn the_largest_blocks_end_compiling_and_agree() {
+    let Some((gpu, limits)) = device() else { return };
+    let card = Limits { gpu: Some(GpuLimits { software: false, ..limits.gpu.unwrap() }), ..*limits };
+    let processor = Limits { gpu: Some(GpuLimits { software: true, ..limits.gpu.unwrap() }), ..*limits };
+    for (text, block) in [
+        ("gemm alpha=0.5 b=dynamic epilogue=bias+residual+gelu k=67 m=97 n=389 trans_a=1 trans_b=1", (32, 16)),
+        ("gemm b=const k=64 m=64 n=256 epilogue=residual+silu", (32, 16)),
+        ("conv2d c=3 epilogue=bias+residual+gelu groups=1 h=17 kh=3 kw=2 n=2 o=37 pads=[1,0,1,1] w=23", (16, 16)),
+        ("conv2d c=8 epilogue=bias+silu groups=2 h=20 kh=3 kw=3 n=1 o=64 strides=[2,1] w=40", (16, 16)),
+    ] {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        let variant = operator(task.operator()).unwrap().variant(&format!("{}.cube_blocks", task.operator())).unwrap();
+        let mut config = variant.default_config(&task, limits);
+        config.knobs[0].1 = KnobValue::Pair(block.0, block.1);
+        if let Some(k) = config.knobs.get_mut(2) {
+            k.1 = KnobValue::Int(1);
+        }
+        assert!(variant.check(&task, &config, &card).unwrap_err().to_string().contains("registers"), "{config}");
+        run(gpu, &processor, &task, &config).unwrap_or_else(|why| panic!("{config} on '{text}': {why}"));
+    }
+}
+
+#[test]
 fn a_constant_that_no_buffer_holds_is_taken_apart() {
     let Some((gpu, limits)) = device() else { return };
     let small = GpuLimits { buffer_bytes: 8192, ..*gpu.limits() };
