@@ -149,7 +149,7 @@ impl Space {
 pub fn variants(task: &Task, operator: &Operator, limits: &Limits) -> Vec<VariantFacts> {
     let there = limits.gpu.and_then(|_| cube_kernels::operator(operator.id));
     match there.filter(|there| there.default_config(task, limits).is_some()) {
-        Some(there) => there.ordered(limits).map(|variant| variant.facts()).collect(),
+        Some(there) => there.ordered(task, limits).map(|variant| variant.facts()).collect(),
         None => operator.variants.iter().map(|variant| variant.facts()).collect(),
     }
 }

@@ -39,19 +39,20 @@ pub struct CubeOperator {
     pub id: &'static str,
     /// In the order in which they are tried as a default. None need be legal: what no variant takes is computed by the host.
     pub variants: &'static [&'static CubeVariant],
-    /// Those of them that come first where the driver computes on the host's processor.
-    first_on_processors: &'static [&'static CubeVariant],
+    /// Those of them that come first for some tasks on some devices, and for which.
+    first: &'static [&'static CubeVariant],
+    first_for: fn(&Task, &Limits) -> bool,
 }
 
 /// Every operator with variants here. A new variant is one file and one line in its operator's list.
 pub static OPERATORS: &[CubeOperator] = &[
-    CubeOperator::new("gemm", gemm::VARIANTS).first_on_processors(gemm::FIRST_ON_PROCESSORS),
-    CubeOperator::new("conv2d", conv2d::VARIANTS).first_on_processors(conv2d::FIRST_ON_PROCESSORS),
+    CubeOperator::new("gemm", gemm::VARIANTS).first_for(on_processors, gemm::FIRST_ON_PROCESSORS),
+    CubeOperator::new("conv2d", conv2d::VARIANTS).first_for(on_processors, conv2d::FIRST_ON_PROCESSORS),
     CubeOperator::new("depthwise", conv2d::DEPTHWISE_VARIANTS),
     CubeOperator::new("conv_transpose2d", conv_transpose2d::VARIANTS),
-    CubeOperator::new("attention", attention::VARIANTS).first_on_processors(attention::FIRST_ON_PROCESSORS),
-    CubeOperator::new("lstm", recurrent::LSTM_VARIANTS),
-    CubeOperator::new("gru", recurrent::GRU_VARIANTS),
+    CubeOperator::new("attention", attention::VARIANTS).first_for(on_processors, attention::FIRST_ON_PROCESSORS),
+    CubeOperator::new("lstm", recurrent::LSTM_VARIANTS).first_for(recurrent::steps_are_long, recurrent::LSTM_OF_LONG_STEPS),
+    CubeOperator::new("gru", recurrent::GRU_VARIANTS).first_for(recurrent::steps_are_long, recurrent::GRU_OF_LONG_STEPS),
     CubeOperator::new("embedding", embedding::VARIANTS),
     CubeOperator::new("gather", gather::VARIANTS),
     CubeOperator::new("resize", resize::VARIANTS),
@@ -64,6 +65,11 @@ pub static OPERATORS: &[CubeOperator] = &[
     CubeOperator::new("transpose", moves::TRANSPOSE_VARIANTS),
 ];
 
+/// Whether the driver computes on the host's processor.
+fn on_processors(_: &Task, limits: &Limits) -> bool {
+    limits.gpu.is_some_and(|gpu| gpu.software)
+}
+
 /// The variants of the operator of that id.
 pub fn operator(id: &str) -> Option<&'static CubeOperator> {
     OPERATORS.iter().find(|operator| operator.id == id)
@@ -71,16 +77,16 @@ pub fn operator(id: &str) -> Option<&'static CubeOperator> {
 
 impl CubeOperator {
     const fn new(id: &'static str, variants: &'static [&'static CubeVariant]) -> Self {
-        CubeOperator { id, variants, first_on_processors: &[] }
+        CubeOperator { id, variants, first: &[], first_for: on_processors }
     }
 
-    const fn first_on_processors(self, variants: &'static [&'static CubeVariant]) -> Self {
-        CubeOperator { first_on_processors: variants, ..self }
+    const fn first_for(self, first_for: fn(&Task, &Limits) -> bool, first: &'static [&'static CubeVariant]) -> Self {
+        CubeOperator { first, first_for, ..self }
     }
 
-    /// The variants in the order in which they are tried as a default on such a device.
-    pub fn ordered(&self, limits: &Limits) -> impl Iterator<Item = &'static CubeVariant> {
-        let first = if limits.gpu.is_some_and(|gpu| gpu.software) { self.first_on_processors } else { &[] };
+    /// The variants in the order in which they are tried as a default of a task on such a device.
+    pub fn ordered(&self, task: &Task, limits: &Limits) -> impl Iterator<Item = &'static CubeVariant> {
+        let first = if (self.first_for)(task, limits) { self.first } else { &[] };
         let rest = self.variants.iter().filter(|variant| !first.iter().any(|one| one.id == variant.id));
         first.iter().chain(rest).copied()
     }
@@ -101,7 +107,7 @@ impl CubeOperator {
 
     /// The config used without tuning: the first variant whose default is legal; `None` when none is.
     pub fn default_config(&self, task: &Task, limits: &Limits) -> Option<Config> {
-        VariantFacts::default_of(self.ordered(limits).map(|variant| variant.facts()), task, limits)
+        VariantFacts::default_of(self.ordered(task, limits).map(|variant| variant.facts()), task, limits)
     }
 
     /// Makes the variant a config names ready to run.

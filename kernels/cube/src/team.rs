@@ -82,6 +82,36 @@ pub fn team_default(rows: usize, length: usize, neighbours: bool, limits: &Limit
     }]
 }
 
+/// Sums of all units of a row, added up for the first of them. Called once by a kernel.
+#[cube]
+pub fn fold_sums<F: Float>(sums: &mut Array<F>, #[comptime] count: u32, #[comptime] team: Team) {
+    if comptime!(team.along > 1) {
+        let units = comptime!(team.across * team.along);
+        let mut shared = SharedMemory::<F>::new(comptime!((count * units) as usize));
+        #[unroll]
+        for i in 0..count {
+            shared[(i * units + UNIT_POS) as usize] = sums[comptime!(i as usize)];
+        }
+        sync_cube();
+        #[unroll]
+        for round in 0..comptime!(team.along.ilog2()) {
+            let half = comptime!(team.along >> (round + 1));
+            if place_of_unit(team) < half {
+                #[unroll]
+                for i in 0..count {
+                    let other = shared[(i * units + UNIT_POS + half * team.across) as usize];
+                    shared[(i * units + UNIT_POS) as usize] += other;
+                }
+            }
+            sync_cube();
+        }
+        #[unroll]
+        for i in 0..count {
+            sums[comptime!(i as usize)] = shared[(i * units + row_of_unit(team)) as usize];
+        }
+    }
+}
+
 /// How values are folded.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fold {

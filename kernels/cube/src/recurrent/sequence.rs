@@ -1,14 +1,15 @@
 //! A cube for each sequence and direction, from its first step to its last in one launch: the states stay in shared memory, and the units
 //! share the hidden units out.
 
-use crate::epilogue::{sigmoid, tanh};
+use super::cell::{Kind, Weights, cell_of_lstm, state_of_gru, state_of_lstm, steps_of};
+use crate::epilogue::sigmoid;
 use crate::gpu::{Buffer, Gpu, with_client};
-use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, refuse, units_of};
+use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, units_of};
 use crate::turns::{allowed, looped, turns_end};
 use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::lstm::{Cell, Shape};
-use kernels::{BuildError, Limits, Request, Rule, Task, Tensor};
+use kernels::{BuildError, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
 
 pub static LSTM: CubeVariant = CubeVariant {
@@ -61,14 +62,6 @@ fn turns_of(shape: &Shape, units: usize) -> usize {
     looped(rounds, 0) + looped(shape.steps, step) + looped(rounds, looped(0, 0))
 }
 
-/// Which cell, as part of a kernel's identity.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Lstm,
-    Gru,
-    GruAfter,
-}
-
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Form {
     kind: Kind,
@@ -88,7 +81,7 @@ struct Form {
 
 impl Form {
     fn gates(&self) -> u32 {
-        if self.kind == Kind::Lstm { 4 } else { 3 }
+        self.kind.gates()
     }
 
     /// Those whose product with the state needs nothing but the state.
@@ -105,26 +98,13 @@ impl Form {
 struct Sequences {
     form: Form,
     shape: Shape,
-    /// W, R and the bias where they are constant.
-    prepared: [Option<Buffer>; 3],
+    weights: Weights,
 }
 
 fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildError> {
-    let (task, shape) = (request.task, Shape::of(request.task)?);
-    let constant = |input: usize| request.constants.get(input).copied().flatten().filter(|_| shape.constant);
-    let upload = |values: &[f32]| gpu.upload(bytemuck::cast_slice(values)).map_err(|error| refuse(task, &error));
-    let matrices = |input: usize, columns: usize| {
-        constant(input).map(|tensor| upload(&transposed(task, tensor, shape.directions(), columns)?)).transpose()
-    };
-    let bias = constant(3).map(|tensor| gpu.upload(tensor.bytes()).map_err(|error| refuse(task, &error))).transpose()?;
-    let prepared = [matrices(1, shape.input)?, matrices(2, shape.hidden)?, bias];
-    let kind = match shape.cell {
-        Cell::Lstm => Kind::Lstm,
-        Cell::Gru => Kind::Gru,
-        Cell::GruAfter => Kind::GruAfter,
-    };
+    let shape = Shape::of(request.task)?;
     let form = Form {
-        kind,
+        kind: shape.cell.into(),
         hidden: shape.hidden as u32,
         units: units_of(request.config),
         backwards: shape.reversed[0],
@@ -135,33 +115,18 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
         initial_c: shape.initial_c,
         outputs: (shape.outputs[0], shape.outputs[1], shape.outputs[2]),
     };
-    Ok(Box::new(Sequences { form, shape, prepared }))
-}
-
-/// `[d, rows, columns]` as `[d, columns, rows]`.
-fn transposed(task: &Task, tensor: &Tensor, directions: usize, columns: usize) -> Result<Vec<f32>, BuildError> {
-    let values = tensor.values::<f32>().ok_or_else(|| refuse(task, &"the weights are not f32"))?;
-    let rows = values.len() / (directions * columns).max(1);
-    let mut turned = vec![0.0; values.len()];
-    for (from, to) in values.chunks_exact(rows * columns).zip(turned.chunks_exact_mut(rows * columns)) {
-        for (i, &value) in from.iter().enumerate() {
-            to[i % columns * rows + i / columns] = value;
-        }
-    }
-    Ok(turned)
+    Ok(Box::new(Sequences { form, weights: Weights::new(request, gpu, &shape)?, shape }))
 }
 
 impl CubeKernel for Sequences {
     fn prepared_bytes(&self) -> usize {
-        self.prepared.iter().flatten().map(Buffer::bytes).sum()
+        self.weights.bytes()
     }
 
     fn launch(&self, gpu: &Gpu, inputs: &[Option<Buffer>], outputs: &[Buffer], _: &[Buffer]) {
         let given = |i: usize| inputs.get(i).cloned().flatten();
-        let weight = |i: usize| self.prepared[i].clone().or_else(|| given(i + 1));
         let x = given(0).expect("the task has an X");
-        let (w, r) = (weight(0).expect("the task has a W"), weight(1).expect("the task has an R"));
-        let bias: Vec<Buffer> = weight(2).into_iter().collect();
+        let (w, r, bias) = self.weights.operands(inputs);
         let lens: Vec<Buffer> = given(4).into_iter().collect();
         let initial: Vec<Buffer> = given(5).into_iter().chain(given(6)).collect();
         let asked: Vec<Buffer> =
@@ -224,10 +189,7 @@ fn sequences<F: Float>(
         }
     }
     sync_cube();
-    let mut len = steps;
-    if comptime!(form.lens) {
-        len = u32::cast_from(min(max(lens.index(0usize)[sequence as usize], 0), steps as i32));
-    }
+    let len = steps_of(lens, sequence, steps, form.lens);
     let backwards = comptime!(form.backwards) || direction == 1;
 
     // The same for all units of a cube.
@@ -241,17 +203,16 @@ fn sequences<F: Float>(
                 add_input::<F>(&mut sums, x, w, direction, of_x, input, j, 0u32, comptime!(form.gates()), form);
                 add_state::<F>(&mut sums, r, &h, direction, j, 0u32, comptime!(form.gates_of_state()), form);
                 if comptime!(form.kind == Kind::Lstm) {
-                    let cell = sigmoid::<F>(sums[2]) * c[j as usize] + sigmoid::<F>(sums[0]) * tanh::<F>(sums[3]);
+                    let cell = cell_of_lstm::<F>(sums[0], sums[2], sums[3], c[j as usize]);
                     c[j as usize] = cell;
-                    next[j as usize] = sigmoid::<F>(sums[1]) * tanh::<F>(cell);
+                    next[j as usize] = state_of_lstm::<F>(sums[1], cell);
                 } else {
                     let (z, reset) = (sigmoid::<F>(sums[0]), sigmoid::<F>(sums[1]));
                     if comptime!(form.kind == Kind::Gru) {
                         c[j as usize] = z;
                         next[j as usize] = reset * h[j as usize];
                     } else {
-                        let new = tanh::<F>(sums[2] + reset * sums[3]);
-                        next[j as usize] = new + z * (h[j as usize] - new);
+                        next[j as usize] = state_of_gru::<F>(z, sums[2] + reset * sums[3], h[j as usize]);
                     }
                 }
             }
@@ -266,8 +227,7 @@ fn sequences<F: Float>(
                     let mut sums = biases::<F>(bias, direction, j, form);
                     add_input::<F>(&mut sums, x, w, direction, of_x, input, j, 2u32, 3u32, form);
                     add_state::<F>(&mut sums, r, &next, direction, j, 2u32, 3u32, form);
-                    let made = tanh::<F>(sums[2] + sums[3]);
-                    new = made + c[j as usize] * (h[j as usize] - made);
+                    new = state_of_gru::<F>(c[j as usize], sums[2] + sums[3], h[j as usize]);
                 }
                 h[j as usize] = new;
                 if comptime!(form.outputs.0) {

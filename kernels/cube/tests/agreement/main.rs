@@ -388,7 +388,53 @@ fn lstm_and_gru() {
         "gru t=11 n=3 i=20 h=48 direction=bidirectional w=const bias=1 linear_before_reset=1 h0=1 outputs=[1,1]",
         "gru t=5 n=3 i=20 h=17 direction=reverse bias=1 lens=1 linear_before_reset=1 outputs=[1,0]",
         "gru t=9 n=3 i=20 h=270 direction=bidirectional w=const bias=1 lens=1 h0=1 outputs=[1,1]",
+        "lstm t=6 n=9 i=12 h=70 direction=bidirectional bias=1 lens=1 h0=1 c0=1 outputs=[1,1,1]",
+        "lstm t=1 n=4 i=5 h=64 direction=reverse w=const bias=1 lens=1 h0=1 outputs=[1,1,1]",
+        "lstm t=4 n=17 i=30 h=64 direction=reverse w=const h0=1 c0=1 outputs=[0,0,1]",
+        "gru t=6 n=9 i=12 h=70 direction=bidirectional bias=1 lens=1 h0=1 outputs=[1,1]",
+        "gru t=4 n=17 i=30 h=64 direction=reverse w=const bias=1 linear_before_reset=1 lens=1 h0=1 outputs=[0,1]",
+        "gru t=8 n=5 i=30 h=64 direction=bidirectional w=const linear_before_reset=1 outputs=[1,0]",
     ]);
+}
+
+#[test]
+fn a_step_has_a_launch_where_it_is_worth_one() {
+    let Some((_, limits)) = device() else { return };
+    let card =
+        GpuLimits { software: false, turns: None, units_per_cube: 1024, cube_dim: [1024, 1024, 64], ..limits.gpu.unwrap() };
+    let processor = GpuLimits { software: true, ..limits.gpu.unwrap() };
+    let default = |text: &str, gpu: GpuLimits| {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        let limits = Limits { gpu: Some(gpu), ..*limits };
+        operator(task.operator()).unwrap().default_config(&task, &limits).map(|config| config.variant)
+    };
+    for (operator, outputs) in [("lstm", "[1,0,0]"), ("gru", "[1,0]")] {
+        let rest = format!("direction=forward w=const outputs={outputs}");
+        for (hidden, on_card, on_processor) in [(8, "sequence", "sequence"), (64, "sequence", "steps"), (512, "steps", "steps")] {
+            let text = format!("{operator} t=5 n=2 i=16 h={hidden} {rest}");
+            assert_eq!(default(&text, card), Some(format!("{operator}.cube_{on_card}")), "{text}");
+            assert_eq!(default(&text, processor), Some(format!("{operator}.cube_{on_processor}")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_sequence_that_a_driver_would_cut_short_is_computed_step_by_step() {
+    let Some((_, limits)) = device() else { return };
+    let bounded = Limits { gpu: Some(GpuLimits { turns: Some(60_000), ..limits.gpu.unwrap() }), ..*limits };
+    for text in [
+        "lstm t=200 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0,0]",
+        "gru t=100 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0]",
+        "gru t=20000 n=1 i=1 h=1 direction=forward outputs=[1,0]",
+    ] {
+        let task = Task::parse(text).unwrap_or_else(|| panic!("'{text}' is a task"));
+        let operator = operator(task.operator()).unwrap();
+        let sequence = operator.variant(&format!("{}.cube_sequence", operator.id)).unwrap();
+        let refused = sequence.check(&task, &sequence.default_config(&task, &bounded), &bounded).unwrap_err();
+        assert!(refused.to_string().contains("turns"), "{text}: {refused}");
+        let default = operator.default_config(&task, &bounded).expect("a variant takes it");
+        assert_eq!(default.variant, format!("{}.cube_steps", operator.id), "{text}");
+    }
 }
 
 #[test]
@@ -398,8 +444,8 @@ fn loops_that_a_driver_would_cut_short_are_illegal_and_on_other_devices_legal() 
     let (bounded, free) =
         (Limits { gpu: Some(gpu), ..*limits }, Limits { gpu: Some(GpuLimits { turns: None, ..gpu }), ..*limits });
     for text in [
-        "lstm t=200 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0,0]",
-        "gru t=100 n=1 i=128 h=256 direction=bidirectional w=const bias=1 outputs=[1,0]",
+        "lstm t=2 n=1 i=70000 h=3 direction=forward w=const outputs=[1,0,0]",
+        "gru t=2 n=1 i=70000 h=3 direction=reverse outputs=[1,0]",
         "gemm b=dynamic k=4000000 m=1 n=1",
         "conv2d c=8000 h=3 kh=3 kw=3 n=1 o=1 w=3",
         "conv_transpose2d c=20000 h=3 kh=2 kw=2 n=1 o=1 w=3",
