@@ -69,8 +69,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             for (kind, config) in sample(variant, &task, &limits, configs) {
                 met.insert(variant.id);
                 launch(operator, &task, &config, &limits, &gpu).map_err(|why| format!("{config} on '{text}': {why}"))?;
+                let mut met_texts = BTreeSet::new();
                 for source in take_sources() {
                     let source = source.map_err(|why| format!("{config} on '{text}': {why}"))?;
+                    // A kernel may be launched often; its declarations come in another order each time.
+                    let mut lines: Vec<String> = source.text.lines().map(str::to_owned).collect();
+                    lines.sort();
+                    if !met_texts.insert(lines) {
+                        continue;
+                    }
                     fs::write(folder.join(format!("{files}.cu")), &source.text)?;
                     writeln!(
                         index,
