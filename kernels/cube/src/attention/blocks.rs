@@ -20,7 +20,7 @@ const SUMS_MAX: u32 = 32;
 
 pub static BLOCKS: CubeVariant = CubeVariant {
     id: "attention.cube_blocks",
-    revision: 1,
+    revision: 2,
     knobs: &[
         Knob::ints("units", &[32, 64, 128, 256]),
         // Queries and keys.

@@ -1,13 +1,13 @@
 //! The scores of all queries and keys as one product, their softmax, and the product with V: three launches with the scores between them in
 //! global memory. In the products a unit has a block of its own, as in `gemm.cube_blocks`, and waits for no other.
 
-use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
+use super::operands::{K, NUMBERS, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gemm::{add_step, launchable};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, countable, cubes_for, refuse, units_of, upload_words};
 use crate::team::{Fold, Team, fold_all, place_of_unit, row_of_unit, start};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::attention::Shape;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
@@ -15,7 +15,7 @@ use schema::{Config, KnobValue};
 
 pub static PRODUCTS: CubeVariant = CubeVariant {
     id: "attention.cube_products",
-    revision: 1,
+    revision: 2,
     knobs: &[
         // Rows and columns of a product for a unit.
         Knob::pairs("block", &[(1, 1), (1, 4), (2, 2), (4, 4), (4, 8), (8, 2), (8, 4), (8, 8), (16, 4)]),
@@ -212,20 +212,22 @@ fn blocks_of_product<F: Float + CubeElement>(
     #[comptime] product: Product,
     #[comptime] form: Form,
 ) {
+    let (width, scale) = (uniform::number(width), uniform::float::<F>(scale));
+    let g = uniform::words(g, NUMBERS);
     let (heads, queries) = (g[0], g[1]);
     let (head, image) = (CUBE_POS_Z % heads, CUBE_POS_Z / heads);
     let group = head / g[4];
     let of_scores = CUBE_POS_Z * queries * form.keys;
     let scored = comptime!(product == Product::Scores);
     let (start_a, pitch_a) =
-        if comptime!(scored) { (first(g, image, head, Q), g[comptime!(Q + 3)]) } else { (of_scores, u32::new(0) + form.keys) };
+        if comptime!(scored) { (first(&g, image, head, Q), g[comptime!(Q + 3)]) } else { (of_scores, u32::new(0) + form.keys) };
     let (start_b, pitch_b, step_b) = if comptime!(scored) {
-        (first(g, image, group, K), g[comptime!(K + 3)], 1u32.runtime())
+        (first(&g, image, group, K), g[comptime!(K + 3)], 1u32.runtime())
     } else {
-        (first(g, image, group, V), 1u32.runtime(), g[comptime!(V + 3)])
+        (first(&g, image, group, V), 1u32.runtime(), g[comptime!(V + 3)])
     };
     let (start_c, pitch_c) =
-        if comptime!(scored) { (of_scores, u32::new(0) + form.keys) } else { (first(g, image, head, Y), g[comptime!(Y + 3)]) };
+        if comptime!(scored) { (of_scores, u32::new(0) + form.keys) } else { (first(&g, image, head, Y), g[comptime!(Y + 3)]) };
     let first_row = CUBE_POS_Y * form.rows;
     let first_column = CUBE_POS_X * comptime!(form.columns_of_cube()) + UNIT_POS_X;
     // Keys that none of the block's queries sees are not added up.
@@ -259,7 +261,7 @@ fn blocks_of_product<F: Float + CubeElement>(
             if row < queries && column < width {
                 let mut value = sums[comptime!((i * form.columns + j) as usize)] * scale;
                 if comptime!(scored && form.masked) {
-                    value += mask.index(0usize)[of_mask(g, image, head, row, column) as usize];
+                    value += mask.index(0usize)[of_mask(&g, image, head, row, column) as usize];
                 }
                 c[(start_c + row * pitch_c + column) as usize] = value;
             }
@@ -270,11 +272,13 @@ fn blocks_of_product<F: Float + CubeElement>(
 /// The softmax of each row of the scores, in place; 0 for the keys that its query does not see.
 #[cube(launch_unchecked)]
 fn weights_of_rows<F: Float + CubeElement>(scores: &mut Array<F>, g: &Array<u32>, rows: u32, #[comptime] form: Form) {
+    let rows = uniform::number(rows);
     let row = CUBE_POS as u32 * form.team.across + row_of_unit(form.team);
     let mut shared = SharedMemory::<F>::new(comptime!(form.team.shared()));
     let known = row < rows;
     let all = select(known, u32::new(0) + form.keys, u32::new(0));
-    let seen = min(keys_seen(row % g[1], g[1], form.keys, form.causal), all);
+    let queries = g[1];
+    let seen = min(keys_seen(row % queries, queries, form.keys, form.causal), all);
     let first = row * form.keys;
     let mut own = start::<F>(Fold::Max);
     for j in range_stepped(place_of_unit(form.team), seen, form.team.along) {

@@ -6,7 +6,7 @@ use crate::epilogue::{pick, written_max};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::refuse;
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::{BuildError, Knob, Limits, Request, Rule, Task};
 use schema::{Config, KnobValue};
@@ -174,6 +174,14 @@ fn blocks_of_c<F: Float + CubeElement>(
     #[comptime] t: Blocks,
     #[comptime] form: Form,
 ) {
+    let (m, n, k, first, width, alpha) = (
+        uniform::number(m),
+        uniform::number(n),
+        uniform::number(k),
+        uniform::number(first),
+        uniform::number(width),
+        uniform::float::<F>(alpha),
+    );
     let first_row = CUBE_POS_Y * t.rows;
     let first_column = CUBE_POS_X * comptime!(t.columns * t.units) + UNIT_POS_X;
     let start_a = starts[(CUBE_POS_Z * 2) as usize];

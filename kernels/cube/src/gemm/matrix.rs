@@ -15,7 +15,7 @@ use schema::{Config, KnobValue};
 
 pub static MATRIX: CubeVariant = CubeVariant {
     id: "gemm.cube_matrix",
-    revision: 1,
+    revision: 2,
     knobs: narrow::KNOBS,
     rules: &[
         kernels::RELAXED,

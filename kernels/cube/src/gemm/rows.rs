@@ -12,7 +12,7 @@ use schema::Config;
 
 pub static ROWS: CubeVariant = CubeVariant {
     id: "gemm.cube_rows",
-    revision: 1,
+    revision: 2,
     knobs: UNIT_KNOBS,
     rules: &[
         FITS_BUFFERS,

@@ -17,7 +17,7 @@ use schema::{Config, KnobValue};
 
 pub static SPLIT_K: CubeVariant = CubeVariant {
     id: "gemm.cube_split_k",
-    revision: 1,
+    revision: 2,
     knobs: &[TILE, UNIT, DEPTH, BUFFERS, Knob::ints("parts", &[2, 4, 8, 16, 32])],
     rules: &[
         FITS_BUFFERS,

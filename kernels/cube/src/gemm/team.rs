@@ -13,7 +13,7 @@ use schema::{Config, KnobValue};
 
 pub static TEAM: CubeVariant = CubeVariant {
     id: "gemm.cube_team",
-    revision: 1,
+    revision: 2,
     knobs: &[
         // Columns of a cube, and units that share the k of each: a power of two, so that halves can be folded onto each other.
         Knob::pairs(

@@ -12,7 +12,7 @@ use schema::Config;
 
 pub static TILED: CubeVariant = CubeVariant {
     id: "gemm.cube_tiled",
-    revision: 2,
+    revision: 3,
     knobs: TILING_KNOBS,
     rules: &[
         FITS_BUFFERS,

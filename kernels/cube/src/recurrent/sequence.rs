@@ -6,7 +6,7 @@ use crate::epilogue::sigmoid;
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{IN_ROWS, UNIT_KNOBS, UNITS, units_of};
 use crate::turns::{allowed, looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::lstm::{Cell, Shape};
 use kernels::{BuildError, Limits, Request, Rule, Task};
@@ -14,7 +14,7 @@ use schema::{Config, KnobValue};
 
 pub static LSTM: CubeVariant = CubeVariant {
     id: "lstm.cube_sequence",
-    revision: 1,
+    revision: 2,
     knobs: UNIT_KNOBS,
     rules: &[
         IN_ROWS,
@@ -165,6 +165,7 @@ fn sequences<F: Float>(
     input: u32,
     #[comptime] form: Form,
 ) {
+    let (steps, batch, input) = (uniform::number(steps), uniform::number(batch), uniform::number(input));
     let hidden = comptime!(form.hidden);
     let rounds = comptime!(form.hidden.div_ceil(form.units));
     let (sequence, direction) = (CUBE_POS_X, CUBE_POS_Y);

@@ -8,7 +8,7 @@ use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{IN_ROWS, countable, refuse};
 use crate::team::{Team, fold_sums, place_of_unit, row_of_unit};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant};
+use crate::{CubeKernel, CubeVariant, uniform};
 use cubecl::prelude::*;
 use kernels::lstm::{Cell, Shape};
 use kernels::{BuildError, GpuLimits, Knob, Limits, Request, Rule, Task};
@@ -402,6 +402,7 @@ fn products_of_inputs<F: Float + CubeElement>(
     input: u32,
     #[comptime] form: Form,
 ) {
+    let (all_rows, input) = (uniform::number(all_rows), uniform::number(input));
     let t = comptime!(form.product);
     let width = comptime!(form.rows());
     let direction = CUBE_POS_Z;
@@ -466,6 +467,7 @@ fn step_of_sequences<F: Float + CubeElement>(
     #[comptime] form: Form,
     #[comptime] part: Part,
 ) {
+    let (step, steps, batch) = (uniform::number(step), uniform::number(steps), uniform::number(batch));
     let (hidden, width, gates) = comptime!((form.hidden, form.rows(), part.gates(form.kind)));
     let direction = CUBE_POS_Z;
     let first_hidden = CUBE_POS_X * comptime!(form.hidden_units_of_cube()) + row_of_unit(form.team);
