@@ -15,6 +15,7 @@ pub mod passes;
 pub mod report;
 pub mod runtime;
 pub mod sandbox;
+pub mod schedule;
 pub mod search;
 pub mod space;
 pub mod split;

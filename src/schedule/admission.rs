@@ -1,0 +1,86 @@
+//! Whether a request is accepted: when it is predicted to finish behind all that was accepted before it.
+
+use super::core::Wish;
+use super::{Candidate, CurveId, Nanos, Presence, Refusal, View};
+
+/// Median absolute deviations that a predicted finish keeps from the deadline (papers §2.3, step 6).
+const SPREADS: u32 = 2;
+
+/// The predicted finish of a request that arrives now, or why it is refused.
+///
+/// # Errors
+/// The [`Refusal`], with the time after which such a request is predicted to be accepted.
+pub(super) fn admit(view: &View<'_>, wish: &Wish, likely: Option<Candidate>) -> Result<Nanos, Refusal> {
+    let Some(likely) = likely else { return Err(Refusal::NoDevice) };
+    let curve = view.index().curve(likely.curve);
+    let predicted = finish(view, wish, &likely);
+    let margin = curve.rows[curve.steady()].spread * SPREADS + view.slip(wish.model);
+    if wish.deadline == Nanos::NEVER || predicted + margin <= wish.deadline {
+        return Ok(predicted);
+    }
+    let late = predicted + margin - wish.deadline;
+    let alone = view.stages_of(likely.curve, wish.rows.rows()).total();
+    Err(Refusal::TooLate { predicted, retry_after: retry_after(view, &likely, late, wish.deadline - view.now - alone) })
+}
+
+/// When there is room for one more of a full queue.
+pub(super) fn queue_full(view: &View<'_>, wish: &Wish, likely: Option<Candidate>) -> Refusal {
+    let Some(likely) = likely else { return Refusal::NoDevice };
+    let own = Nanos::from_f64(view.pace(likely.curve) * f64::from(wish.rows.rows()) / workers(view, likely.curve));
+    Refusal::QueueFull { retry_after: retry_after(view, &likely, own, finish(view, wish, &likely) - view.now) }
+}
+
+/// How long until a backlog that is `late` too long has shrunk enough: it shrinks by what capacity is left over (papers §2.4; there in
+/// requests, here in time). No longer than `drain`, in which all that may wait is worked off: at full load that is all there is to say.
+fn retry_after(view: &View<'_>, likely: &Candidate, late: Nanos, drain: Nanos) -> Nanos {
+    let left_over = 1.0 - load(view, likely.curve);
+    let shrinks = if left_over > 0.0 { Nanos::from_f64(late.as_f64() / left_over) } else { Nanos::NEVER };
+    shrinks.min(drain).max(Nanos(1))
+}
+
+/// Behind what is in flight, what waits of its own model, and what waits of others on the device: whole batches ahead at the pace of
+/// the slowest engine, then its own batch, grown by what arrives until then.
+fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos {
+    let curve = view.index().curve(likely.curve);
+    let full = curve.rows[curve.steady()].batch.rows();
+    let (waiting, rows) = (view.queue(wish.model).rows(), wish.rows.rows());
+    let (ahead, own) = if rows > full { (waiting, rows) } else { (waiting / full * full, (waiting % full).saturating_add(rows)) };
+    let same = view.pace(likely.curve) * f64::from(ahead) / workers(view, likely.curve);
+    let begins = likely.forecast.finish - view.stages_of(likely.curve, rows).total()
+        + Nanos::from_f64(same + others(view, wish, likely.curve));
+    let grown = own.saturating_add((view.rate(wish.model) * (begins - view.now).as_secs_f64()) as u32);
+    begins + view.stages_of(likely.curve, grown.min(full.max(own))).total()
+}
+
+/// What waits of other models that run on this device too, in nanoseconds of the whole device.
+fn others(view: &View<'_>, wish: &Wish, curve: CurveId) -> f64 {
+    let others = view.models().filter(|&model| model != wish.model && !view.queue(model).is_empty());
+    others.map(|model| cheapest(view, model, curve) * f64::from(view.queue(model).rows())).sum()
+}
+
+/// The part of the device's time that arrivals of all models ask for, if everything that can run there does.
+fn load(view: &View<'_>, curve: CurveId) -> f64 {
+    view.models().map(|model| view.rate(model) * cheapest(view, model, curve) * 1e-9).sum()
+}
+
+/// Nanoseconds of the whole device of `curve` that a row of a model takes there at least; 0 when it does not run there, or as well
+/// elsewhere.
+fn cheapest(view: &View<'_>, model: super::ModelId, curve: CurveId) -> f64 {
+    let here = view.index().curve(curve).device;
+    let cost = |id: CurveId| view.pace(id) * f64::from(view.index().curve(id).share.as_per_mille()) * 1e-3;
+    let ready = |of| view.workers_of(of).any(|(_, worker)| worker.presence() == Presence::Ready);
+    let curves = view.index().curves_of(model).filter(|(_, of)| ready(of));
+    let costs = curves.map(|(id, of)| (cost(id), of.device));
+    match costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((cost, device)) if device == here => cost,
+        _ => 0.0,
+    }
+}
+
+/// Ready workers that can run a curve side by side.
+fn workers(view: &View<'_>, curve: CurveId) -> f64 {
+    let of = view.index().curve(curve);
+    let ready = view.workers_of(of).filter(|(_, worker)| worker.presence() == Presence::Ready).count();
+    let room = 1000 / usize::from(of.share.as_per_mille());
+    ready.min(room).max(1) as f64
+}

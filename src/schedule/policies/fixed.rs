@@ -1,0 +1,78 @@
+//! `fixed`: always the same device, share and batch. The baseline of those who choose once by hand.
+//!
+//! `fixed:DEVICE/SHARE/BATCH`, as `fixed:cpu/50/4`. Without an argument the first device that has records of the model, there the
+//! greatest share and batch 1 or the smallest. Starts when the device is free, with as many waiting requests as the batch holds.
+
+use super::{Candidate, CurveId, ModelId, Placement, Policy, Step, Turn, View, in_turn};
+use crate::schedule::{Curve, Index, Nanos};
+use schema::{Batch, DeviceName, Share};
+
+#[derive(Default)]
+struct Fixed {
+    choice: Option<(DeviceName, Share, Batch)>,
+    order: Vec<ModelId>,
+}
+
+pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
+    if argument.is_empty() {
+        return Ok(Box::new(Fixed::default()));
+    }
+    let parts: Vec<&str> = argument.split('/').collect();
+    let &[device, share, batch] = parts.as_slice() else {
+        return Err(format!("'{argument}' is not DEVICE/SHARE/BATCH, as cpu/50/4"));
+    };
+    let share = share.parse().ok().and_then(|percent| Share::percent(percent).ok());
+    let share = share.ok_or_else(|| format!("in '{argument}' the share is more than 0 and at most 100"))?;
+    let batch = batch.parse().ok().and_then(Batch::new);
+    let batch = batch.ok_or_else(|| format!("in '{argument}' the batch is a whole number from 1 on"))?;
+    Ok(Box::new(Fixed { choice: Some((DeviceName(device.to_owned()), share, batch)), order: Vec::new() }))
+}
+
+impl Fixed {
+    /// The curve and row of a model; `None` when there is no such record.
+    fn chosen(&self, index: &Index, model: ModelId) -> Option<(CurveId, usize)> {
+        let of = |curve: &Curve| &index.devices()[usize::from(curve.device.0)];
+        match &self.choice {
+            Some((device, share, batch)) => {
+                let (id, curve) = index.curves_of(model).find(|(_, curve)| of(curve) == device && curve.share == *share)?;
+                Some((id, curve.row_of(*batch)?))
+            }
+            None => {
+                let first = index.curves_of(model).map(|(_, curve)| curve.device).min()?;
+                let on_it = index.curves_of(model).filter(|(_, curve)| curve.device == first);
+                on_it.max_by_key(|(_, curve)| curve.share).map(|(id, _)| (id, 0))
+            }
+        }
+    }
+}
+
+impl Policy for Fixed {
+    fn step(&mut self, view: &View<'_>) -> Step {
+        let mut order = std::mem::take(&mut self.order);
+        let step = in_turn(view, &mut order, |model| {
+            let Some((curve, row)) = self.chosen(view.index(), model) else {
+                return Turn::Wait { until: Nanos::NEVER, device: None };
+            };
+            let of = view.index().curve(curve);
+            let take = view.queue(model).prefix(of.rows[row].batch).requests;
+            let stages = of.rows[row].stages;
+            let worker = view.workers_of(of).find(|(id, at)| at.in_flight() == 0 && view.can_begin(*id, stages));
+            match worker {
+                Some((worker, _)) => Turn::Start(Placement { curve, worker, row, take }),
+                None => Turn::Wait { until: Nanos::NEVER, device: Some(of.device) },
+            }
+        });
+        self.order = order;
+        step
+    }
+
+    fn likely(&self, view: &View<'_>, model: ModelId, rows: u32) -> Option<Candidate> {
+        let (chosen, _) = self.chosen(view.index(), model)?;
+        let all = view.candidates(model, |_| rows).filter(|candidate| candidate.curve == chosen);
+        all.min_by_key(|candidate| candidate.forecast.finish)
+    }
+
+    fn serves(&self, view: &View<'_>, model: ModelId) -> bool {
+        self.chosen(view.index(), model).is_some_and(|(curve, _)| view.is_served(curve))
+    }
+}

@@ -1,0 +1,158 @@
+//! From model records to an index and the fleet that they were measured on.
+
+use super::{DeviceId, Engines, Fleet, FleetDevice, Index, IndexError, Line, Measured, Model, ModelId, Nanos};
+use schema::{DeviceKey, DeviceName, ModelRecord, Observation, Outcome, Share, Subject, Timing};
+use std::collections::BTreeMap;
+
+/// What records tell of models, devices and shares. Trials and failed runs tell nothing. Of several records of a model at one batch on one
+/// share of a device the fastest counts: that is the plan which an artifact would keep. A model with fixed axes is one of its own for
+/// each choice, named `bert[seq=128]`. Devices of one name that are not the same are told apart by their keys, as `cpu#3f0c`.
+///
+/// A device has as many workers of each recorded share as fit into it. `engines` is what copies on devices other than hosts.
+///
+/// # Errors
+/// [`IndexError`] when a record makes no sense.
+pub fn from_records<'a>(
+    generation: u64,
+    engines: Engines,
+    records: impl IntoIterator<Item = &'a Observation>,
+) -> Result<(Fleet, Index), IndexError> {
+    let mut fastest = BTreeMap::new();
+    let mut devices: BTreeMap<(&DeviceName, DeviceKey), Vec<Share>> = BTreeMap::new();
+    let mut models: BTreeMap<String, ()> = BTreeMap::new();
+    for record in records {
+        let (Subject::Model(of), Outcome::Ok { timing, .. }) = (&record.subject, &record.outcome) else { continue };
+        let name = name_of(of);
+        let device = (&record.device_name, record.device);
+        devices.entry(device).or_default().push(record.share);
+        models.insert(name.clone(), ());
+        let place = fastest.entry((name, device, record.share, of.batch)).or_insert((of, timing));
+        if timing.median < place.1.median {
+            *place = (of, timing);
+        }
+    }
+    let measured = fastest.iter().map(|((name, device, share, _), (of, timing))| {
+        let model = models.keys().position(|known| known == name).expect("every record's model was kept");
+        let at = devices.keys().position(|known| known == device).expect("every record's device was kept");
+        measured((ModelId(model as u16), DeviceId(at as u16), *share), of, timing)
+    });
+    let measured = measured.collect();
+    let fleet_device = |((name, _), shares): (&(&DeviceName, DeviceKey), &Vec<Share>)| FleetDevice {
+        engines: if name.0.starts_with("cpu") { Engines::None } else { engines },
+        gap: Nanos::ZERO,
+        workers: workers(shares),
+    };
+    let fleet = Fleet { devices: devices.iter().map(fleet_device).collect() };
+    let same_name = |name: &DeviceName| devices.keys().filter(|(other, _)| *other == name).count();
+    let device_name = |(name, key): &(&DeviceName, DeviceKey)| match same_name(name) {
+        1 => (*name).clone(),
+        _ => DeviceName(format!("{name}#{}", &key.to_string()[..4])),
+    };
+    let names = devices.keys().map(device_name).collect();
+    let models = models.into_keys().map(|name| Model { name, weight: 1.0 }).collect();
+    Ok((fleet, Index::new(generation, models, names, measured)?))
+}
+
+fn name_of(record: &ModelRecord) -> String {
+    let dims: Vec<String> = record.dims.iter().map(|(name, extent)| format!("{name}={extent}")).collect();
+    if dims.is_empty() { record.model_name.clone() } else { format!("{}[{}]", record.model_name, dims.join(",")) }
+}
+
+fn measured((model, device, share): (ModelId, DeviceId, Share), record: &ModelRecord, timing: &Timing) -> Measured {
+    Measured {
+        model,
+        device,
+        share,
+        batch: record.batch,
+        time: timing.median.into(),
+        spread: timing.mad.into(),
+        upload: record.upload.map(Line::from),
+        download: record.download.map(Line::from),
+        energy_mj: record.energy_mj.map(|energy| energy as f64),
+    }
+}
+
+/// As many workers of each share as the device holds.
+fn workers(shares: &[Share]) -> Vec<Share> {
+    let mut distinct = shares.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct.iter().rev().flat_map(|&share| vec![share; 1000 / usize::from(share.as_per_mille())]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::{
+        Batch, EnvironmentKey, FailureClass, Grant, ModelKey, NoiseGrade, Numerics, ObservationId, Picos, PlanKey, Seed, Split,
+    };
+
+    fn record(model: &str, device: (&str, u8), percent: f64, rows: u32, nanos: u64) -> Observation {
+        let timing =
+            Timing { median: Picos(nanos * 1000), mad: Picos(1500), p99: Picos(nanos * 1100), n: 9, grade: NoiseGrade::A };
+        let line = |slope_ps| Some(schema::Line { slope_ps, intercept_ps: -5 });
+        Observation {
+            id: ObservationId { writer: [1; 16], seq: 1 },
+            subject: Subject::Model(Box::new(ModelRecord {
+                model: ModelKey::of(model),
+                model_name: model.into(),
+                batch: Batch::new(rows).unwrap(),
+                dims: vec![],
+                plan: PlanKey::of("tuned"),
+                split: Split::WHOLE,
+                default: timing,
+                upload: line(2000),
+                compute: None,
+                download: line(1000),
+                throughput_milli_per_s: 1,
+                memory_bytes: 1,
+                energy_mj: Some(7),
+                energy_why: None,
+            })),
+            device: DeviceKey([device.1; 16]),
+            device_name: DeviceName(device.0.into()),
+            share: Share::percent(percent).unwrap(),
+            grant: Grant { mechanism: "cores".into(), units: 1 },
+            numerics: Numerics::Strict,
+            outcome: Outcome::Ok { timing, ratio: None },
+            environment: EnvironmentKey([1; 8]),
+            tool_version: "0".into(),
+            seed: Seed(0),
+            wall_clock_s: 0,
+        }
+    }
+
+    #[test]
+    fn records_become_models_devices_workers_and_rows() {
+        let mut failed = record("b", ("wgpu:0", 3), 50.0, 8, 1);
+        failed.outcome = Outcome::Failed { class: FailureClass::Crash, detail: String::new() };
+        let records = [
+            record("b", ("cpu", 1), 50.0, 1, 200),
+            record("b", ("cpu", 1), 50.0, 1, 100),
+            record("a", ("cpu", 1), 100.0, 4, 900),
+            record("a", ("wgpu:0", 3), 25.0, 4, 300),
+            failed,
+        ];
+        let (fleet, index) = from_records(5, Engines::Two, &records).unwrap();
+        assert_eq!(index.models().iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((index.generation(), index.devices().len(), index.row_count()), (5, 2, 3));
+        let shares = |at: usize| fleet.devices[at].workers.iter().map(|share| share.as_percent()).collect::<Vec<_>>();
+        assert_eq!((shares(0), shares(1)), (vec![100.0, 50.0, 50.0], vec![25.0; 4]));
+        assert_eq!((fleet.devices[0].engines, fleet.devices[1].engines), (Engines::None, Engines::Two));
+        let (_, curve) = index.curves_of(index.model("b").unwrap()).next().unwrap();
+        let row = curve.rows[0];
+        assert_eq!((row.stages.total(), row.stages.upload, row.stages.download), (Nanos(100), Nanos(2), Nanos(1)));
+        assert_eq!((row.spread, row.energy_mj), (Nanos(2), Some(7.0)));
+    }
+
+    #[test]
+    fn devices_of_one_name_and_models_of_other_axes_are_told_apart() {
+        let mut other = record("a", ("cpu", 2), 100.0, 1, 100);
+        let Subject::Model(of) = &mut other.subject else { panic!() };
+        of.dims = vec![("seq".into(), 128)];
+        let (_, index) = from_records(1, Engines::None, &[record("a", ("cpu", 1), 100.0, 1, 100), other]).unwrap();
+        assert_eq!(index.devices().iter().map(|name| name.0.as_str()).collect::<Vec<_>>(), ["cpu#0101", "cpu#0202"]);
+        assert!(index.model("a").is_some() && index.model("a[seq=128]").is_some());
+        assert_eq!(from_records(1, Engines::None, &[]).unwrap().1.models().len(), 0);
+    }
+}

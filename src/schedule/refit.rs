@@ -1,0 +1,145 @@
+//! A line of times refitted with every run, so that predictions follow a device that became slower or faster.
+//!
+//! Recursive least squares with forgetting, a gate against outliers, and a bound on the covariance (papers §2.6).
+
+use super::Line;
+
+/// Weight of the past after each run where records are noisy. 0.98 finds a step of 30 % within 74 runs (papers §2.6).
+const FORGETTING: f64 = 0.98;
+/// Deviations beyond which a run is an outlier.
+const GATE: f64 = 4.0;
+/// Outliers in a row after which they are the truth.
+const REJECTED_MAX: u8 = 8;
+/// From a median absolute deviation to a standard deviation of a normal distribution.
+const MAD_TO_SIGMA: f64 = 1.4826;
+
+/// The line of one stage of one curve as it is now.
+#[derive(Clone, Debug)]
+pub struct Refit {
+    /// As the records have it.
+    start: Line,
+    now: Line,
+    /// Of the covariance: slope, both, fixed part.
+    p: [f64; 3],
+    p_start: [f64; 3],
+    /// Running deviation of the errors.
+    deviation: f64,
+    rejected: u8,
+}
+
+impl Refit {
+    /// Begins with the records' line.
+    pub fn new(start: Line) -> Refit {
+        let unit = (0.03 * start.at(8)).max(f64::MIN_POSITIVE);
+        // A part of zero may turn out to be more than that.
+        let scale = start.at(8).max(1.0) * 1e-3;
+        let part = |value: f64| 100.0 * (value.max(scale) / unit).powi(2);
+        let p = [part(start.per_row_ns), 0.0, part(start.fixed_ns)];
+        Refit { start, now: start, p, p_start: p, deviation: 0.02 * start.at(8), rejected: 0 }
+    }
+
+    /// Learns that a run of `rows` rows took `ratio` times what the records say of it. Ratios and not times, because measured
+    /// batches lie beside their line without any drift.
+    pub fn observe(&mut self, rows: u32, ratio: f64) {
+        if self.start.at(8) <= 0.0 || !(ratio.is_finite() && ratio > 0.0) {
+            return;
+        }
+        let error = ratio * self.start.at(rows) - self.now.at(rows);
+        if error.abs() > GATE * self.deviation && self.rejected < REJECTED_MAX {
+            self.rejected += 1;
+            self.deviation = 0.95 * self.deviation + 0.05 * MAD_TO_SIGMA * error.abs().min(GATE * self.deviation);
+            return;
+        }
+        if self.rejected >= REJECTED_MAX {
+            self.p = self.p_start;
+            self.deviation = self.deviation.max(error.abs() / GATE);
+        }
+        self.rejected = 0;
+        self.step(f64::from(rows), error);
+        self.deviation = 0.95 * self.deviation + 0.05 * MAD_TO_SIGMA * error.abs().min(GATE * self.deviation);
+    }
+
+    fn step(&mut self, rows: f64, error: f64) {
+        let [slope, both, fixed] = self.p;
+        let px = [slope * rows + both, both * rows + fixed];
+        let gain = px.map(|part| part / (FORGETTING + px[0] * rows + px[1]));
+        self.now.per_row_ns = (self.now.per_row_ns + gain[0] * error).max(0.0);
+        self.now.fixed_ns = (self.now.fixed_ns + gain[1] * error).max(0.0);
+        let p = [slope - gain[0] * px[0], both - gain[0] * px[1], fixed - gain[1] * px[1]].map(|part| part / FORGETTING);
+        // Without the bound the covariance winds up as long as all batches are alike, and the next other one throws the line far off.
+        let (trace, most) = (p[0] + p[2], self.p_start[0] + self.p_start[2]);
+        self.p = if trace > most { p.map(|part| part * most / trace) } else { p };
+    }
+
+    /// What a time of the records is to be multiplied with.
+    pub fn factor(&self, rows: u32) -> f64 {
+        let before = self.start.at(rows);
+        if before > 0.0 { self.now.at(rows) / before } else { 1.0 }
+    }
+
+    pub fn line(&self) -> Line {
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deterministic numbers in [0, 1), spread evenly enough (Weyl).
+    fn weyl(seed: f64) -> impl FnMut() -> f64 {
+        let mut at = seed;
+        move || {
+            at = (at + 0.754_877_666_246_692_7) % 1.0;
+            at
+        }
+    }
+
+    fn line() -> Line {
+        Line { per_row_ns: 1e6, fixed_ns: 8e6 }
+    }
+
+    /// Batches from 1 to 32, noise of 3 %, one in fifty six times as long; `factor` is what really holds.
+    fn runs(refit: &mut Refit, count: usize, factor: f64, draw: &mut impl FnMut() -> f64) -> Vec<f64> {
+        let run = |_| {
+            let rows = 1 + (draw() * 32.0) as u32;
+            // The sum of twelve uniform numbers is nearly normal.
+            let normal: f64 = (0..12).map(|_| draw()).sum::<f64>() - 6.0;
+            let outlier = if draw() < 0.02 { 6.0 } else { 1.0 };
+            refit.observe(rows, factor * (1.0 + 0.03 * normal) * outlier);
+            (refit.factor(8) / factor - 1.0).abs()
+        };
+        (0..count).map(run).collect()
+    }
+
+    #[test]
+    fn a_steady_line_stays_and_a_step_is_found() {
+        let (mut refit, mut draw) = (Refit::new(line()), weyl(0.1));
+        let mut steady = runs(&mut refit, 1000, 1.0, &mut draw);
+        steady.sort_by(f64::total_cmp);
+        assert!(steady[500] < 0.01, "median error {}", steady[500]);
+        let after = runs(&mut refit, 200, 1.3, &mut draw);
+        let found = after.iter().position(|&error| error < 0.05).expect("the step is found");
+        assert!(found <= 120, "found after {found} runs, published 74");
+        assert!(after[150..].iter().all(|&error| error < 0.05), "and kept");
+    }
+
+    /// With one batch only, nothing bounds the covariance but the bound; the next other batch must not throw the line off.
+    #[test]
+    fn a_constant_batch_does_not_wind_up() {
+        let (mut refit, mut draw) = (Refit::new(line()), weyl(0.3));
+        (0..3000).for_each(|_| refit.observe(4, 1.0 + 0.06 * (draw() - 0.5)));
+        refit.observe(32, 1.03);
+        assert!((refit.factor(8) - 1.0).abs() < 0.05, "{}", refit.factor(8));
+    }
+
+    #[test]
+    fn a_stage_that_takes_no_time_and_nonsense_change_nothing() {
+        let mut nothing = Refit::new(Line::default());
+        nothing.observe(4, 2.0);
+        assert_eq!((nothing.factor(4), nothing.line()), (1.0, Line::default()));
+        let mut refit = Refit::new(line());
+        [f64::NAN, f64::INFINITY, 0.0, -1.0].into_iter().for_each(|ratio| refit.observe(4, ratio));
+        assert_eq!(refit.line(), line());
+    }
+}

@@ -1,0 +1,263 @@
+//! What a policy sees: queues, workers, the ledger, and what is predicted on each worker.
+
+use super::core::{Limits, Run};
+use super::decision::{Decision, Rival, Why};
+use super::drift::Drift;
+use super::rate::Slip;
+use super::{
+    Curve, CurveId, Engines, Forecast, Index, Ledger, ModelId, Nanos, Presence, Queue, Rate, Refit, RowId, Served, Stages,
+    Worker, WorkerId,
+};
+use schema::Share;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Everything but the policy.
+#[derive(Debug)]
+pub(super) struct State {
+    pub index: Arc<Index>,
+    pub workers: Vec<Worker>,
+    pub ledger: Ledger,
+    pub limits: Limits,
+    pub models: Vec<ModelState>,
+    /// By curve.
+    pub refits: Vec<[Refit; 3]>,
+    /// By row, over all curves.
+    pub drifts: Vec<Drift>,
+    pub runs: Vec<Run>,
+}
+
+/// What is kept of each model.
+#[derive(Debug)]
+pub(super) struct ModelState {
+    pub queue: Queue,
+    pub rate: Rate,
+    pub served: Served,
+    pub slip: Slip,
+    /// Accepted and not answered.
+    pub held: usize,
+    /// The share it last ran at, by device.
+    pub last_share: Vec<Option<Share>>,
+}
+
+/// See the module. Asking allocates nothing.
+#[derive(Copy, Clone, Debug)]
+pub struct View<'a> {
+    pub(super) state: &'a State,
+    pub now: Nanos,
+}
+
+/// A curve and a worker where requests could run.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub curve: CurveId,
+    pub worker: WorkerId,
+    pub forecast: Forecast,
+}
+
+impl<'a> View<'a> {
+    pub fn index(&self) -> &'a Index {
+        &self.state.index
+    }
+
+    pub fn ledger(&self) -> &'a Ledger {
+        &self.state.ledger
+    }
+
+    pub fn limits(&self) -> &'a Limits {
+        &self.state.limits
+    }
+
+    pub fn models(&self) -> impl Iterator<Item = ModelId> + use<> {
+        (0..self.state.models.len() as u16).map(ModelId)
+    }
+
+    pub fn queue(&self, model: ModelId) -> &'a Queue {
+        &self.state.models[usize::from(model.0)].queue
+    }
+
+    /// Rows a second that arrive.
+    pub fn rate(&self, model: ModelId) -> f64 {
+        self.state.models[usize::from(model.0)].rate.per_s(self.now)
+    }
+
+    /// How much later than admitted for the model's requests finish, all but few of them.
+    pub fn slip(&self, model: ModelId) -> Nanos {
+        self.state.models[usize::from(model.0)].slip.now()
+    }
+
+    /// Device time the model had within the window, over its weight, in nanoseconds of a whole device.
+    pub fn served(&self, model: ModelId) -> f64 {
+        let weight = self.index().models()[usize::from(model.0)].weight;
+        self.state.models[usize::from(model.0)].served.within(self.now) / weight
+    }
+
+    pub fn worker(&self, worker: WorkerId) -> &'a Worker {
+        &self.state.workers[usize::from(worker.0)]
+    }
+
+    /// The workers that can run a curve: those of its device and share, wherever they are now.
+    pub fn workers_of(&self, curve: &'a Curve) -> impl Iterator<Item = (WorkerId, &'a Worker)> + use<'a> {
+        let of = move |worker: &&Worker| worker.device == curve.device && worker.share == curve.share;
+        let numbered = self.state.workers.iter().enumerate().map(|(at, worker)| (WorkerId(at as u16), worker));
+        numbered.filter(move |(_, worker)| of(worker))
+    }
+
+    /// Whether a curve has a worker that is not lost.
+    pub fn is_served(&self, curve: CurveId) -> bool {
+        self.workers_of(self.index().curve(curve)).any(|(_, worker)| worker.presence != Presence::Lost)
+    }
+
+    /// The stages of a tuned batch, as recorded and refitted since.
+    pub fn stages(&self, row: RowId) -> Stages {
+        let recorded = self.index().row(row);
+        let refits = &self.state.refits[row.curve.0 as usize];
+        recorded.stages.map(|stage, time| time.scaled(refits[stage as usize].factor(recorded.batch.rows())))
+    }
+
+    /// The stages of a run of so many rows.
+    pub fn stages_of(&self, curve: CurveId, rows: u32) -> Stages {
+        let fit = self.index().curve(curve).fit(rows);
+        let stages = self.stages(RowId { curve, row: fit.row as u16 });
+        if fit.repeats == 1 { stages } else { stages.map(|_, time| time * fit.repeats) }
+    }
+
+    /// Whether the runs of a row take another time than its record says.
+    pub fn is_stale(&self, row: RowId) -> bool {
+        self.state.drifts[self.index().row_number(row)].is_stale()
+    }
+
+    /// What comes before a run of this model on this worker: nothing, or a change of share on its device.
+    pub fn gap(&self, model: ModelId, worker: WorkerId) -> Nanos {
+        let worker = self.worker(worker);
+        match self.state.models[usize::from(model.0)].last_share[usize::from(worker.device.0)] {
+            Some(share) if share != worker.share => self.ledger().gap(worker.device),
+            _ => Nanos::ZERO,
+        }
+    }
+
+    /// When the worker's share can be had: now, or when enough of what is in flight on its device is over.
+    pub fn share_at(&self, worker: WorkerId) -> Nanos {
+        let own = self.worker(worker);
+        if own.in_flight() > 0 || self.ledger().is_free(own.device, own.share) {
+            return self.now;
+        }
+        let others = || self.state.workers.iter().filter(|other| other.device == own.device && other.in_flight() > 0);
+        let mut free = Share::WHOLE.as_per_mille() - self.ledger().in_use(own.device);
+        let mut at = Nanos::ZERO;
+        while free < own.share.as_per_mille() {
+            let ends = |other: &Worker| other.idle_at(self.now);
+            let Some(next) = others().map(ends).filter(|&end| end > at).min() else { return Nanos::NEVER };
+            free += others().filter(|other| ends(other) == next).map(|other| other.share.as_per_mille()).sum::<u16>();
+            at = next;
+        }
+        at
+    }
+
+    /// When a run of so many rows would start and finish there; `None` when nothing can be begun there any more.
+    pub fn forecast(&self, curve: CurveId, worker: WorkerId, rows: u32) -> Option<Forecast> {
+        let at = self.worker(worker);
+        (at.presence == Presence::Ready).then(|| {
+            let gap = self.gap(self.index().curve(curve).model, worker);
+            at.forecast(self.now, self.share_at(worker), gap, self.stages_of(curve, rows))
+        })
+    }
+
+    /// Whether a run of these stages can begin there now.
+    pub fn can_begin(&self, worker: WorkerId, stages: Stages) -> bool {
+        let at = self.worker(worker);
+        at.can_begin(stages) && (at.in_flight() > 0 || self.ledger().is_free(at.device, at.share))
+    }
+
+    /// Every place where `rows` rows of a model could run.
+    pub fn candidates(&self, model: ModelId, rows: impl Fn(&Curve) -> u32) -> impl Iterator<Item = Candidate> {
+        let view = *self;
+        view.index().curves_of(model).flat_map(move |(id, curve)| {
+            let rows = rows(curve);
+            view.workers_of(curve).filter_map(move |(worker, _)| {
+                view.forecast(id, worker, rows).map(|forecast| Candidate { curve: id, worker, forecast })
+            })
+        })
+    }
+
+    /// The place where `rows` rows of a model would finish first; of equals the smaller share, then the lower number.
+    pub fn best(&self, model: ModelId, rows: u32) -> Option<Candidate> {
+        self.candidates(model, |_| rows).min_by_key(|candidate| self.rank(candidate))
+    }
+
+    /// The place where the first of a model's waiting rows would finish first, as many of them together as a batch there takes, among
+    /// the curves that `allowed` lets pass.
+    pub fn best_for_waiting(&self, model: ModelId, allowed: impl Fn(&Curve) -> bool) -> Option<Candidate> {
+        let queue = self.queue(model);
+        let front = queue.front()?.rows.rows();
+        let together = |curve: &Curve| queue.rows().min(curve.largest().batch.rows()).max(front);
+        let all = self.candidates(model, together).filter(|candidate| allowed(self.index().curve(candidate.curve)));
+        all.min_by_key(|candidate| self.rank(candidate))
+    }
+
+    /// Earliest finish first, then the smaller share, then the lower number.
+    fn rank(&self, candidate: &Candidate) -> (Nanos, Share, CurveId, WorkerId) {
+        (candidate.forecast.finish, self.index().curve(candidate.curve).share, candidate.curve, candidate.worker)
+    }
+
+    /// Whether the first request of a model is past its due time. Such models go before all others.
+    pub fn is_overdue(&self, model: ModelId) -> bool {
+        self.queue(model).front().is_some_and(|front| front.due <= self.now)
+    }
+
+    /// The models that have something waiting, those first that are to be served first: overdue ones by due time, then those
+    /// that had least device time within the window, for their weight.
+    pub fn in_turn(&self, into: &mut Vec<ModelId>) {
+        into.clear();
+        into.extend(self.models().filter(|&model| !self.queue(model).is_empty()));
+        let due = |model: ModelId| self.queue(model).front().map_or(Nanos::NEVER, |front| front.due);
+        into.sort_unstable_by(|&a, &b| match (self.is_overdue(a), self.is_overdue(b)) {
+            (true, true) => due(a).cmp(&due(b)).then(a.cmp(&b)),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => self.served(a).total_cmp(&self.served(b)).then(due(a).cmp(&due(b))).then(a.cmp(&b)),
+        });
+    }
+
+    /// Fills in why each other curve of the model lost against the chosen one.
+    pub(super) fn judge_rivals(&self, decision: &mut Decision) {
+        for (id, curve) in self.index().curves_of(decision.model) {
+            if id == decision.curve {
+                continue;
+            }
+            let batch = curve.rows[curve.fit(decision.rows).row].batch;
+            let workers = || self.workers_of(curve).map(|(id, _)| id);
+            let forecasts = workers().filter_map(|worker| self.forecast(id, worker, decision.rows));
+            let best = forecasts.min_by_key(|forecast| forecast.finish);
+            let finish = best.map(|forecast| forecast.finish);
+            let why = match best {
+                None => self.absence(curve),
+                Some(best) if best.finish > decision.deadline && decision.finish <= decision.deadline => {
+                    Why::Late(best.finish - decision.deadline)
+                }
+                Some(best) if best.finish > decision.finish && best.start > self.now => Why::InUse(best.start),
+                Some(best) if best.finish > decision.finish => Why::Later(best.finish - decision.finish),
+                Some(_) => Why::Rule,
+            };
+            decision.add_rival(Rival { device: curve.device, share: curve.share, batch, finish, why });
+        }
+    }
+
+    fn absence(&self, curve: &'a Curve) -> Why {
+        let mut presences = self.workers_of(curve).map(|(_, worker)| worker.presence);
+        match presences.next() {
+            None => Why::NoWorker,
+            Some(Presence::Lost) if presences.all(|presence| presence == Presence::Lost) => Why::Lost,
+            Some(_) => Why::Away,
+        }
+    }
+
+    /// Nanoseconds a row of a long queue on one worker: of its slowest engine, where engines overlap.
+    pub fn pace(&self, curve: CurveId) -> f64 {
+        let of = self.index().curve(curve);
+        let row = of.steady();
+        let stages = self.stages(RowId { curve, row: row as u16 });
+        let engines = self.workers_of(of).next().map_or(Engines::None, |(_, worker)| worker.engines);
+        engines.cycle(stages).as_f64() / f64::from(of.rows[row].batch.rows())
+    }
+}
