@@ -1,0 +1,127 @@
+//! Several models: shares side by side, fairness, priorities, and what no policy can surpass.
+
+use super::{MS, device, poisson, run, scenario};
+use crate::schedule::testing::{curve, index, placed, reference};
+use crate::schedule::{Admission, Engines, Index, Nanos, Priority};
+use crate::simulate::{Arrival, most_in_time, swarm};
+use schema::{Seed, Share};
+
+fn share(percent: f64) -> Share {
+    Share::percent(percent).unwrap()
+}
+
+/// Models of T(s) = serial + parallel / s milliseconds, one row a batch, at these shares.
+fn models(count: u16, serial: f64, parallel: f64, shares: &[f64]) -> Index {
+    let time = |percent: f64| ((serial + parallel * 100.0 / percent) * MS as f64) as u64;
+    let of = |model| shares.iter().map(move |&percent| placed(curve(&[1], |_| time(percent)), model, 0, percent));
+    index(&(0..count).flat_map(of).collect::<Vec<_>>())
+}
+
+/// n·T(1)/T(s) of papers §3.1: models with a small knee gain by running side by side, and by so much.
+#[test]
+fn slices_at_the_knee_gain_what_the_formula_says() {
+    for (serial, parallel, slice) in [(1.0, 0.2, 25.0), (1.0, 0.1, 25.0), (0.8, 0.4, 25.0)] {
+        let count = 3;
+        let workers: Vec<Share> = [100.0, slice, slice, slice].map(share).to_vec();
+        let sliced = scenario(device(Engines::None, &workers), models(count, serial, parallel, &[slice, 100.0]), Admission::All);
+        let whole = scenario(device(Engines::None, &[Share::WHOLE]), models(count, serial, parallel, &[100.0]), Admission::All);
+        let throughput = |scenario, name| {
+            let figures = run(scenario, name, poisson(10_000.0, count, Nanos::NEVER).take(12_000));
+            figures.latencies.len() as f64 / figures.took.as_secs_f64()
+        };
+        let gain = throughput(&sliced, "knee") / throughput(&whole, "greedy");
+        let formula = f64::from(count) * (serial + parallel) / (serial + parallel * 100.0 / slice);
+        assert!((gain / formula - 1.0).abs() < 0.1, "{serial} + {parallel}/s: {gain:.2}, formula {formula:.2}");
+    }
+}
+
+/// A slice that leaves share over loses against the whole device, so what nobody waits for is handed on.
+#[test]
+fn share_that_nobody_waits_for_is_handed_on() {
+    let workers: Vec<Share> = [100.0, 60.0].map(share).to_vec();
+    let alone = scenario(device(Engines::None, &workers), models(1, 1.0, 0.6, &[30.0, 60.0, 100.0]), Admission::All);
+    let figures = run(&alone, "knee", poisson(400.0, 1, Nanos::NEVER).take(5_000));
+    assert!(figures.latency(0.1).unwrap() <= Nanos((1.6 * MS as f64) as u64), "one model has the whole device");
+}
+
+#[test]
+fn models_that_compete_get_equal_device_time() {
+    // Rows of the second take four times as long and as many of them are wanted.
+    let records = index(&[curve(&[1], |_| MS), placed(curve(&[1], |_| 4 * MS), 1, 0, 100.0)]);
+    for name in ["batcher", "greedy", "fastest", "fixed"] {
+        let mut scenario = scenario(device(Engines::None, &[Share::WHOLE]), records.clone(), Admission::All);
+        scenario.limits.queue_len_max = 64;
+        // Nothing is overdue within this trace, so that only fairness orders.
+        scenario.limits.patience = Nanos(100_000 * MS);
+        let mut time = [0u64; 2];
+        let mut watch = |started: crate::simulate::Started<'_>| {
+            time[usize::from(started.decision.model.0)] += started.decision.stages.total().0;
+        };
+        let arrivals = poisson(4000.0, 2, Nanos::NEVER).take(20_000);
+        crate::simulate::simulate(&scenario, arrivals, crate::schedule::policy(name).unwrap(), &mut watch).unwrap();
+        let part = time[0] as f64 / (time[0] + time[1]) as f64;
+        assert!((part - 0.5).abs() < 0.05, "{name}: the first had {part:.2} of the time");
+    }
+}
+
+#[test]
+fn the_urgent_go_first_and_the_rest_is_not_starved() {
+    let mut scenario = scenario(device(Engines::None, &[Share::WHOLE]), index(&[curve(&[1], |_| 10 * MS)]), Admission::All);
+    scenario.limits.queue_len_max = 32;
+    scenario.limits.patience = Nanos(50 * MS);
+    // Four patiences, and behind them at most all that may be held.
+    scenario.starvation = Nanos(4 * 50 * MS + 33 * 10 * MS);
+    let mut waits = [Vec::new(), Vec::new()];
+    let mut number = 0u64;
+    let arrivals = poisson(150.0, 1, Nanos::NEVER).take(3000).map(|arrival| {
+        number += 1;
+        Arrival { priority: if number.is_multiple_of(2) { Priority::HIGHEST } else { Priority::LOWEST }, ..arrival }
+    });
+    let mut watch = |started: crate::simulate::Started<'_>| {
+        for request in started.requests {
+            let low = request.due - request.arrived > Nanos(50 * MS);
+            waits[usize::from(low)].push(started.decision.started - request.arrived);
+        }
+    };
+    crate::simulate::simulate(&scenario, arrivals, crate::schedule::policy("greedy").unwrap(), &mut watch).unwrap();
+    let mean = |waits: &[Nanos]| waits.iter().map(|wait| wait.as_f64()).sum::<f64>() / waits.len() as f64;
+    assert!(mean(&waits[0]) * 1.5 < mean(&waits[1]), "{} and {}", mean(&waits[0]), mean(&waits[1]));
+    assert!(waits[1].len() > 200, "the low ones are served too");
+}
+
+/// Without noise no policy does better than the bound, and on a steady overload the best comes near it.
+#[test]
+fn no_policy_surpasses_the_bound() {
+    for seed in 0..400 {
+        let mut case = swarm(Seed(seed));
+        let reality = &mut case.scenario.reality;
+        (reality.noise, reality.slower, reality.withdrawn) = (0.0, 1.0, 0.0);
+        case.scenario.faults.clear();
+        let trace: Vec<Arrival> = case.trace().collect();
+        let bound = most_in_time(&case.scenario.fleet, &case.scenario.index, &trace);
+        let found = case.run().unwrap().in_time;
+        assert!(found <= bound, "seed {seed}, {}: {found} in time, the bound is {bound}", case.policy);
+    }
+}
+
+#[test]
+fn batcher_comes_near_the_bound_and_leaves_a_fixed_choice_behind() {
+    // Three models on a device with engines and a host in halves.
+    let records = index(&[
+        reference(&[1, 2, 4, 8, 16, 32], 0.2),
+        placed(reference(&[1, 4, 16], 0.1), 1, 0, 100.0),
+        placed(curve(&[1, 4, 16], |b| (b * 6 + 4) * MS), 1, 1, 50.0),
+        placed(curve(&[1, 2, 4], |b| (b * 3 + 1) * MS), 2, 1, 50.0),
+        placed(curve(&[1, 2, 4], |b| (b * 2 + 1) * MS), 2, 1, 100.0),
+    ]);
+    let mut fleet = device(Engines::Two, &[Share::WHOLE]);
+    fleet.devices.extend(device(Engines::None, &[Share::WHOLE, share(50.0), share(50.0)]).devices);
+    let scenario = scenario(fleet, records, Admission::Predicted);
+    let trace: Vec<Arrival> = poisson(1500.0, 3, Nanos(100 * MS)).take(60_000).collect();
+    let batcher = run(&scenario, "batcher", trace.iter().copied());
+    let fixed = run(&scenario, "fixed", trace.iter().copied());
+    let bound = most_in_time(&scenario.fleet, &scenario.index, &trace);
+    assert!(batcher.in_time as f64 >= 1.5 * fixed.in_time as f64, "{} and {}", batcher.in_time, fixed.in_time);
+    // No schedule reaches the bound: it lets every model have its largest batch, and these would be late.
+    assert!(batcher.in_time as f64 >= 0.6 * bound as f64, "{} of at most {bound}", batcher.in_time);
+}
