@@ -2,7 +2,8 @@
 
 use crate::execute::LIMITS;
 use schema::{
-    Batch, Config, Device, DeviceName, Environment, Grant, KnobValue, ModelKey, Observation, ObservationId, Share, Split,
+    Batch, Config, Device, DeviceName, Environment, Grant, KnobValue, ModelKey, ModelRecord, NoiseGrade, Observation,
+    ObservationId, Outcome, Picos, PlanKey, Share, Split, Subject, Timing,
 };
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -251,6 +252,32 @@ fn records_come_along() {
     contents.entries[1].record = Some(1);
     let error = artifact::write(&path, &contents).unwrap_err();
     assert!(matches!(error.cause(), ArtifactError::Contents(_)), "{error}");
+}
+
+/// The artifact with a record of a whole model behind its first entry.
+pub(crate) fn recorded() -> Contents {
+    let mut contents = contents();
+    let Entry { batch, dims, split, .. } = contents.entries[0].clone();
+    let timing = Timing { median: Picos(5_000_000_000), mad: Picos(0), p99: Picos(5_000_000_000), n: 9, grade: NoiseGrade::A };
+    let subject = Subject::Model(Box::new(ModelRecord {
+        model: contents.provenance.model,
+        model_name: contents.provenance.model_name.clone(),
+        batch,
+        dims,
+        plan: PlanKey::of("tuned"),
+        split,
+        default: timing,
+        upload: None,
+        compute: None,
+        download: None,
+        throughput_milli_per_s: 1,
+        memory_bytes: 1,
+        energy_mj: None,
+        energy_why: None,
+    }));
+    contents.records.push(Observation { subject, outcome: Outcome::Ok { timing, ratio: None }, ..record() });
+    contents.entries[0].record = Some(0);
+    contents
 }
 
 fn record() -> Observation {

@@ -168,6 +168,12 @@ fn fixture() -> tempfile::TempDir {
     array("wrong.npz", "probabilities", Tensor::new(vec![1, 10], vec![7f32; 10]));
     let tuned = home.path().join("m.tune");
     artifact::write(&tuned, &crate::artifact::contents()).unwrap();
+    artifact::write(&home.path().join("r.tune"), &crate::artifact::recorded()).unwrap();
+    put("garbage.jsonl", b"{\"at_ns\":5,\"model\":\"small[seq=40]\"}\ngarbage\n");
+    put("stranger.jsonl", b"{\"at_ns\":5,\"model\":\"other\"}\n");
+    put("past.jsonl", b"{\"at_ns\":5,\"model\":\"small[seq=40]\",\"deadline_ns\":4}\n");
+    put("back.jsonl", b"{\"at_ns\":5,\"model\":\"small[seq=40]\"}\n{\"at_ns\":4,\"model\":\"small[seq=40]\"}\n");
+    put("blank.jsonl", b"\n\n");
     let whole = fs::read(&tuned).unwrap();
     put("cut.tune", &whole[..whole.len() / 2]);
     let changed = |at: usize, with: &[u8]| {
@@ -274,6 +280,31 @@ const BAD_INPUT: &[(&str, i32, &str, &str)] = &[
     ("run cut.tune --input x.npz", 6, "artifact.damaged", "tune again"),
     ("bench newer.tune", 6, "artifact.newer", "update tunewright"),
     ("explain flipped.tune", 6, "artifact.damaged", "checksum"),
+    // A simulation.
+    ("simulate r.tune", 2, "usage.missing", "--trace"),
+    ("simulate r.tune --arrivals poisson:0/s", 2, "usage.value", "the rate is 0"),
+    ("simulate r.tune --arrivals poisson:inf/s", 2, "usage.value", "the rate is inf"),
+    ("simulate r.tune --arrivals square:5/s", 2, "usage.value", "poisson:200/s"),
+    ("simulate r.tune --arrivals burst:5/s,2x,0s", 2, "usage.value", "the time is 0s"),
+    ("simulate r.tune --arrivals poisson:5/s --sizes fixed:0", 2, "usage.value", "fixed:1"),
+    ("simulate r.tune --arrivals poisson:5/s --deadline 0s", 2, "usage.value", "over when the request arrives"),
+    ("simulate r.tune --arrivals poisson:5/s --requests 0", 2, "usage.value", "from 1 to 1e7"),
+    ("simulate r.tune --arrivals poisson:1/s --duration 1us", 2, "usage.value", "no request arrives"),
+    ("simulate r.tune --arrivals poisson:5/s --policy bacher", 2, "usage.value", "did you mean batcher?"),
+    ("simulate r.tune --arrivals poisson:5/s --policy fixed:cpu", 2, "usage.value", "DEVICE/SHARE/BATCH"),
+    ("simulate r.tune --arrivals poisson:5/s --noise 2", 2, "usage.value", "from 0 to 1"),
+    ("simulate r.tune --arrivals poisson:5/s --trace past.jsonl", 2, "usage.flag", "cannot be used together"),
+    ("simulate r.tune --trace nothere.jsonl", 3, "input.not_found", "no such file"),
+    ("simulate r.tune --trace garbage.jsonl", 3, "input.trace", "line 2: no request"),
+    ("simulate r.tune --trace stranger.jsonl", 3, "input.trace", "line 1: model: there is no 'other'; there are small[seq=40]"),
+    ("simulate r.tune --trace past.jsonl", 3, "input.trace", "line 1: deadline_ns: 4 lies in the past"),
+    ("simulate r.tune --trace back.jsonl", 3, "input.trace", "line 2: at_ns: 4 lies before"),
+    ("simulate r.tune --trace blank.jsonl", 3, "input.trace", "has no request"),
+    ("simulate m.onnx --arrivals poisson:5/s", 3, "input.not_artifact", "make one with tunewright tune m.onnx"),
+    ("simulate m.tune --arrivals poisson:5/s", 6, "artifact.untuned", "no record of a model that ran"),
+    ("simulate newer.tune --arrivals poisson:5/s", 6, "artifact.newer", "update tunewright"),
+    ("simulate --arrivals poisson:5/s", 2, "usage.missing", "name an artifact, or a database with --db"),
+    ("simulate --arrivals poisson:5/s --db newer.db", 5, "db.newer", "newer"),
     // The database.
     ("db query p99<5 --db db", 2, "usage.query", "write p99<5ms"),
     ("db query mdoel=x --db db", 2, "usage.query", "did you mean model?"),

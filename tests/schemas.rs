@@ -201,6 +201,10 @@ fn every_command_keeps_its_schema() {
     ask(&["run", file, "--input", "x.npz", "--expect", "y.npz"], &[0]);
     ask(&["bench", "mnist_cnn.tune", "--duration", "20ms", "--assert", "p99<1h", "--copy"], &[0]);
     ask(&["explain", "mnist_cnn.tune"], &[0]);
+    let load = ["--arrivals", "poisson:100/s", "--requests", "500", "--policy", "batcher,greedy,knee,fastest,fixed,oracle"];
+    let of_artifact = ask(&[&["simulate", "mnist_cnn.tune", "--deadline", "1h"], &load[..]].concat(), &[0]);
+    assert_eq!(of_artifact["policies"][0]["in_time"], 500, "{of_artifact}");
+    ask(&[&["simulate"], &load[..]].concat(), &[0]);
     ask(&["explain", "mnist_cnn.tune", "--deadline", "1h", "--task", "conv2d", "--verify", "eager"], &[0]);
     for of in ["models", "tasks", "trials", "devices"] {
         ask(&["db", "query", "--of", of], &[0]);

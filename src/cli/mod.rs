@@ -21,6 +21,7 @@ mod explain;
 mod inspect;
 mod model;
 mod run;
+mod simulate;
 mod tune;
 
 pub use failure::{Exit, Failure};
@@ -59,7 +60,7 @@ tunewright tunes ONNX models for the share of the device they will run on, and r
 
   tune  run  bench  explain     make an artifact, use it, measure it, ask why
   inspect  devices  doctor      look into a file, at the devices, at the machine
-  db  completions               ask the tuning database; complete commands in your shell
+  simulate  db  completions     try policies on a trace, ask the tuning database, complete commands
 
 tunewright help COMMAND says more of one, tunewright --help lists every flag";
 
@@ -112,6 +113,8 @@ pub enum Command {
     Bench(bench::Arguments),
     /// Which placement a request would get, and why each rival loses
     Explain(explain::Arguments),
+    /// What policies would make of a trace, by the records
+    Simulate(simulate::Arguments),
     /// Ask, compare, check and move the tuning database
     Db(db::Arguments),
     /// Print a script that completes commands in your shell
@@ -207,6 +210,7 @@ fn dispatch(command: &Command, global: &Global, screen: &mut Screen) -> Result<E
         Command::Run(arguments) => run::run(arguments, screen),
         Command::Bench(arguments) => bench::run(arguments, global, screen),
         Command::Explain(arguments) => explain::run(arguments, global, screen),
+        Command::Simulate(arguments) => simulate::run(arguments, global, screen),
         Command::Db(arguments) => db::run(arguments, global, screen),
         Command::Completions(arguments) => completions::run(arguments, screen),
     }

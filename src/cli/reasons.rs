@@ -44,6 +44,14 @@ static REASONS: &[(&str, &str, &str)] = &[
     ("db.show.result", "*", "not measured"),
     ("db.stat.result", "oldest", "there are no observations"),
     ("db.stat.result", "newest", "there are no observations"),
+    ("simulate.result", "energy_mj", "some run has no energy in its record, or it is a bound and no schedule"),
+    ("simulate.result", "p50_ns", "nothing was answered, or it is a bound and no schedule"),
+    ("simulate.result", "p99_ns", "nothing was answered, or it is a bound and no schedule"),
+    ("simulate.result", "mean_ns", "nothing was answered, or it is a bound and no schedule"),
+    ("simulate.result", "error_median", "nothing was answered, or it is a bound and no schedule"),
+    ("simulate.result", "retry_after_least_ns", "nothing was refused for a time"),
+    ("simulate.result", "retry_after_most_ns", "nothing was refused for a time"),
+    ("simulate.result", "*", "a bound and no schedule"),
     ("doctor.settings", "value", "it has no value"),
 ];
 
