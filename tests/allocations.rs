@@ -36,6 +36,13 @@ pub fn peak_bytes(run: impl FnOnce()) -> i64 {
     LIVE.with(Cell::get).1 - before
 }
 
+/// Allocations of `run`, on this thread.
+pub fn count_of(run: impl FnOnce()) -> u64 {
+    let before = COUNT.with(Cell::get);
+    run();
+    COUNT.with(Cell::get) - before
+}
+
 // SAFETY: passes every call on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -7,6 +7,7 @@ mod allocations;
 mod artifact;
 mod cli;
 mod correct;
+mod drive;
 mod evil;
 mod execute;
 mod faults;
@@ -24,6 +25,7 @@ mod onnx_writer;
 mod passes;
 mod runtime;
 mod sandbox;
+mod schedule;
 mod schemas;
 #[allow(dead_code)]
 mod shared;
