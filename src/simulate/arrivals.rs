@@ -24,7 +24,7 @@ pub struct Arrival {
 pub enum Pattern {
     /// At random, at one rate.
     Poisson { per_s: f64 },
-    /// At random; the rate is `factor` times as high for `length`, once in [`BURST_EVERY`] lengths, for the first time after one.
+    /// At random; the rate is `factor` times as high for `length`, once in five lengths, for the first time after one.
     Burst { per_s: f64, factor: f64, length: Nanos },
     /// At random; the rate goes from `low_per_s` up to `high_per_s` and down again within a period, along a cosine.
     Diurnal { low_per_s: f64, high_per_s: f64, period: Nanos },
