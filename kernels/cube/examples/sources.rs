@@ -40,10 +40,12 @@ const TASKS: &[&str] = &[
     "elementwise expr=mul(a,sigmoid(add(a,b))) a=[8,128,768] b=[768] y=[8,128,768]",
     "pool kind=max kernel_shape=[3,3] strides=[2,2] dilations=[1,1] pads=[1,1,1,1] x=[8,64,112,112] y=[8,64,56,56]",
     "reduce kind=mean x=[8,2048,7,7] y=[8,2048,1,1] axes=[2,3]",
+    "reduce kind=sum x=[1000,512] y=[1,1] axes=[0,1]",
     "softmax x=[8,12,128,128] axis=3 scale=0.125 mask=[8,1,1,128]",
     "layer_norm x=[8,128,768] y=[8,128,768] axis=2 epsilon=1e-12 scale=[768] bias=[768]",
     "copy kind=join axis=1 x0=[8,64,28,28] x1=[8,32,28,28] y0=[8,96,28,28]",
     "transpose x=[8,128,12,64] perm=[0,2,1,3]",
+    "transpose x=[8,128,12,64] perm=[0,2,3,1]",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

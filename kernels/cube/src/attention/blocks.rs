@@ -4,12 +4,12 @@
 //! Source: Dao et al. 2022 (FlashAttention), algorithm 1, with the queries in the outer loop as in Dao 2023. Sums are divided once, at
 //! the end.
 
-use super::operands::{K, NUMBERS, Q, V, Y, first, keys_seen, numbers, of_mask};
+use super::operands::{K, Q, V, Y, first, keys_seen, numbers, of_mask};
 use crate::gpu::{Buffer, Gpu, with_client};
 use crate::operator::{PLAIN, UNITS, cubes_for, refuse, units_of, upload_words};
 use crate::team::{Fold, start};
 use crate::turns::{looped, turns_end};
-use crate::{CubeKernel, CubeVariant, uniform};
+use crate::{CubeKernel, CubeVariant};
 use cubecl::prelude::*;
 use kernels::attention::Shape;
 use kernels::{BuildError, Knob, Request, Rule, Task};
@@ -20,7 +20,7 @@ const SUMS_MAX: u32 = 32;
 
 pub static BLOCKS: CubeVariant = CubeVariant {
     id: "attention.cube_blocks",
-    revision: 2,
+    revision: 1,
     knobs: &[
         Knob::ints("units", &[32, 64, 128, 256]),
         // Queries and keys.
@@ -165,7 +165,6 @@ fn blocks_of_queries<F: Float + CubeElement>(
     scale: F,
     #[comptime] form: Form,
 ) {
-    let (blocks, scale) = (uniform::number(blocks), uniform::float::<F>(scale));
     let of_block = comptime!(form.queries);
     let keys = comptime!(form.keys);
     let pitch = comptime!(form.pitch());
@@ -182,7 +181,6 @@ fn blocks_of_queries<F: Float + CubeElement>(
     for i in 0..comptime!(form.sums()) {
         sums[comptime!(i as usize)] = F::new(0.0);
     }
-    let g = uniform::words(g, NUMBERS);
     let block = CUBE_POS as u32;
     // The same for all units of a cube.
     if block < blocks {
@@ -192,10 +190,10 @@ fn blocks_of_queries<F: Float + CubeElement>(
         let head = block / blocks_of_head % heads;
         let image = block / (blocks_of_head * heads);
         let group = head / g[4];
-        let of_q = first(&g, image, head, Q);
-        let of_k = first(&g, image, group, K);
-        let of_v = first(&g, image, group, V);
-        let of_y = first(&g, image, head, Y);
+        let of_q = first(g, image, head, Q);
+        let of_k = first(g, image, group, K);
+        let of_v = first(g, image, group, V);
+        let of_y = first(g, image, head, Y);
         for i in range_stepped(UNIT_POS, of_block * form.depth, form.units) {
             // Queries that the head lacks are computed as its last and not stored.
             let query = min(first_query + i / form.depth, queries - 1);
@@ -231,7 +229,7 @@ fn blocks_of_queries<F: Float + CubeElement>(
                     }
                     score *= scale;
                     if comptime!(form.masked) {
-                        score += mask.index(0usize)[of_mask(&g, image, head, query, key) as usize];
+                        score += mask.index(0usize)[of_mask(g, image, head, query, key) as usize];
                     }
                 }
                 scores[i as usize] = score;

@@ -24,7 +24,7 @@ pub static BLOCKS: CubeVariant = CubeVariant {
     ],
     default: |task, _| {
         let widest = [4, 2].into_iter().find(|&block| Turn::of(task, block).is_some());
-        vec![KnobValue::Int(64), KnobValue::Int(widest.unwrap_or(4) as i64)]
+        vec![KnobValue::Int(256), KnobValue::Int(widest.unwrap_or(4) as i64)]
     },
     build,
 };

@@ -42,7 +42,7 @@ const BOXES_MAX: usize = 64;
 fn default(task: &Task, _: &Limits) -> Vec<KnobValue> {
     let list = boxes(task).map(|(list, _)| list).unwrap_or_default();
     let widest = [4, 2].into_iter().find(|&vector| list.iter().all(|(.., piece)| writes_vectors(piece, vector)));
-    vec![KnobValue::Int(64), KnobValue::Int(widest.unwrap_or(1) as i64)]
+    vec![KnobValue::Int(256), KnobValue::Int(widest.unwrap_or(1) as i64)]
 }
 
 /// Boxes of elements, each of an input and an output, and the bits that outputs are filled with first.
