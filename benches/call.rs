@@ -7,7 +7,7 @@ use std::hint::black_box;
 use tunewright::artifact::{Bound, Contents, Provenance, write};
 use tunewright::execute::{Configs, Plan, pool};
 use tunewright::graph::text;
-use tunewright::runtime::{Request, Runtime};
+use tunewright::session::{Request, Session};
 
 fn call(c: &mut Criterion) {
     let graph = text::parse("input %x: f32[1,16]\n%y: f32[1,16] = Identity(%x)\noutput %y as \"y\"").expect("the graph parses");
@@ -28,9 +28,9 @@ fn call(c: &mut Criterion) {
     let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph: graph.clone() }];
     write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).expect("it is written");
 
-    let runtime = Runtime::builder().artifact(&path).open().expect("it opens");
+    let session = Session::builder().artifact(&path).open().expect("it opens");
     let request = Request::new("nothing").input("x", Tensor::new(vec![1, 16], vec![1f32; 16]));
-    c.bench_function("call/runtime/nothing", |b| b.iter(|| runtime.run(black_box(&request)).expect("it runs")));
+    c.bench_function("call/runtime/nothing", |b| b.iter(|| session.run(black_box(&request)).expect("it runs")));
 
     let limits = tunewright::device::open("cpu").expect("there is a processor").limits;
     let plan = Plan::compile(&graph, &Configs::new(), &limits).expect("it compiles");

@@ -17,6 +17,7 @@ pub mod runtime;
 pub mod sandbox;
 pub mod schedule;
 pub mod search;
+pub mod session;
 pub mod simulate;
 pub mod space;
 pub mod split;

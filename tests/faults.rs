@@ -2,7 +2,7 @@
 //! is gone. What ruins a device for a whole process is done in a process of its own: this binary again, with one ignored test.
 
 use crate::models::bound;
-use crate::runtime::{artifact, image};
+use crate::session::{artifact, image};
 use crate::shipped::mnist_cnn;
 use crate::stages;
 use cube_kernels::GpuError;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tunewright::device::{self, Grant};
 use tunewright::measure::{Bench, Effort, Trial, bench::WorkerBench};
 use tunewright::passes::{Options, Pipeline};
-use tunewright::runtime::{Request, Runtime, RuntimeError};
+use tunewright::session::{Request, Session, SessionError};
 use tunewright::space::Space;
 use tunewright::worker::{self, Answer, Ask, Lane, Worker};
 
@@ -182,7 +182,7 @@ fn its_device_is_lost() {
     let path = artifact(folder.path(), &[]);
     let name = machine.device.name.0.as_str();
     let [alone, careful] = [&[][..], &["cpu"]].map(|failover: &[&str]| {
-        let builder = Runtime::builder().artifact(&path).device(name);
+        let builder = Session::builder().artifact(&path).device(name);
         failover.iter().fold(builder, |builder, name| builder.failover(name)).open().unwrap()
     });
     let mut graph = bound(&mnist_cnn(), 1);
@@ -211,7 +211,7 @@ fn its_device_is_lost() {
         let [(lost, why)] = &after.decision.lost[..] else { panic!("{:?}", after.decision.lost) };
         assert!(lost.0 == name && why.contains("the device is lost"), "{lost:?} {why}");
         let values =
-            |answer: &tunewright::runtime::Answer| answer.outputs[0].1.tensor().unwrap().values::<f32>().unwrap().to_vec();
+            |answer: &tunewright::session::Answer| answer.outputs[0].1.tensor().unwrap().values::<f32>().unwrap().to_vec();
         let worst = values(&before).iter().zip(values(&after)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{worst}");
     }
@@ -220,7 +220,7 @@ fn its_device_is_lost() {
     assert_eq!(careful.run(&four).unwrap().decision.device.0, "cpu");
     for request in [&request, &four] {
         let error = alone.run(request).unwrap_err();
-        assert!(matches!(error, RuntimeError::Run { .. } | RuntimeError::Plan { .. }), "{error:?}");
+        assert!(matches!(error, SessionError::Run { .. } | SessionError::Plan { .. }), "{error:?}");
         assert!(error.to_string().contains("the device is lost"), "{error}");
     }
 }

@@ -27,6 +27,7 @@ mod runtime;
 mod sandbox;
 mod schedule;
 mod schemas;
+mod session;
 #[allow(dead_code)]
 mod shared;
 mod shipped;

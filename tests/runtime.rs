@@ -1,169 +1,329 @@
-//! The runtime answers requests from several threads, each with the decision behind it.
+//! The runtime under requests from many threads: dynamic batches, several models, cancellation, faults, shutdown.
 
+use crate::faults::{noted, noted_program};
 use crate::models::bound;
+use crate::session::{artifact, image};
 use crate::shipped::mnist_cnn;
-use kernels::Tensor;
-use schema::{
-    Batch, Device, Environment, ModelKey, NoiseGrade, Observation, ObservationId, Outcome, Picos, Share, Split, Subject, Timing,
-};
+use kernels::{Datum, Tensor};
+use rustix::process::{Pid, Signal, kill_process};
+use schema::{Batch, ModelKey, Share};
+use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tunewright::artifact::{self, Bound, Contents, Entry, Provenance};
-use tunewright::device::{self, Machine};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+use tunewright::artifact::{self as artifacts, Bound, Contents, Provenance};
+use tunewright::device;
 use tunewright::execute::{Configs, Plan};
+use tunewright::graph::text;
 use tunewright::passes::{Options, Pipeline};
-use tunewright::runtime::{Evidence, Prediction, Request, Rung, Runtime, RuntimeError};
+use tunewright::runtime::{Builder, Evidence, Request, Runtime, RuntimeError};
+use tunewright::schedule::Limits;
 
-fn record(machine: &Machine, share: Share, millis: f64) -> Observation {
-    let timing = Timing { median: Picos::from_secs_f64(millis * 1e-3), mad: Picos(1), p99: Picos(1), n: 9, grade: NoiseGrade::A };
-    Observation {
-        id: ObservationId { writer: [1; 16], seq: 1 },
-        subject: Subject::Trial {
-            task: schema::TaskKey::of("t"),
-            config: schema::Config { variant: "v".into(), revision: 1, knobs: vec![] },
-        },
-        device: machine.key(),
-        device_name: machine.device.name.clone(),
-        share,
-        grant: machine.grant(share).expect("a share").grant,
-        numerics: schema::Numerics::Strict,
-        outcome: Outcome::Ok { timing, ratio: None },
-        environment: machine.environment.key(),
-        tool_version: "0".into(),
-        seed: schema::Seed(0),
-        wall_clock_s: 0,
-    }
+/// Where a request names the input of the shipped model.
+fn input_name() -> String {
+    let graph = bound(&mnist_cnn(), 1);
+    graph.value(graph.inputs[0]).name.clone()
 }
 
-/// An artifact of the shipped model at batches 1 and 4, with an entry for each of `tuned`: device text, share, milliseconds.
-pub fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
-    let machine = device::open("cpu").expect("there is a processor");
-    let graph = |rows: u32| {
-        let mut graph = bound(&mnist_cnn(), rows);
-        Pipeline::untimed().run(&mut graph, &Options::default()).expect("the passes run");
-        Bound { batch: Batch::new(rows).unwrap(), dims: vec![], graph }
+/// What a plan of its own gives for that many rows.
+fn expected(rows: usize) -> Vec<f32> {
+    let mut graph = bound(&mnist_cnn(), rows as u32);
+    Pipeline::untimed().run(&mut graph, &Options::default()).unwrap();
+    let mut plan = Plan::compile(&graph, &Configs::new(), &device::open("cpu").unwrap().limits).unwrap();
+    let name = plan.inputs().next().unwrap().name.clone();
+    values(&plan.run(&[(name.as_str(), image(rows))]).unwrap()[0])
+}
+
+fn values(datum: &Datum) -> Vec<f32> {
+    datum.tensor().expect("a tensor").values::<f32>().expect("of f32").into_owned()
+}
+
+/// An artifact of a graph in text form, by batch.
+fn written(folder: &Path, name: &str, graphs: &[(u32, &str)]) -> PathBuf {
+    let bound =
+        |&(rows, of): &(u32, &str)| Bound { batch: Batch::new(rows).unwrap(), dims: vec![], graph: text::parse(of).unwrap() };
+    let provenance = Provenance {
+        tool_version: "0".into(),
+        tool_commit: None,
+        model_name: name.into(),
+        model: ModelKey::of(name),
+        opset: None,
+        database: None,
+        seed: 0,
+        budget: String::new(),
+        flags: vec![],
+        stamp_s: None,
     };
-    let graphs = vec![graph(1), graph(4)];
-    let entry = |(i, (device, share, _)): (usize, &(&Device, Share, f64))| Entry {
-        device: (*device).clone(),
-        environment: Environment { text: machine.environment.text.clone() },
-        share: *share,
-        grant: schema::Grant { mechanism: "core_sets".into(), units: 1 },
-        batch: Batch::ONE,
-        dims: vec![],
-        graph: 0,
-        split: Split::WHOLE,
-        configs: vec![],
-        record: Some(i),
-    };
-    let contents = Contents {
-        provenance: Provenance {
-            tool_version: "0".into(),
-            tool_commit: None,
-            model_name: "mnist_cnn".into(),
-            model: ModelKey::of("mnist_cnn"),
-            opset: Some(9),
-            database: None,
-            seed: 0,
-            budget: String::new(),
-            flags: vec![],
-            stamp_s: None,
-        },
-        graphs,
-        entries: tuned.iter().enumerate().map(entry).collect(),
-        records: tuned.iter().map(|(_, share, millis)| record(&machine, *share, *millis)).collect(),
-        notes: vec![],
-    };
-    let path = folder.join("mnist_cnn.tune");
-    artifact::write(&path, &contents).expect("the artifact is written");
+    let graphs = graphs.iter().map(bound).collect();
+    let path = folder.join(format!("{name}.tune"));
+    artifacts::write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).unwrap();
     path
 }
 
-pub fn image(rows: usize) -> Tensor {
-    Tensor::new(vec![rows, 1, 28, 28], (0..rows * 784).map(|i| (i as f32 * 0.013).sin()).collect())
+/// Doubles its input, at the batches 1 and 8.
+fn double(folder: &Path) -> PathBuf {
+    let of = |rows: u32| format!("input %x: f32[{rows},4]\n%y: f32[{rows},4] = Add(%x, %x)\noutput %y as \"y\"");
+    written(folder, "double", &[(1, &of(1)), (8, &of(8))])
 }
 
-/// A share that every machine can give, whatever its number of cores.
-fn smallest() -> Share {
-    Share::percent(device::open("cpu").unwrap().shares_pct()[0]).unwrap()
+fn builder() -> Builder {
+    Runtime::builder().program(env!("CARGO_BIN_EXE_tunewright"))
+}
+
+fn row(value: f32) -> Request {
+    Request::new("double").input("x", Tensor::new(vec![1, 4], vec![value; 4]))
 }
 
 #[test]
-fn answers_from_several_threads_are_those_of_a_plan() {
+fn requests_of_any_number_of_rows_get_what_a_plan_gives() {
     let folder = tempfile::tempdir().unwrap();
     let here = device::open("cpu").unwrap();
-    let path = artifact(folder.path(), &[(&here.device, Share::WHOLE, 1.0), (&here.device, smallest(), 2.0)]);
-    let runtime = Runtime::builder().artifact(&path).open().unwrap();
-    let limits = here.limits;
-    for rows in [1, 4] {
-        let mut graph = bound(&mnist_cnn(), rows as u32);
-        Pipeline::untimed().run(&mut graph, &Options::default()).unwrap();
-        let mut plan = Plan::compile(&graph, &Configs::new(), &limits).unwrap();
-        let name = plan.inputs().next().unwrap().name.clone();
-        let wanted = plan.run(&[(name.as_str(), image(rows))]).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5 {
-                        let answer = runtime.run(&Request::new("mnist_cnn").input(&name, image(rows))).unwrap();
-                        assert_eq!(answer.outputs[0].1, wanted[0]);
-                        assert!(answer.decision.actual.is_some());
-                        let rung = if rows == 1 { Rung::Exact } else { Rung::Default };
-                        assert_eq!((answer.decision.rung, answer.decision.batch.rows() as usize), (rung, rows));
-                    }
-                });
+    // A record of a time that no other batch has.
+    let path = artifact(folder.path(), &[(&here.device, Share::WHOLE, 1e-3)]);
+    let runtime = builder().artifact(&path).open().unwrap();
+    let name = input_name();
+    // The tuned batches are 1 and 4: 3 rows are padded, 11 take the batch several times.
+    for rows in [1usize, 3, 4, 11] {
+        let answer = runtime.run(Request::new("mnist_cnn").input(&name, image(rows))).unwrap();
+        let (have, wanted) = (values(&answer.outputs[0].1), expected(rows));
+        assert_eq!(have.len(), wanted.len());
+        let worst = have.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{rows} rows: {worst}");
+        assert_eq!((answer.decision.rows as usize, answer.decision.requests), (rows, 1));
+    }
+    let answer = runtime.run(Request::new("mnist_cnn").input(&name, image(1))).unwrap();
+    let by = answer.decision.predicted_by;
+    assert!(matches!(by, Evidence::Records(_)), "the artifact has a record of it: {by:?}");
+}
+
+#[test]
+fn requests_that_come_together_run_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = builder().artifact(double(folder.path())).open().unwrap();
+    let pending: Vec<_> = (0..200).map(|i| runtime.submit(row(i as f32)).unwrap()).collect();
+    let mut together = 0;
+    for (i, pending) in pending.into_iter().enumerate() {
+        let answer = pending.wait().unwrap();
+        assert_eq!(values(&answer.outputs[0].1), [2.0 * i as f32; 4]);
+        together = together.max(answer.decision.requests);
+    }
+    assert!(together > 1 && together <= 8, "{together}");
+}
+
+/// Counts how often it is woken.
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_answer_is_a_future() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = builder().artifact(double(folder.path())).open().unwrap();
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(woken.clone());
+    let mut pending = Box::pin(runtime.submit(row(3.0)).unwrap());
+    let began = Instant::now();
+    let answer = loop {
+        match pending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => break answer.unwrap(),
+            Poll::Pending => {
+                while woken.0.swap(0, Ordering::SeqCst) == 0 {
+                    assert!(began.elapsed() < Duration::from_secs(60), "nobody wakes it");
+                    std::thread::sleep(Duration::from_micros(100));
+                }
             }
-        });
+        }
+    };
+    assert_eq!(values(&answer.outputs[0].1), [6.0; 4]);
+}
+
+#[test]
+fn models_come_and_go_while_others_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = builder().artifact(double(folder.path())).open().unwrap();
+    let of = "input %x: f32[1,2]\n%y: f32[1,2] = Mul(%x, %x)\noutput %y as \"y\"";
+    let square = written(folder.path(), "square", &[(1, of)]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut answered = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        assert_eq!(values(&runtime.run(row(1.5)).unwrap().outputs[0].1), [3.0; 4]);
+                        answered += 1;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        let ask = || runtime.submit(Request::new("square").input("x", Tensor::new(vec![1, 2], vec![3f32, -4.0])));
+        for _ in 0..3 {
+            assert!(matches!(ask().map(drop).unwrap_err(), RuntimeError::UnknownModel { .. }));
+            runtime.load(&square).unwrap();
+            assert!(matches!(runtime.load(&square).unwrap_err(), RuntimeError::TwoOfAName(name) if name == "square"));
+            let pending: Vec<_> = (0..20).map(|_| ask().unwrap()).collect();
+            // What was accepted is answered first.
+            runtime.unload("square").unwrap();
+            for pending in pending {
+                assert_eq!(values(&pending.wait().unwrap().outputs[0].1), [9.0, 16.0]);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(asking.into_iter().all(|thread| thread.join().unwrap() > 0));
+    });
+    assert_eq!(runtime.models(), ["double"]);
+    assert!(matches!(runtime.unload("square").unwrap_err(), RuntimeError::UnknownModel { .. }));
+}
+
+#[test]
+fn what_waits_can_be_taken_back_and_a_full_queue_says_when_to_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { queue_len_max: 8, ..Limits::default() };
+    let runtime = builder().artifact(double(folder.path())).limits(limits).open().unwrap();
+    let (mut kept, mut taken_back, mut refused) = (0, 0, 0);
+    for round in 0..400 {
+        let mut pending = Vec::new();
+        for _ in 0..12 {
+            match runtime.submit(row(1.0)) {
+                Ok(accepted) => pending.push(accepted),
+                Err(error) => {
+                    assert!(matches!(error, RuntimeError::Refused { .. }), "{error}");
+                    assert!(error.retry_after().is_some(), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        let last = pending.pop().unwrap();
+        if round % 2 == 0 {
+            taken_back += usize::from(last.cancel())
+        } else {
+            drop(last)
+        }
+        for pending in pending {
+            pending.wait().unwrap();
+            kept += 1;
+        }
+        if refused > 0 && taken_back > 0 {
+            break;
+        }
+    }
+    assert!(kept > 0 && taken_back > 0 && refused > 0, "{kept} {taken_back} {refused}");
+}
+
+#[test]
+fn a_shutdown_answers_what_was_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = builder().artifact(double(folder.path())).open().unwrap();
+    let pending: Vec<_> = (0..100).map(|_| runtime.submit(row(2.0)).unwrap()).collect();
+    runtime.shutdown();
+    for mut pending in pending {
+        let ready = std::pin::Pin::new(&mut pending).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Ok(answer)) = ready else { panic!("a shutdown came back before its answers were there") };
+        assert_eq!(values(&answer.outputs[0].1), [4.0; 4]);
+    }
+    let late = runtime.submit(row(1.0)).map(drop).unwrap_err();
+    assert!(late.to_string().contains("shutting down"), "{late}");
+}
+
+#[test]
+fn workers_that_are_killed_cost_nobody_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = noted_program(folder.path());
+    let runtime = builder().program(&program).artifact(double(folder.path())).open().unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4)
+            .map(|thread| {
+                let (runtime, over) = (&runtime, &over);
+                scope.spawn(move || {
+                    let mut answered = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let value = (answered * 4 + thread) as f32;
+                        match runtime.run(row(value)) {
+                            Ok(answer) => assert_eq!(values(&answer.outputs[0].1), [2.0 * value; 4]),
+                            // It was there twice when a worker was killed.
+                            Err(RuntimeError::Run { detail, .. }) => assert!(detail.contains("workers died"), "{detail}"),
+                            Err(error) => panic!("{error}"),
+                        }
+                        answered += 1;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        for _ in 0..8 {
+            std::thread::sleep(Duration::from_millis(120));
+            let living = noted(folder.path()).into_iter().find(|pid| Path::new(&format!("/proc/{pid}")).exists());
+            // It may end just now.
+            living.and_then(Pid::from_raw).map(|pid| kill_process(pid, Signal::KILL));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        over.store(true, Ordering::Relaxed);
+        assert!(asking.into_iter().all(|thread| thread.join().unwrap() > 0));
+    });
+    assert!(noted(folder.path()).len() > 2, "workers were replaced");
+    assert_eq!(values(&runtime.run(row(1.0)).unwrap().outputs[0].1), [2.0; 4]);
+}
+
+#[test]
+fn a_request_that_the_model_refuses_harms_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |rows: u32| {
+        let table = "$t: f32[3,2] = [1, 2, 3, 4, 5, 6]";
+        format!("{table}\ninput %i: i64[{rows}]\n%y: f32[{rows},2] = Gather($t, %i) axis=0\noutput %y as \"y\"")
+    };
+    let path = written(folder.path(), "rows", &[(1, &of(1)), (8, &of(8))]);
+    let runtime = builder().artifact(path).open().unwrap();
+    let ask = |index: i64| runtime.submit(Request::new("rows").input("i", Tensor::new(vec![1], vec![index]))).unwrap();
+    let pending: Vec<_> = (0..60).map(|i| (i, ask(if i % 7 == 3 { 99 } else { i % 3 }))).collect();
+    for (i, pending) in pending {
+        match pending.wait() {
+            Ok(answer) => assert_eq!(values(&answer.outputs[0].1)[0], (2 * (i % 3) + 1) as f32),
+            Err(error) => {
+                assert_eq!(i % 7, 3, "{error}");
+                assert!(error.to_string().contains("99"), "{error}");
+            }
+        }
     }
 }
 
 #[test]
-fn a_decision_says_why_each_rival_lost() {
+fn sizes_that_only_a_run_tells_come_back_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let here = device::open("cpu").unwrap();
-    let other = Device { text: "another processor".into(), ..here.device.clone() };
-    let mut tuned = vec![(&here.device, Share::WHOLE, 1.0), (&other, Share::WHOLE, 0.1)];
-    if smallest() != Share::WHOLE {
-        tuned.push((&here.device, smallest(), 2.0));
+    let of = "input %x: f32[1,4096]\n%y: i64[2,n] = NonZero(%x)\noutput %y as \"y\"";
+    let runtime = builder().artifact(written(folder.path(), "nonzero", &[(1, of)])).open().unwrap();
+    for count in [0usize, 3, 4096, 17] {
+        let input = Tensor::new(vec![1, 4096], (0..4096).map(|i| f32::from(u8::from(i < count))).collect());
+        let answer = runtime.run(Request::new("nonzero").input("x", input)).unwrap();
+        let tensor = answer.outputs[0].1.tensor().unwrap();
+        assert_eq!(tensor.shape(), [2, count]);
+        assert!(tensor.values::<i64>().unwrap()[count..].iter().enumerate().all(|(at, &found)| found == at as i64));
     }
-    let path = artifact(folder.path(), &tuned);
-    let runtime = Runtime::builder().artifact(&path).open().unwrap();
-    let deadline = Some(Duration::from_micros(1500));
-    let decision = runtime.place("mnist_cnn", Batch::ONE, deadline, None).unwrap();
-    let by = |evidence, ms: f64| Some(Prediction { time: Picos::from_secs_f64(ms * 1e-3), evidence });
-    assert_eq!((decision.share, decision.rung, decision.keeps_deadline), (Share::WHOLE, Rung::Exact, Some(true)));
-    assert_eq!((decision.predicted, decision.actual), (by(Evidence::Artifact, 1.0), None));
-    let mut why: Vec<String> = decision.rivals.iter().map(|rival| rival.why.to_string()).collect();
-    why.sort_unstable();
-    let known = ["was tuned on another device", "defaults are only taken where nothing was tuned"];
-    assert!(known.iter().all(|want| why.iter().any(|why| why == want)));
-    assert!(smallest() == Share::WHOLE || why.iter().any(|why| why == "misses the deadline by 0.500 ms"), "{why:?}");
-    let error = runtime.place("mnist_cnn", Batch::new(3).unwrap(), None, None).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "'mnist_cnn' has no graph for batch 3; it has batch 1, batch 4; tune it with that --batch or --dim"
-    );
-    let error = runtime.place("resnet", Batch::ONE, None, None).unwrap_err();
-    assert_eq!(error.to_string(), "there is no model 'resnet'; there are mnist_cnn");
 }
 
 #[test]
-fn what_was_not_tuned_here_runs_with_defaults_unless_that_is_refused() {
+fn bad_requests_and_bad_runtimes_say_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let other = Device { name: schema::DeviceName("cuda:0".into()), text: "another".into() };
-    let path = artifact(folder.path(), &[(&other, Share::WHOLE, 0.1)]);
-    let request = Request::new("mnist_cnn").input("image", image(1));
-    let runtime = Runtime::builder().artifact(&path).open().unwrap();
-    assert_eq!(runtime.run(&request).unwrap().decision.rung, Rung::Default);
-    let strict = Runtime::builder().artifact(&path).require_tuned(true).open().unwrap();
-    match strict.run(&request).unwrap_err() {
-        RuntimeError::Artifact(error) => assert_eq!(error.class(), "untuned"),
-        other => panic!("{other}"),
-    }
-    let wrong = runtime.run(&Request::new("mnist_cnn").input("image", image(2))).unwrap_err();
-    assert!(matches!(wrong, RuntimeError::NoGraph { .. }), "{wrong}");
-    let missing = runtime.run(&Request::new("mnist_cnn")).unwrap_err();
-    assert!(matches!(missing, RuntimeError::Run { .. }), "{missing}");
-    let impossible = runtime.run(&request.share(Share::percent(0.1).unwrap())).unwrap_err();
-    assert!(matches!(impossible, RuntimeError::Share(_)), "{impossible}");
+    let path = double(folder.path());
+    let runtime = builder().artifact(&path).open().unwrap();
+    let error = |request: Request| runtime.submit(request).map(drop).unwrap_err().to_string();
+    assert_eq!(error(Request::new("triple")), "there is no model 'triple'; there are double");
+    let wrong = Request::new("double").input("x", Tensor::new(vec![1, 5], vec![0f32; 5]));
+    assert!(error(wrong).contains("it takes x: f32[n,4]"));
+    let late = error(row(0.0).deadline(Duration::ZERO));
+    assert!(late.contains("deadline"), "{late}");
+    let open = |builder: Builder| builder.artifact(&path).open().map(drop).unwrap_err();
+    assert!(matches!(open(builder().artifact(&path)), RuntimeError::TwoOfAName(_)));
+    assert!(matches!(open(builder().device("npu:0")), RuntimeError::Device(_)));
+    assert!(matches!(open(builder().share(Share::percent(0.3).unwrap())), RuntimeError::Share(_)));
+    assert!(matches!(open(builder().policy("guess")), RuntimeError::Policy(_)));
+    assert!(matches!(open(builder().program("/nowhere/tunewright")), RuntimeError::Worker(_)));
+    assert!(matches!(open(builder().database(folder.path().join("none.db"))), RuntimeError::Database { .. }));
 }

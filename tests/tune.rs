@@ -9,7 +9,7 @@ use tunewright::agreement::{Tolerance, distance};
 use tunewright::artifact::Artifact;
 use tunewright::device;
 use tunewright::measure::{Phase, Probe};
-use tunewright::runtime::{Evidence, Request, Rung, Runtime};
+use tunewright::session::{Evidence, Request, Rung, Session};
 use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Stop, StoreRecords, Tuned, tune};
 use tunewright::worker;
 use tuning_db::{OpenOptions, Store};
@@ -183,11 +183,11 @@ fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
     let store = open();
     tune(&[model()], &options, &mut StoreRecords::new(&store), &AtomicBool::new(false), &mut |_| {}).unwrap();
     store.close().unwrap();
-    let runtime = Runtime::builder().artifact(&options.outputs[0]).database(&database).open().unwrap();
-    let predicted = || runtime.place("mnist_cnn", Batch::ONE, None, None).unwrap().predicted.unwrap();
+    let session = Session::builder().artifact(&options.outputs[0]).database(&database).open().unwrap();
+    let predicted = || session.place("mnist_cnn", Batch::ONE, None, None).unwrap().predicted.unwrap();
     let before = predicted();
     assert_eq!(before.evidence, Evidence::Database);
-    assert!(!runtime.refresh().unwrap(), "nothing is new");
+    assert!(!session.refresh().unwrap(), "nothing is new");
 
     // The same plan again, faster.
     let store = open();
@@ -210,7 +210,7 @@ fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
     };
     store.append(again).unwrap().wait().unwrap();
     store.close().unwrap();
-    assert!(runtime.refresh().unwrap());
+    assert!(session.refresh().unwrap());
     assert_eq!(predicted().time, timing.median);
 }
 
@@ -244,13 +244,13 @@ fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
     let late =
         |outcome: &schema::Outcome| matches!(outcome, schema::Outcome::Failed { class: schema::FailureClass::Timeout, .. });
     assert!(fell.iter().all(|(_, outcome)| late(outcome)), "every legal config builds and is right: {fell:?}");
-    let runtime = Runtime::builder().artifact(&options.outputs[0]).device(&machine.device.name.0).open().unwrap();
-    let (ports, _) = runtime.ports("mnist_cnn", Batch::ONE).unwrap();
+    let session = Session::builder().artifact(&options.outputs[0]).device(&machine.device.name.0).open().unwrap();
+    let (ports, _) = session.ports("mnist_cnn", Batch::ONE).unwrap();
     let image = kernels::Tensor::new(vec![1, 1, 28, 28], (0..784).map(|i| (i as f32 * 0.01).sin()).collect());
     let request = Request::new("mnist_cnn").input(&ports[0].name, image);
-    let there = runtime.run(&request).unwrap();
+    let there = session.run(&request).unwrap();
     assert_eq!((there.decision.rung, &there.decision.device), (Rung::Exact, &machine.device.name));
-    let here = Runtime::builder().artifact(&options.outputs[0]).open().unwrap().run(&request).unwrap();
+    let here = Session::builder().artifact(&options.outputs[0]).open().unwrap().run(&request).unwrap();
     let tolerance = Tolerance { rtol: 1e-4, atol: 0.0 };
     assert!(distance(&there.outputs[0].1, &here.outputs[0].1, tolerance).unwrap().agrees());
 
@@ -260,18 +260,18 @@ fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
         return;
     }
     let request = request.share(least);
-    let alone = || Runtime::builder().artifact(&options.outputs[0]).device(&machine.device.name.0);
+    let alone = || Session::builder().artifact(&options.outputs[0]).device(&machine.device.name.0);
     let error = alone().open().unwrap().run(&request).unwrap_err().to_string();
     assert!(error.contains("one process has one share of it"), "{error}");
-    let runtime = alone().failover("cpu").open().unwrap();
+    let session = alone().failover("cpu").open().unwrap();
     for _ in 0..2 {
-        let answer = runtime.run(&request).unwrap();
+        let answer = session.run(&request).unwrap();
         assert_eq!((answer.decision.device.0.as_str(), answer.decision.rung), ("cpu", Rung::OtherShare));
         let [(lost, why)] = &answer.decision.lost[..] else { panic!("{:?}", answer.decision.lost) };
         assert!(*lost == machine.device.name && why.contains("one process has one share of it"), "{why}");
         assert!(distance(&answer.outputs[0].1, &here.outputs[0].1, tolerance).unwrap().agrees());
     }
-    let placed = runtime.place("mnist_cnn", Batch::ONE, None, None).unwrap();
+    let placed = session.place("mnist_cnn", Batch::ONE, None, None).unwrap();
     assert_eq!(placed.device.0, "cpu", "what is lost is not placed on any more");
 }
 

@@ -48,7 +48,7 @@ impl fmt::Debug for ContentId {
 pub struct Provenance {
     pub tool_version: String,
     pub tool_commit: Option<String>,
-    /// What `Runtime::run` calls the model: the file's name without its extension.
+    /// What `Session::run` calls the model: the file's name without its extension.
     pub model_name: String,
     /// Of the model's bytes, external data included.
     pub model: ModelKey,
@@ -147,7 +147,7 @@ impl ArtifactError {
         ArtifactError::Damaged { offset, what: what.into() }
     }
 
-    fn at(self, path: &std::path::Path) -> Self {
+    pub(crate) fn at(self, path: &std::path::Path) -> Self {
         match self {
             ArtifactError::At { .. } => self,
             source => ArtifactError::At { path: path.to_owned(), source: Box::new(source) },

@@ -1,7 +1,7 @@
 //! `tunewright bench`: requests against an artifact, single-stream (one after the other) or offline (as many at once as there is room
 //! for), with the latencies that came and the placement that was predicted.
 
-use super::explain::{from_runtime, open};
+use super::explain::{from_session, open};
 use super::failure::escape;
 use super::quantity::{self, show_count, show_time};
 use super::table::{Align, lay_out};
@@ -12,7 +12,7 @@ use super::{
     settings,
 };
 use crate::execute::Port;
-use crate::runtime::{Decision, Request, Runtime};
+use crate::session::{Decision, Request, Session};
 use kernels::Tensor;
 use schema::{Batch, DType, Picos, Share};
 use serde_json::json;
@@ -116,11 +116,11 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     let path = &arguments.file;
     let opening = arguments.open.opening();
     let artifact = model::open_artifact(path, opening)?;
-    let runtime = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
+    let session = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);
-    let (inputs, _) = runtime.ports(&name, batch).map_err(|error| from_runtime(path, &error))?;
+    let (inputs, _) = session.ports(&name, batch).map_err(|error| from_session(path, &error))?;
     let mut request = Request::new(&name);
     for port in &inputs {
         request = request.input(&port.name, zeros(path, port)?);
@@ -128,7 +128,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     if let Some(share) = arguments.share {
         request = request.share(share);
     }
-    let figures = measure(arguments, &runtime, &request)?;
+    let figures = measure(arguments, &session, &request)?;
     let broken: Vec<&Assertion> = arguments.assertions.iter().filter(|assertion| !assertion.holds(&figures)).collect();
     print(arguments, screen, &figures, &broken);
     Ok(if broken.is_empty() { Exit::Done } else { Exit::No })
@@ -146,9 +146,9 @@ fn zeros(path: &std::path::Path, port: &Port) -> Result<Tensor, Failure> {
     Tensor::from_bytes(dtype, shape, vec![0; count * dtype.bytes()].into()).ok_or_else(open)
 }
 
-fn measure(arguments: &Arguments, runtime: &Runtime, request: &Request) -> Result<Figures, Failure> {
-    let fail = |error| from_runtime(&arguments.file, &error);
-    let first = runtime.run(request).map_err(fail)?; // compiles the plan and wakes the pool
+fn measure(arguments: &Arguments, session: &Session, request: &Request) -> Result<Figures, Failure> {
+    let fail = |error| from_session(&arguments.file, &error);
+    let first = session.run(request).map_err(fail)?; // compiles the plan and wakes the pool
     let lanes = match arguments.scenario {
         Scenario::SingleStream => 1,
         Scenario::Offline => (100.0 / first.decision.share.as_percent()).floor().max(1.0) as usize,
@@ -162,7 +162,7 @@ fn measure(arguments: &Arguments, runtime: &Runtime, request: &Request) -> Resul
                 let mut own = Vec::new();
                 while start.elapsed() < arguments.duration || own.is_empty() {
                     let before = Instant::now();
-                    match runtime.run(request) {
+                    match session.run(request) {
                         Ok(_) => own.push(before.elapsed().as_secs_f64()),
                         Err(error) => {
                             *failed.lock().expect("no holder panics") = Some(error);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::artifact::{Artifact, Entry, Opening};
 use crate::device::Machine;
-use crate::runtime::{Decision, Evidence, Prediction, Runtime, RuntimeError};
+use crate::session::{Decision, Evidence, Prediction, Session, SessionError};
 use schema::{Batch, Outcome, Picos, Share, Subject};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -50,11 +50,11 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     let opening = arguments.open.opening();
     let artifact = model::open_artifact(path, opening)?;
     let machine = super::devices::open(&arguments.device)?;
-    let runtime = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
+    let session = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
     let name = artifact.provenance().model_name.clone();
     let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
     let batch = arguments.batch.unwrap_or(smallest);
-    let decision = runtime.place(&name, batch, arguments.deadline, None).map_err(|error| from_runtime(path, &error))?;
+    let decision = session.place(&name, batch, arguments.deadline, None).map_err(|error| from_session(path, &error))?;
     let tasks: Vec<(&Entry, String, String)> = match &arguments.task {
         None => Vec::new(),
         Some(text) => artifact
@@ -85,30 +85,30 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     Ok(if tasks.is_empty() && arguments.task.is_some() { Exit::No } else { Exit::Done })
 }
 
-/// Opens the runtime over one artifact and, if there is one, the database of the records it predicts from.
-pub fn open(path: &Path, device: &str, opening: Opening, database: Option<PathBuf>) -> Result<Runtime, Failure> {
+/// Opens a session over one artifact and, if there is one, the database of the records it predicts from.
+pub fn open(path: &Path, device: &str, opening: Opening, database: Option<PathBuf>) -> Result<Session, Failure> {
     super::devices::open(device)?;
-    let builder = Runtime::builder().artifact(path).device(device).opening(opening);
+    let builder = Session::builder().artifact(path).device(device).opening(opening);
     let builder = if let Some(database) = database { builder.database(database) } else { builder };
-    builder.open().map_err(|error| from_runtime(path, &error))
+    builder.open().map_err(|error| from_session(path, &error))
 }
 
-/// Why the runtime refuses.
-pub fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
+/// Why the session refuses.
+pub fn from_session(path: &Path, error: &SessionError) -> Failure {
     match error {
-        RuntimeError::Artifact(error) => model::from_artifact(path, error),
-        RuntimeError::Database { path, source } => super::db::from_store(path, source),
-        RuntimeError::Share(error) => super::devices::from_grant(error),
-        RuntimeError::Plan { source, .. } => super::run::from_plan(path, source),
-        RuntimeError::NoGraph { .. } => {
+        SessionError::Artifact(error) => model::from_artifact(path, error),
+        SessionError::Database { path, source } => super::db::from_store(path, source),
+        SessionError::Share(error) => super::devices::from_grant(error),
+        SessionError::Plan { source, .. } => super::run::from_plan(path, source),
+        SessionError::NoGraph { .. } => {
             let text = error.to_string();
             let (why, remedy) =
                 text.split_once("; tune").map_or((text.as_str(), String::new()), |(why, rest)| (why, format!("tune{rest}")));
             Failure::new("artifact.untuned", path.display(), why).remedy(remedy)
         }
-        RuntimeError::Device(_) => Failure::new("device.unknown", path.display(), error),
-        RuntimeError::Threads(_) => Failure::new("machine.threads", "cannot start threads", error),
-        RuntimeError::UnknownModel { .. } | RuntimeError::TwoOfAName { .. } | RuntimeError::Run { .. } => {
+        SessionError::Device(_) => Failure::new("device.unknown", path.display(), error),
+        SessionError::Threads(_) => Failure::new("machine.threads", "cannot start threads", error),
+        SessionError::UnknownModel { .. } | SessionError::TwoOfAName { .. } | SessionError::Run { .. } => {
             Failure::new("input.shape_mismatch", path.display(), error)
         }
     }
@@ -214,7 +214,7 @@ fn object(
 ) -> Value {
     let nanos = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.time.as_nanos());
     let by = |prediction: Option<Prediction>| prediction.map(|prediction| prediction.evidence.to_string());
-    let rival = |rival: &crate::runtime::Rival| {
+    let rival = |rival: &crate::session::Rival| {
         json!({
             "device": rival.device.0, "share_pct": rival.share.as_percent(), "batch": rival.batch.rows(), "rung": rival.rung.to_string(),
             "predicted_ns": nanos(rival.predicted), "predicted_by": by(rival.predicted), "capacity_per_s": capacity(machine, rival.share, rival.predicted),

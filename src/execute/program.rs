@@ -154,7 +154,7 @@ impl Program {
 
 impl Type {
     /// The bytes of a tensor in rows, when type and shape are known; `None` for texts. Allocates nothing.
-    pub(super) fn fixed_bytes(&self) -> Option<usize> {
+    pub fn fixed_bytes(&self) -> Option<usize> {
         let dtype = self.dtype().filter(|dtype| *dtype != DType::String)?;
         self.shape()?.iter().try_fold(dtype.bytes(), |bytes, dim| bytes.checked_mul(dim.fixed()?))
     }

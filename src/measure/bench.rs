@@ -254,6 +254,8 @@ fn spent(ask: &Ask, answer: Option<&Answer>, took: Duration) -> Phases {
         Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Destroy | Ask::Quit => {
             Phase::Load
         }
+        // What runtimes ask, and no tuning.
+        Ask::Serve { .. } | Ask::Run { .. } | Ask::Collect { .. } | Ask::Release { .. } => Phase::Load,
     };
     phases.add(rest, left);
     phases

@@ -1,102 +1,121 @@
-//! The runtime: artifacts in, requests in, answers with the decision behind them out.
+//! The runtime: artifacts in, requests from any thread in, answers with the decision behind them out.
 //!
-//! A request names a model and brings inputs. Every entry of the model's artifacts that has these shapes is a candidate; [`place`]
-//! says which one it gets and why each other lost, [`lanes`] gives it cores that nobody else uses, and a plan is compiled once for
-//! each (entry, share) and kept. Any number of threads may call [`Runtime::run`] at once; requests that find no free cores wait.
+//! A request names a model, brings inputs and may have a deadline; [`Runtime::submit`] refuses it at once, saying when to come again, or
+//! accepts it and gives a [`Pending`]: a future that needs no executor, or something to wait for. What runs where, when and in which
+//! batch a policy of [`schedule`](crate::schedule) decides, by the records and by what every worker was seen to take.
 //!
-//! Nothing here tunes, and nothing here prints. Predictions come from the records in the artifacts and, with
-//! [`database`](Builder::database), from those of a tuning database: an [`index`] in memory, which [`Runtime::refresh`] swaps when the
-//! database has a newer generation.
+//! Each worker owns a share of a device for good: a process, so that what happens there stays there. A thread of this process keeps it
+//! (`hand`): it puts the rows of requests together in memory that both share (`rows`, [`worker::segment`](crate::worker::segment)), and puts
+//! another worker in the place of one that died; what the dead one had runs again.
 //!
-//! ```
+//! Models come and go while others are served ([`load`](Runtime::load), [`unload`](Runtime::unload)). [`shutdown`](Runtime::shutdown), and
+//! dropping the runtime, answer everything that was accepted first.
+//!
+//! For one inference after the other on the thread that calls there is a [`Session`](crate::session::Session).
+//!
+//! ```no_run
 //! use kernels::Tensor;
+//! use std::time::Duration;
 //! use tunewright::runtime::{Request, Runtime};
-//! # use schema::{Batch, Device, Environment, ModelKey, Share};
-//! # use tunewright::artifact::{Bound, Contents, Entry, Provenance, write};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
-//! # let path = folder.path().join("double.tune");
-//! # let graph = tunewright::graph::text::parse("input %x: f32[1,4]\n%y: f32[1,4] = Add(%x, %x)\noutput %y as \"y\"")?;
-//! # let provenance = Provenance { tool_version: "0".into(), tool_commit: None, model_name: "double".into(),
-//! #     model: ModelKey::of("double"), opset: None, database: None, seed: 0, budget: String::new(), flags: vec![], stamp_s: None };
-//! # let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph }];
-//! # write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] })?;
-//! let runtime = Runtime::builder().artifact(&path).open()?;
-//! let request = Request::new("double").input("x", Tensor::new(vec![1, 4], vec![1f32, 2.0, 3.0, 4.0]));
-//! std::thread::scope(|scope| {
-//!     for _ in 0..2 {
-//!         scope.spawn(|| {
-//!             let answer = runtime.run(&request).expect("the request runs");
-//!             let (name, y) = &answer.outputs[0];
-//!             assert_eq!(name, "y");
-//!             assert_eq!(y.tensor().unwrap().values::<f32>().unwrap()[..], [2.0, 4.0, 6.0, 8.0]);
-//!             println!("{} at {} %: {}", answer.decision.device, answer.decision.share, answer.decision.rung);
-//!         });
-//!     }
-//! });
+//! // Workers are this program executed again: the first line of `main` sees to it.
+//! if let Some(code) = tunewright::worker::serve_if_asked() {
+//!     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+//! }
+//! let runtime = Runtime::builder().artifact("mnist_cnn.tune").open()?;
+//! let image = Tensor::new(vec![1, 1, 28, 28], vec![0f32; 784]);
+//! let request = Request::new("mnist_cnn").input("image", image).deadline(Duration::from_millis(20));
+//! let answer = runtime.submit(request)?.wait()?;
+//! println!("{} at {} %, batch {}", answer.decision.device, answer.decision.share, answer.decision.batch);
 //! # Ok(())
 //! # }
 //! ```
 
-mod index;
-mod instances;
-mod lanes;
-mod place;
-mod seat;
+mod catalog;
+mod decision;
+mod fleet;
+mod hand;
+mod pending;
+mod predict;
+mod rows;
+mod shared;
 
-pub use index::{Evidence, Prediction};
-pub use place::{Decision, Rival, Rung, Why};
+pub use decision::{Decision, Evidence, Rival};
+pub use pending::{Answered, Pending};
 
-use crate::artifact::{Artifact, ArtifactError, Opening};
-use crate::device::{self, DeviceError, GrantError};
-use crate::execute::{PlanError, Port, RunError};
-use cube_kernels::GpuError;
-use instances::Key;
+use crate::artifact::{ArtifactError, Opening};
+use crate::device::{DeviceError, GrantError};
+use crate::execute::Port;
+use crate::schedule::{self, Alarm, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Priority, Refusal, Wish};
+use crate::worker::{self, SpawnError};
+use catalog::{Served, Source};
+use fleet::Seat;
+use hand::{Job, PlanKey, Spec};
 use kernels::{Datum, Tensor};
-use place::{Candidate, Wish};
-use schema::{Batch, DeviceName, Picos, Share};
-use seat::Seat;
+use predict::{PlacedAt, Table};
+use schema::Share;
+use shared::{Live, Shared};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 use thiserror::Error;
-use tuning_db::{Reader, Source, StoreError};
+use tuning_db::{ModelRecords, Reader, Source as ReadFrom, StoreError};
 
-/// Artifacts, opened, on one device and those that stand in for it.
+/// Outputs by name, in the model's order.
+pub type Outputs = Vec<(String, Datum)>;
+
+/// See the module.
 pub struct Runtime {
-    /// The device, then those it fails over to, in order.
+    shared: Arc<Shared>,
+    /// One loads or unloads at a time.
+    loaded: Mutex<LoadedModels>,
     seats: Vec<Seat>,
-    artifacts: Vec<Artifact>,
-    candidates: Vec<Candidate>,
+    hands: Mutex<Vec<JoinHandle<()>>>,
+    opening: Opening,
+}
+
+/// What is loaded, and where its plans are.
+struct LoadedModels {
     database: Option<Reader>,
-    require_tuned: bool,
+    records: Option<ModelRecords>,
+    /// By model of the scheduler; `None` where one was unloaded.
+    models: Vec<Option<Arc<Served>>>,
+    names: Vec<String>,
+    plans: BTreeMap<PlacedAt, predict::Loaded>,
+    /// Counts changes of what is loaded as well as of the records.
+    generation: u64,
 }
 
 /// What to open, and how.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    paths: Vec<PathBuf>,
+    artifacts: Vec<PathBuf>,
+    devices: Vec<String>,
+    shares: Vec<Share>,
     database: Option<PathBuf>,
-    device: String,
-    failover: Vec<String>,
-    require_tuned: bool,
+    policy: String,
+    limits: Limits,
     opening: Opening,
+    program: Option<PathBuf>,
 }
 
-/// One inference that is asked for.
+/// One inference that is asked for, of one row or several.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     model: String,
     inputs: Vec<(String, Tensor)>,
     deadline: Option<Duration>,
-    share: Option<Share>,
+    priority: Priority,
 }
 
 /// What a request gets.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// By name, in the model's order.
-    pub outputs: Vec<(String, Datum)>,
+    pub outputs: Outputs,
     pub decision: Decision,
 }
 
@@ -109,16 +128,26 @@ pub enum RuntimeError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Share(#[from] GrantError),
-    #[error("two artifacts hold a model named '{name}': {}, {}", first.display(), second.display())]
-    TwoOfAName { name: String, first: PathBuf, second: PathBuf },
+    #[error(transparent)]
+    Worker(#[from] SpawnError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the records make no sense together: {0}")]
+    Index(#[from] IndexError),
+    #[error("a model named '{0}' is loaded already; unload it first")]
+    TwoOfAName(String),
     #[error("there is no model '{name}'; there are {known}")]
     UnknownModel { name: String, known: String },
-    #[error("'{model}' has no graph for {wanted}; it has {known}; tune it with that --batch or --dim")]
-    NoGraph { model: String, wanted: String, known: String },
-    #[error("'{model}': {source}")]
-    Plan { model: String, source: PlanError },
-    #[error("'{model}': {source}")]
-    Run { model: String, source: RunError },
+    #[error("'{model}' does not take {given}; it takes {known}")]
+    Inputs { model: String, given: String, known: String },
+    #[error("'{model}' cannot be served: \"{port}\" is {found}; tensors of numbers are served, inputs of a size that is known")]
+    Ports { model: String, port: String, found: String },
+    #[error("'{model}' runs nowhere here: {detail}")]
+    Nowhere { model: String, detail: String },
+    #[error("'{model}' is refused: {}", decision::words(.refusal))]
+    Refused { model: String, refusal: Refusal },
+    #[error("'{model}': {detail}")]
+    Run { model: String, detail: String },
     #[error("{}: {source}", path.display())]
     Database { path: PathBuf, source: StoreError },
     #[error("no threads: {0}")]
@@ -126,11 +155,13 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// What a device with memory of its own said.
-    fn of_device(&self) -> Option<&GpuError> {
-        match self {
-            RuntimeError::Plan { source: PlanError::Device { source }, .. }
-            | RuntimeError::Run { source: RunError::Device { source }, .. } => Some(source),
+    /// After which time a refused request might be accepted; `None` when it was not refused, or coming again does not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let RuntimeError::Refused { refusal, .. } = self else { return None };
+        match refusal {
+            Refusal::QueueFull { retry_after } | Refusal::TooLate { retry_after, .. } | Refusal::Policy { retry_after } => {
+                Some(Duration::from_nanos(retry_after.0))
+            }
             _ => None,
         }
     }
@@ -149,16 +180,16 @@ impl Request {
         self
     }
 
-    /// Wanted within this time: placements predicted to keep it go first.
+    /// Wanted within this time of being submitted. A request that is not predicted to keep it is refused.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         Request { deadline: Some(deadline), ..self }
     }
 
-    /// On this share of the device, and no other.
+    /// Before or after others that are due at the same time.
     #[must_use]
-    pub fn share(self, share: Share) -> Self {
-        Request { share: Some(share), ..self }
+    pub fn priority(self, priority: Priority) -> Self {
+        Request { priority, ..self }
     }
 }
 
@@ -166,7 +197,22 @@ impl Builder {
     /// With an artifact.
     #[must_use]
     pub fn artifact(mut self, path: impl AsRef<Path>) -> Self {
-        self.paths.push(path.as_ref().to_owned());
+        self.artifacts.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// On this device; may be called again for one more. Without it on `cpu`.
+    #[must_use]
+    pub fn device(mut self, name: &str) -> Self {
+        self.devices.push(name.to_owned());
+        self
+    }
+
+    /// With workers of this share of each device that can give it; may be called again for one more. Without it with workers of each share
+    /// that the artifacts were tuned for, or, where there is none, of the whole device.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.shares.push(share);
         self
     }
 
@@ -176,24 +222,16 @@ impl Builder {
         Builder { database: Some(path.as_ref().to_owned()), ..self }
     }
 
-    /// On this device: `cpu` (the default), `cpu:avx2`.
+    /// Which policy decides, by its name in [`POLICIES`](schedule::POLICIES), with its argument behind a colon; `batcher` without it.
     #[must_use]
-    pub fn device(self, name: &str) -> Self {
-        Builder { device: name.to_owned(), ..self }
+    pub fn policy(self, policy: &str) -> Self {
+        Builder { policy: policy.to_owned(), ..self }
     }
 
-    /// When the device is lost, on this one from then on; may be called again for one more. Without it a request that meets a lost device is
-    /// an error. A request whose launch failed, or for which the device has no memory, goes on as well, and the next one tries the device again.
+    /// Bounds of queues, and what is promised.
     #[must_use]
-    pub fn failover(mut self, name: &str) -> Self {
-        self.failover.push(name.to_owned());
-        self
-    }
-
-    /// A request for which nothing was tuned on this device is an error, instead of running with defaults.
-    #[must_use]
-    pub fn require_tuned(self, require_tuned: bool) -> Self {
-        Builder { require_tuned, ..self }
+    pub fn limits(self, limits: Limits) -> Self {
+        Builder { limits, ..self }
     }
 
     /// How much of the artifacts is read and checked at once; by default their metadata.
@@ -202,224 +240,306 @@ impl Builder {
         Builder { opening, ..self }
     }
 
-    /// Opens the artifacts and the device.
+    /// The program that is executed as a worker. Without it this one, or the `tunewright` beside it ([`worker::program`]).
+    #[must_use]
+    pub fn program(self, path: impl AsRef<Path>) -> Self {
+        Builder { program: Some(path.as_ref().to_owned()), ..self }
+    }
+
+    /// Opens devices and artifacts, starts the workers and makes all plans.
     ///
     /// # Errors
-    /// [`RuntimeError`]: an artifact or a database that cannot be used, a device that is not here, two models of one name.
+    /// [`RuntimeError`]: a device that is not here, a share it does not give, an artifact or a database that cannot be used, two models of
+    /// one name, a model that runs nowhere.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
-        let machines = [&self.device].into_iter().chain(&self.failover).map(|name| device::open(name));
-        let machines = machines.collect::<Result<Vec<_>, _>>()?;
-        let artifacts = self.paths.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<Vec<_>, _>>()?;
-        for (i, second) in artifacts.iter().enumerate() {
-            let name = &second.provenance().model_name;
-            if let Some(first) = artifacts[..i].iter().find(|first| first.provenance().model_name == *name) {
-                let (first, second) = (first.path().to_owned(), second.path().to_owned());
-                return Err(RuntimeError::TwoOfAName { name: name.clone(), first, second });
-            }
-        }
-        let candidates: Vec<_> = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
-        let database =
-            self.database.map(|path| Reader::open(&path, Source::Auto).map_err(|source| RuntimeError::Database { path, source }));
-        let seats = machines.into_iter().map(|machine| Seat::new(machine, &candidates)).collect::<Result<_, _>>()?;
-        let (database, require_tuned) = (database.transpose()?, self.require_tuned);
-        let runtime = Runtime { seats, artifacts, candidates, database, require_tuned };
-        runtime.refresh()?;
+        let program = match self.program {
+            Some(program) => program,
+            None => worker::program()?,
+        };
+        let sources: Vec<Arc<Source>> = self
+            .artifacts
+            .iter()
+            .map(|path| Ok(Arc::new(Source::open(path, self.opening)?)))
+            .collect::<Result<_, RuntimeError>>()?;
+        let names = if self.devices.is_empty() { vec!["cpu".to_owned()] } else { self.devices };
+        let mut seats = names.iter().map(|name| Seat::open(name, &self.shares, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let database = match self.database {
+            Some(path) => match Reader::open(&path, ReadFrom::Auto) {
+                Ok(reader) => Some(reader),
+                Err(source) => return Err(RuntimeError::Database { path, source }),
+            },
+            None => None,
+        };
+        let device_names = seats.iter().map(|seat| seat.name().clone()).collect();
+        let index = Arc::new(schedule::Index::new(0, Vec::new(), device_names, Vec::new())?);
+        let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), self.limits, schedule::policy(&self.policy)?)?;
+        let shared = Shared::new(core, index)?;
+        let (jobs, hands) = fleet::hands(&mut seats, &program, &shared)?;
+        shared.employ(jobs);
+        let records = database.as_ref().map(read).transpose()?;
+        let loaded =
+            LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
+        let (loaded, hands) = (Mutex::new(loaded), Mutex::new(hands));
+        let runtime = Runtime { shared, loaded, seats, hands, opening: self.opening };
+        sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)
     }
 }
 
+fn read(database: &Reader) -> Result<ModelRecords, RuntimeError> {
+    database.model_records().map_err(|source| RuntimeError::Database { path: database.path().to_owned(), source })
+}
+
 impl Runtime {
-    /// A builder without artifacts, on the whole processor.
+    /// A builder without artifacts, on the processor.
     pub fn builder() -> Builder {
-        let (device, opening) = ("cpu".to_owned(), Opening::default());
-        Builder { paths: Vec::new(), database: None, device, failover: Vec::new(), require_tuned: false, opening }
+        Builder {
+            artifacts: Vec::new(),
+            devices: Vec::new(),
+            shares: Vec::new(),
+            database: None,
+            policy: "batcher".to_owned(),
+            limits: Limits::default(),
+            opening: Opening::default(),
+            program: None,
+        }
     }
 
-    /// Reads the database's records again if it has published any since: whether it had. Requests that run meanwhile go by the old ones.
+    /// Hands a request over. Accepted, it will be answered, whatever happens to workers and devices meanwhile.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownModel`], [`RuntimeError::Inputs`], and [`RuntimeError::Refused`] with the time after which to come again.
+    pub fn submit(&self, request: Request) -> Result<Pending, RuntimeError> {
+        let Request { model, inputs, deadline, priority } = request;
+        let mut inner = self.shared.lock();
+        let Some((id, (inputs, rows))) = inner.accept(&model, &inputs) else {
+            let known = inner.served(&model).map(Served::wants).collect::<Vec<_>>();
+            drop(inner);
+            return Err(match known.is_empty() {
+                true => RuntimeError::UnknownModel { name: model, known: self.models().join(", ") },
+                false => {
+                    let given: Vec<String> = inputs.iter().map(|(name, tensor)| format!("{name} {tensor:?}")).collect();
+                    RuntimeError::Inputs { model, given: given.join(", "), known: known.join(", or ") }
+                }
+            });
+        };
+        let now = self.shared.now();
+        let deadline = deadline.map_or(Nanos::NEVER, |within| now + Nanos(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX)));
+        let wish = Wish { model: id, rows, deadline, priority };
+        let accepted = inner.core.submit(now, wish);
+        let refused = |refusal| Err(RuntimeError::Refused { model: model.clone(), refusal });
+        let request = match accepted {
+            Ok(request) => request,
+            Err(refusal) => return refused(refusal),
+        };
+        let slot = Arc::default();
+        inner.keep(
+            request,
+            Live { model: id, inputs, rows: rows.rows() as usize, slot: Arc::clone(&slot), submitted: now, attempts: 0 },
+        );
+        self.shared.pump(inner);
+        Ok(Pending { slot, request, runtime: Arc::downgrade(&self.shared), over: false })
+    }
+
+    /// Hands a request over and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`RuntimeError::Run`] when the model refuses the data.
+    pub fn run(&self, request: Request) -> Answered {
+        self.submit(request)?.wait()
+    }
+
+    /// Loads an artifact. What is loaded already is served meanwhile; workers make the plans between runs.
+    ///
+    /// # Errors
+    /// [`RuntimeError`]; nothing is loaded then.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<(), RuntimeError> {
+        self.load_source(Arc::new(Source::open(path.as_ref(), self.opening)?))
+    }
+
+    fn load_source(&self, source: Arc<Source>) -> Result<(), RuntimeError> {
+        let mut loaded = self.loaded();
+        if self.shared.lock().served(source.name()).next().is_some() {
+            return Err(RuntimeError::TwoOfAName(source.name().to_owned()));
+        }
+        let models: Vec<Arc<Served>> = catalog::models_of(&source)?.into_iter().map(Arc::new).collect();
+        let mut ids = Vec::new();
+        for served in models {
+            let id = loaded.place(&served);
+            ids.push(id);
+            let made = self.make_plans(id, &served, loaded.records.as_ref());
+            let plans = match made {
+                Ok(plans) => plans,
+                Err(error) => {
+                    ids.iter().for_each(|&id| self.forget(&mut loaded, id));
+                    return Err(error);
+                }
+            };
+            loaded.plans.extend(plans);
+        }
+        self.publish(&mut loaded)
+    }
+
+    /// Makes the plans of a model on every share of every device, on all workers at once.
+    fn make_plans(
+        &self,
+        id: ModelId,
+        served: &Arc<Served>,
+        records: Option<&ModelRecords>,
+    ) -> Result<Vec<(PlacedAt, predict::Loaded)>, RuntimeError> {
+        let mut asked = Vec::new();
+        for (at, seat) in self.seats.iter().enumerate() {
+            for (share, workers) in seat.workers() {
+                for bound in &served.graphs {
+                    let choice = predict::choose(served, bound, seat, share, records);
+                    let key = PlanKey { model: id, rows: bound.rows };
+                    let place = PlacedAt { model: id, device: schedule::DeviceId(at as u16), share, rows: bound.rows };
+                    let spec = Spec { key, served: served.clone(), graph: bound.graph, entry: choice.entry };
+                    let answers: Vec<_> = workers
+                        .clone()
+                        .map(|worker| {
+                            let (loaded, answer) = channel();
+                            self.shared.tell(worker, Job::Load { spec: spec.clone(), loaded });
+                            answer
+                        })
+                        .collect();
+                    asked.push((place, choice, answers));
+                }
+            }
+        }
+        let (mut plans, mut details) = (Vec::new(), Vec::new());
+        for (place, choice, answers) in asked {
+            let gone = || Err("its worker is gone".to_owned());
+            let times: Result<Vec<_>, String> =
+                answers.into_iter().map(|answer| answer.recv().unwrap_or_else(|_| gone())).collect();
+            match times {
+                // Workers of one share are alike, the slowest counts.
+                Ok(times) => {
+                    plans.extend(times.into_iter().max_by_key(|time| time.whole).map(|time| (place, choice.loaded(time))))
+                }
+                Err(detail) => {
+                    let seat = &self.seats[usize::from(place.device.0)];
+                    let detail = format!("{} at {} %: {detail}", seat.name().0, place.share);
+                    tracing::warn!("{}, {} rows, {detail}", served.name, place.rows);
+                    details.push(detail);
+                }
+            }
+        }
+        match details.into_iter().next() {
+            Some(detail) if plans.is_empty() => Err(RuntimeError::Nowhere { model: served.name.clone(), detail }),
+            _ => Ok(plans),
+        }
+    }
+
+    /// Makes an index of what is loaded and hands it to the scheduler.
+    fn publish(&self, loaded: &mut LoadedModels) -> Result<(), RuntimeError> {
+        let table = Table::new(&loaded.models, &loaded.plans, &self.seats, loaded.records.as_ref());
+        let models = loaded.names.iter().map(|name| Model { name: name.clone(), weight: 1.0 }).collect();
+        let devices = self.seats.iter().map(|seat| seat.name().clone()).collect();
+        loaded.generation += 1;
+        let index = Arc::new(schedule::Index::new(loaded.generation, models, devices, table.measured())?);
+        self.shared.publish(index, loaded.models.clone(), table)?;
+        Ok(())
+    }
+
+    /// Unloads a model: refuses what comes from now on, answers what it has accepted, then frees its plans.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownModel`].
+    pub fn unload(&self, model: &str) -> Result<(), RuntimeError> {
+        let mut loaded = self.loaded();
+        let ids = self.shared.retire(model);
+        if ids.is_empty() {
+            return Err(RuntimeError::UnknownModel { name: model.to_owned(), known: self.models().join(", ") });
+        }
+        self.shared.wait_until(|inner| ids.iter().all(|&id| inner.core.held(id) == 0));
+        ids.iter().for_each(|&id| self.forget(&mut loaded, id));
+        self.publish(&mut loaded)
+    }
+
+    /// Frees the plans of a model, everywhere.
+    fn forget(&self, loaded: &mut LoadedModels, id: ModelId) {
+        if let Some(model) = loaded.models.get_mut(usize::from(id.0)) {
+            *model = None;
+        }
+        loaded.plans.retain(|place, _| place.model != id);
+        let all: Vec<_> = self.seats.iter().flat_map(Seat::workers).flat_map(|(_, workers)| workers).collect();
+        for worker in all {
+            let (done, freed) = channel();
+            self.shared.tell(worker, Job::Unload { model: id, done });
+            let _ = freed.recv();
+        }
+    }
+
+    /// Reads the database's records again if it has published any since: whether it had. Nothing that runs is disturbed.
     ///
     /// # Errors
     /// [`RuntimeError::Database`]; the old records stay.
     pub fn refresh(&self) -> Result<bool, RuntimeError> {
-        let Some(database) = &self.database else { return Ok(false) };
-        let held = self.seat().index().generation();
-        if held != 0 && database.generation() == held {
+        let mut loaded = self.loaded();
+        let Some(database) = &loaded.database else { return Ok(false) };
+        if loaded.records.as_ref().is_some_and(|records| records.generation == database.generation()) {
             return Ok(false);
         }
-        let records = database.model_records();
-        let records = records.map_err(|source| RuntimeError::Database { path: database.path().to_owned(), source })?;
-        self.seats.iter().for_each(|seat| seat.predict_by(&records, &self.candidates));
-        Ok(records.generation != held)
+        let records = read(database)?;
+        let newer = loaded.records.as_ref().is_none_or(|held| held.generation != records.generation);
+        loaded.records = Some(records);
+        self.publish(&mut loaded)?;
+        Ok(newer)
     }
 
     /// The names of its models.
-    pub fn models(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.artifacts.iter().map(|artifact| artifact.provenance().model_name.as_str())
+    pub fn models(&self) -> Vec<String> {
+        self.shared.lock().models()
     }
 
-    /// Which placement a request of that batch would get on an idle device, and why each other loses. Runs nothing.
+    /// What a model takes and gives at its smallest batch: inputs, then outputs.
     ///
     /// # Errors
-    /// [`RuntimeError::UnknownModel`], [`RuntimeError::NoGraph`], [`RuntimeError::Share`], and with
-    /// [`require_tuned`](Builder::require_tuned) [`ArtifactError::Untuned`].
-    pub fn place(
-        &self,
-        model: &str,
-        batch: Batch,
-        deadline: Option<Duration>,
-        share: Option<Share>,
-    ) -> Result<Decision, RuntimeError> {
-        let artifact = self.artifact(model)?;
-        let fits: Vec<usize> = (self.candidates.iter().enumerate())
-            .filter(|(_, candidate)| candidate.artifact == artifact && candidate.batch == batch)
-            .map(|(i, _)| i)
-            .collect();
-        if fits.is_empty() {
-            return Err(self.no_graph(artifact, format!("batch {batch}")));
+    /// [`RuntimeError::UnknownModel`].
+    pub fn ports(&self, model: &str) -> Result<(Vec<Port>, Vec<Port>), RuntimeError> {
+        let ports = self.shared.lock().served(model).next().map(|served| (served.inputs.clone(), served.outputs.clone()));
+        ports.ok_or_else(|| RuntimeError::UnknownModel { name: model.to_owned(), known: self.models().join(", ") })
+    }
+
+    /// Rows whose runs take another time than is predicted, since this was last asked.
+    pub fn take_alarms(&self) -> Vec<Alarm> {
+        self.shared.lock().core.take_alarms().collect()
+    }
+
+    /// Accepts nothing more, answers what was accepted, and ends the workers. Requests that come later are refused.
+    pub fn shutdown(&self) {
+        self.shared.close();
+        let hands = std::mem::take(&mut *self.hands.lock().unwrap_or_else(PoisonError::into_inner));
+        for hand in hands {
+            // A hand that panicked has told its story on standard error.
+            let _ = hand.join();
         }
-        let (wish, seat) = (Wish { fits: &fits, deadline, share }, self.seat());
-        let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, |share| seat.lanes.can_give(share));
-        let mut decision = choice.ok_or_else(|| seat.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?.decision;
-        decision.lost = self.lost();
-        self.check_tuned(artifact, &decision)?;
-        Ok(decision)
     }
 
-    /// Runs a request: waits until a placement is free, runs it there, and tells which it was and why.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub fn run(&self, request: &Request) -> Result<Answer, RuntimeError> {
-        let artifact = self.artifact(&request.model)?;
-        let fits = self.fitting(artifact, &request.inputs)?;
-        let last = self.seats.len() - 1;
-        for seat in self.seats[..last].iter().filter(|seat| seat.lost().is_none()) {
-            match self.run_on(seat, artifact, &fits, request) {
-                Err(error) => match error.of_device() {
-                    Some(GpuError::Lost(_)) => seat.lose(error.to_string()),
-                    Some(GpuError::Launch(_) | GpuError::OutOfMemory(_)) => {
-                        tracing::warn!("{}: {error}; the next device tries", seat.name().0)
-                    }
-                    None => return Err(error),
-                },
-                answer => return answer,
+    fn loaded(&self) -> MutexGuard<'_, LoadedModels> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LoadedModels {
+    /// The place of a model: that of one of its name that was unloaded, or a new one.
+    fn place(&mut self, served: &Arc<Served>) -> ModelId {
+        let at = match self.names.iter().position(|name| *name == served.name) {
+            Some(at) => at,
+            None => {
+                self.names.push(served.name.clone());
+                self.models.push(None);
+                self.names.len() - 1
             }
-        }
-        self.run_on(&self.seats[last], artifact, &fits, request)
-    }
-
-    /// Runs a request on one device.
-    fn run_on(&self, seat: &Seat, artifact: usize, fits: &[usize], request: &Request) -> Result<Answer, RuntimeError> {
-        let wish = Wish { fits, deadline: request.deadline, share: request.share };
-        if let Some(share) = request.share.filter(|&share| !seat.lanes.can_give(share)) {
-            return Err(seat.lanes.cannot_give(share));
-        }
-        let (lane, mut choice) = seat.lanes.wait(|free| {
-            let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, free)?;
-            Some((choice.decision.share, choice))
-        })?;
-        choice.decision.lost = self.lost();
-        self.check_tuned(artifact, &choice.decision)?;
-        let candidate = &self.candidates[choice.candidate];
-        let key = Key {
-            artifact,
-            graph: candidate.graph,
-            entry: candidate.entry.filter(|_| choice.decision.rung != Rung::Default),
-            share: choice.decision.share,
         };
-        let model = || request.model.clone();
-        let mut plan = seat.instances.take(&key, &self.artifacts[artifact], lane.grant).map_err(|e| match e {
-            instances::Failed::Artifact(error) => RuntimeError::Artifact(error),
-            instances::Failed::Plan(source) => RuntimeError::Plan { model: model(), source },
-        })?;
-        plan.set_pool(lane.pool.clone());
-        let start = Instant::now();
-        let outputs = plan.run(&request.inputs);
-        choice.decision.actual = Some(Picos::from_secs_f64(start.elapsed().as_secs_f64()));
-        choice.decision.replaced = plan.replaced().len();
-        let names: Vec<String> = plan.outputs().map(|port| port.name.clone()).collect();
-        seat.instances.give_back(&key, plan);
-        drop(lane);
-        let outputs = outputs.map_err(|source| RuntimeError::Run { model: model(), source })?;
-        Ok(Answer { outputs: names.into_iter().zip(outputs).collect(), decision: choice.decision })
+        self.models[at] = Some(served.clone());
+        ModelId(at as u16)
     }
+}
 
-    /// What a model's graph of that batch wants and gives: inputs, then outputs.
-    ///
-    /// # Errors
-    /// [`RuntimeError::UnknownModel`], [`RuntimeError::NoGraph`].
-    pub fn ports(&self, model: &str, batch: Batch) -> Result<(Vec<Port>, Vec<Port>), RuntimeError> {
-        let artifact = self.artifact(model)?;
-        let mut shapes = self.artifacts[artifact].shapes();
-        let index = shapes.position(|(rows, _)| rows == batch);
-        let index = index.ok_or_else(|| self.no_graph(artifact, format!("batch {batch}")))?;
-        let graph = self.artifacts[artifact].outline(index);
-        let port = |name: &str, id| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
-        let inputs = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
-        Ok((inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect()))
-    }
-
-    /// The first device that lives, or the last there is.
-    fn seat(&self) -> &Seat {
-        let last = self.seats.len() - 1;
-        self.seats[..last].iter().find(|seat| seat.lost().is_none()).unwrap_or(&self.seats[last])
-    }
-
-    /// Devices that are lost.
-    fn lost(&self) -> Vec<(DeviceName, String)> {
-        let lost = |seat: &Seat| Some((seat.name().clone(), seat.lost()?.to_owned()));
-        self.seats.iter().filter_map(lost).collect()
-    }
-
-    fn artifact(&self, model: &str) -> Result<usize, RuntimeError> {
-        let known = || self.models().collect::<Vec<_>>().join(", ");
-        let found = self.models().position(|name| name == model);
-        found.ok_or_else(|| RuntimeError::UnknownModel { name: model.to_owned(), known: known() })
-    }
-
-    /// The candidates whose graph takes these inputs.
-    fn fitting(&self, artifact: usize, inputs: &[(String, Tensor)]) -> Result<Vec<usize>, RuntimeError> {
-        let takes = |candidate: &Candidate| {
-            let graph = self.artifacts[artifact].outline(candidate.graph);
-            graph.inputs.iter().map(|&id| graph.value(id)).enumerate().all(|(at, value)| {
-                let named = |(name, _): &&(String, Tensor)| *name == value.name;
-                let given = inputs.get(at).filter(named).or_else(|| inputs.iter().find(named));
-                let shape = value.ty.shape();
-                // A missing input is the plan's to tell, with its name.
-                given.is_none_or(|(_, tensor)| {
-                    shape.is_none_or(|shape| {
-                        shape.len() == tensor.shape().len()
-                            && shape.iter().zip(tensor.shape()).all(|(dim, &n)| dim.fixed().is_none_or(|fixed| fixed == n))
-                    })
-                })
-            })
-        };
-        let mine = self.candidates.iter().enumerate().filter(|(_, candidate)| candidate.artifact == artifact);
-        let fits: Vec<usize> = mine.filter(|(_, candidate)| takes(candidate)).map(|(i, _)| i).collect();
-        if !fits.is_empty() {
-            return Ok(fits);
-        }
-        let given: Vec<String> = inputs.iter().map(|(name, tensor)| format!("{name} {tensor:?}")).collect();
-        Err(self.no_graph(artifact, given.join(", ")))
-    }
-
-    fn no_graph(&self, artifact: usize, wanted: String) -> RuntimeError {
-        let artifact = &self.artifacts[artifact];
-        let shape = |(batch, dims): (Batch, &[(String, u64)])| {
-            let dims: String = dims.iter().map(|(name, extent)| format!(" {name}={extent}")).collect();
-            format!("batch {batch}{dims}")
-        };
-        let known: Vec<String> = artifact.shapes().map(shape).collect();
-        RuntimeError::NoGraph { model: artifact.provenance().model_name.clone(), wanted, known: known.join(", ") }
-    }
-
-    /// With `require_tuned`, whether something was tuned on this device for the placement.
-    fn check_tuned(&self, artifact: usize, decision: &Decision) -> Result<(), RuntimeError> {
-        if !self.require_tuned || decision.rung != Rung::Default {
-            return Ok(());
-        }
-        let (device, share) = (decision.device.0.clone(), decision.share);
-        let untuned = ArtifactError::Untuned { device, share, batch: format!(", batch {}", decision.batch) };
-        let path = self.artifacts[artifact].path().to_owned();
-        Err(RuntimeError::Artifact(ArtifactError::At { path, source: Box::new(untuned) }))
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.shutdown();
     }
 }

@@ -205,10 +205,15 @@ impl Core {
         }
         let view = View { state: &self.state, now };
         let likely = self.policy.likely(&view, wish.model, wish.rows.rows());
+        // All its workers are being replaced: it will be served, nobody can say when.
+        let away = likely.is_none() && self.policy.serves(&view, wish.model);
+        let retry_after = self.state.limits.patience;
         if self.state.models[at].held >= self.state.limits.queue_len_max {
-            return Err(admission::queue_full(&view, &wish, likely));
+            return Err(if away { Refusal::QueueFull { retry_after } } else { admission::queue_full(&view, &wish, likely) });
         }
         let predicted = match self.state.limits.admission {
+            _ if away && wish.deadline == Nanos::NEVER => Nanos::NEVER,
+            _ if away => return Err(Refusal::TooLate { predicted: Nanos::NEVER, retry_after }),
             Admission::Predicted => admission::admit(&view, &wish, likely)?,
             Admission::All if likely.is_none() => return Err(Refusal::NoDevice),
             Admission::All => Nanos::NEVER,

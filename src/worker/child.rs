@@ -3,6 +3,7 @@
 use super::plans::PlanBench;
 use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
+use super::serving::Serving;
 use super::task_bench::TaskBench;
 use crate::device;
 use crate::execute::{self, Pool};
@@ -62,6 +63,7 @@ pub(super) fn serve() -> io::Result<ExitCode> {
     };
     let mut tasks = TaskBench::new(&share);
     let mut plans = PlanBench::new(&share);
+    let mut serving = Serving::new(&share);
     while let Some(ask) = protocol::read(&mut socket)? {
         let answer = match ask {
             Ask::Quit => {
@@ -97,6 +99,13 @@ pub(super) fn serve() -> io::Result<ExitCode> {
             Ask::LapPlans { lanes } => plans.lap(&lanes),
             Ask::RehearsePlans { lanes } => plans.rehearse(&lanes),
             Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
+            Ask::Serve { slot, serve } => serving.load(slot, &serve),
+            Ask::Run { slot } => serving.run(slot),
+            Ask::Collect { slot, segment, room } => serving.collect(slot, &segment, room),
+            Ask::Release { slots } => {
+                serving.drop_slots(&slots);
+                Answer::Done
+            }
         };
         if let Some(lost) = share.gpu.as_ref().and_then(Gpu::lost) {
             eprintln!("{lost}");

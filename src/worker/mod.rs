@@ -13,10 +13,14 @@ mod plans;
 mod probe;
 pub mod protocol;
 #[allow(unsafe_code)]
+pub mod segment;
+mod serving;
+#[allow(unsafe_code)]
 mod task_bench;
 pub mod watchdog;
 
-pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe};
+pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe, Serve};
+pub use serving::{EntryError, plan_of, sizes};
 
 use crate::device::{Grant, GrantError, Machine};
 use rustix::fs::{MemfdFlags, memfd_create};

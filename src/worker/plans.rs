@@ -287,7 +287,7 @@ impl Buffers {
 }
 
 /// Inputs as a model may get them: floats uniform in [0, 1], whole numbers within the table they index.
-fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Datum>, String> {
+pub(super) fn random_inputs(graph: &Graph, seed: u64) -> Result<Vec<Datum>, String> {
     let mut stream = Stream::named(Seed(seed), "inputs of a model");
     let random = |&id: &ValueId| {
         let value = graph.value(id);

@@ -40,6 +40,14 @@ pub enum Ask {
     RehearsePlans { lanes: Vec<Lane> },
     /// Times the stages of a plan apart.
     PlanStages { slot: u32, rounds: u32 },
+    /// Makes a plan that runs on what a runtime leaves in a segment. Slots of these are apart from those above.
+    Serve { slot: u32, serve: Serve },
+    /// Runs the plan of a slot on what lies in its segment.
+    Run { slot: u32 },
+    /// Takes a segment with this much room for a slot's, and leaves the outputs there that had found none.
+    Collect { slot: u32, segment: String, room: u64 },
+    /// Frees slots that serve.
+    Release { slots: Vec<u32> },
     /// Destroys the device, as a driver that falls over does: for tests of what follows.
     Destroy,
     /// Ends the process.
@@ -57,6 +65,19 @@ pub struct Owned {
     pub l1d_bytes: u64,
     pub l2_bytes: u64,
     pub l3_bytes: u64,
+}
+
+/// A plan to serve with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    pub artifact: String,
+    /// A graph of the artifact, by its place.
+    pub graph: u32,
+    /// Whose configs; `None`: defaults.
+    pub entry: Option<u32>,
+    /// Where the segment is found, of the sizes of the plan's ports and this much room.
+    pub segment: String,
+    pub room: u64,
 }
 
 /// Which entry of an artifact, by its place.
@@ -148,6 +169,15 @@ pub enum Answer {
         compute_ps: u64,
         download_ps: u64,
         memory_bytes: u64,
+    },
+    /// A plan ran, in so much time. Its outputs lie in its segment; those without a fixed size have these shapes.
+    Ran {
+        picos: u64,
+        dynamic: Vec<Vec<u64>>,
+    },
+    /// A plan ran, and its outputs without a fixed size are so large that they found no room: they are to be collected.
+    Room {
+        bytes: u64,
     },
     /// The ask makes no sense now: a bug of who asked, or a damaged artifact.
     Wrong {

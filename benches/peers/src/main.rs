@@ -12,7 +12,7 @@ use std::io::{BufRead, stdin};
 use std::path::Path;
 use std::time::Instant;
 use tunewright::npz;
-use tunewright::runtime::{Request, Runtime};
+use tunewright::session::{Request, Session};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,13 +21,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let share = Share::percent(share.parse()?)?;
     let device = device.first().map_or("cpu", String::as_str);
-    let runtime = Runtime::builder().artifact(artifact).device(device).require_tuned(true).open()?;
-    let model = runtime.models().next().ok_or("the artifact holds a model")?.to_owned();
+    let session = Session::builder().artifact(artifact).device(device).require_tuned(true).open()?;
+    let model = session.models().next().ok_or("the artifact holds a model")?.to_owned();
     let mut request = Request::new(&model).share(share);
     for (name, tensor) in npz::read(Path::new(inputs), &npz::Limits::default())? {
         request = request.input(&name, tensor);
     }
-    let answer = runtime.run(&request)?;
+    let answer = session.run(&request)?;
     let arrays: Vec<(&str, &Tensor)> =
         answer.outputs.iter().filter_map(|(name, datum)| datum.tensor().map(|tensor| (name.as_str(), tensor))).collect();
     npz::write(File::create(outputs)?, &arrays)?;
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (start, mut latencies) = (Instant::now(), Vec::new());
         while latencies.is_empty() || start.elapsed().as_secs_f64() < seconds {
             let before = Instant::now();
-            runtime.run(&request)?;
+            session.run(&request)?;
             latencies.push(u64::try_from(before.elapsed().as_nanos())?);
         }
         println!("{}", json!({"latency_ns": latencies}));

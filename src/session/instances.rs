@@ -5,8 +5,9 @@
 
 use crate::artifact::{Artifact, ArtifactError};
 use crate::device::{self, Grant};
-use crate::execute::{Configs, Plan, PlanError, default_plan_bytes};
-use schema::{Share, Split};
+use crate::execute::{Plan, PlanError};
+use crate::worker::{EntryError, plan_of};
+use schema::Share;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,20 +54,11 @@ impl Instances {
         if let Some(pattern) = &family.pattern {
             return pattern.another().map_err(Failed::Plan);
         }
-        let entry = key.entry.map(|entry| &artifact.entries()[entry]);
-        let configs = entry
-            .map_or_else(Configs::new, |entry| entry.configs.iter().map(|(task, config)| (task.key(), config.clone())).collect());
-        // A split for other cores may not be one for these.
-        let split = entry.map_or(Split::WHOLE, |entry| entry.split);
-        let limits = &grant.limits;
-        let split = if limits.units.is_multiple_of(split.lanes()) { split } else { Split::WHOLE };
-        let graph = artifact.graph(key.graph).map_err(Failed::Artifact)?;
         let gpu = device::gpu(&grant.device, &grant.cores).map_err(|source| Failed::Plan(PlanError::Device { source }))?;
-        let plan = match gpu {
-            Some(gpu) => Plan::compile_on(&gpu, graph, &configs, limits, default_plan_bytes()),
-            None => Plan::compile_split(graph, split, &configs, limits, default_plan_bytes()),
-        };
-        let plan = plan.map_err(Failed::Plan)?;
+        let plan = plan_of(artifact, key.graph, key.entry, &grant.limits, gpu.as_ref()).map_err(|error| match error {
+            EntryError::Artifact(error) => Failed::Artifact(error),
+            EntryError::Plan(error) => Failed::Plan(error),
+        })?;
         let instance = plan.another().map_err(Failed::Plan)?;
         family.pattern = Some(plan);
         Ok(instance)

@@ -103,7 +103,7 @@ impl fmt::Display for Why {
 
 /// Something that could run a request: an entry, or a graph with defaults.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Candidate {
+pub(crate) struct Candidate {
     pub artifact: usize,
     pub graph: usize,
     /// `None`: defaults.
@@ -122,7 +122,7 @@ pub(super) struct Candidate {
 
 /// A record in an artifact.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     pub median: Picos,
     /// Which plan it is of; `None` when it doesn't say.
     pub plan: Option<PlanKey>,
@@ -132,7 +132,7 @@ pub(super) struct Measured {
 
 /// The device there is.
 #[derive(Copy, Clone, Debug)]
-pub(super) struct Here<'a> {
+pub(crate) struct Here<'a> {
     pub device: DeviceKey,
     pub name: &'a DeviceName,
     pub environment: EnvironmentKey,
@@ -142,7 +142,7 @@ pub(super) struct Here<'a> {
 
 /// What a request wants.
 #[derive(Copy, Clone, Debug)]
-pub(super) struct Wish<'a> {
+pub(crate) struct Wish<'a> {
     /// The candidates that take its inputs.
     pub fits: &'a [usize],
     pub deadline: Option<Duration>,
@@ -151,13 +151,13 @@ pub(super) struct Wish<'a> {
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Choice {
+pub(crate) struct Choice {
     pub candidate: usize,
     pub decision: Decision,
 }
 
 /// The entries of an artifact, and each of its graphs with defaults.
-pub(super) fn candidates(index: usize, artifact: &Artifact) -> Vec<Candidate> {
+pub(crate) fn candidates(index: usize, artifact: &Artifact) -> Vec<Candidate> {
     let (model, key) = (&artifact.provenance().model_name, artifact.provenance().model);
     let entry = |(i, entry): (usize, &crate::artifact::Entry)| {
         let record = entry.record.map(|record| &artifact.records()[record]);
@@ -208,7 +208,7 @@ struct Standing {
 }
 
 /// The best candidate whose share is free; `None` when none is. `free` tells whether a share of the device can be had now.
-pub(super) fn choose(
+pub(crate) fn choose(
     candidates: &[Candidate],
     index: &Index,
     here: &Here<'_>,

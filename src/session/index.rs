@@ -34,7 +34,7 @@ pub struct Prediction {
 
 /// The predictions for each candidate.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// Of the database; 0 without one.
     generation: u64,
     /// For each candidate what is known, one prediction a share.

@@ -3,7 +3,7 @@
 //! A lane belongs to one request at a time. Requests that find their cores in use wait until some are given back. Of several free
 //! lanes of one size a request gets the one its thread runs on: then the thread need not move, for it is one of the lane's.
 
-use super::RuntimeError;
+use super::SessionError;
 use crate::device::{Grant, GrantError, Machine};
 use crate::execute::{self, Pool};
 use schema::Share;
@@ -52,19 +52,19 @@ impl Lanes {
     }
 
     /// The error of a share it cannot give.
-    pub fn cannot_give(&self, share: Share) -> RuntimeError {
+    pub fn cannot_give(&self, share: Share) -> SessionError {
         let can = self.parts.keys().map(|share| share.as_percent().to_string()).collect();
-        RuntimeError::Share(GrantError::Share { device: self.device.clone(), share, can, why: None })
+        SessionError::Share(GrantError::Share { device: self.device.clone(), share, can, why: None })
     }
 
     /// Asks `choose` which share to take, telling it what is free, until it names one; takes that.
     ///
     /// # Errors
-    /// [`RuntimeError::Share`] when nothing can be chosen on an idle device, [`RuntimeError::Threads`].
+    /// [`SessionError::Share`] when nothing can be chosen on an idle device, [`SessionError::Threads`].
     pub fn wait<T>(
         &self,
         mut choose: impl FnMut(&mut dyn FnMut(Share) -> bool) -> Option<(Share, T)>,
-    ) -> Result<(Lane<'_>, T), RuntimeError> {
+    ) -> Result<(Lane<'_>, T), SessionError> {
         let here = rustix::thread::sched_getcpu();
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -92,7 +92,7 @@ impl Lanes {
 }
 
 impl Part {
-    fn pool(&self) -> Result<Arc<Pool>, RuntimeError> {
+    fn pool(&self) -> Result<Arc<Pool>, SessionError> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = &*pool {
             return Ok(pool.clone());

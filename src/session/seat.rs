@@ -1,6 +1,6 @@
-//! A device that a runtime runs on: its cores, its plans, what is predicted there, and whether it is still there.
+//! A device that a session runs on: its cores, its plans, what is predicted there, and whether it is still there.
 
-use super::RuntimeError;
+use super::SessionError;
 use super::index::Index;
 use super::instances::Instances;
 use super::lanes::Lanes;
@@ -28,8 +28,8 @@ impl Seat {
     /// On an idle device, predicting by the artifacts.
     ///
     /// # Errors
-    /// [`RuntimeError::Share`] when the device does not give all of itself.
-    pub fn new(machine: Machine, candidates: &[Candidate]) -> Result<Self, RuntimeError> {
+    /// [`SessionError::Share`] when the device does not give all of itself.
+    pub fn new(machine: Machine, candidates: &[Candidate]) -> Result<Self, SessionError> {
         Ok(Seat {
             keys: (machine.key(), machine.environment.key()),
             mechanism: machine.grant(Share::WHOLE)?.grant.mechanism,

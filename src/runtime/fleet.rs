@@ -1,0 +1,126 @@
+//! Devices, the shares of them that have workers, and the threads that keep these.
+
+use super::RuntimeError;
+use super::catalog::Source;
+use super::hand::{Hand, Job};
+use super::shared::Shared;
+use crate::device::{self, Grant, Machine};
+use crate::schedule::{DeviceId, Engines, Fleet, FleetDevice, Nanos, WorkerId};
+use crate::session::place::Here;
+use schema::{DeviceKey, DeviceName, EnvironmentKey, Share};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+/// A device with its workers.
+pub(super) struct Seat {
+    machine: Machine,
+    keys: (DeviceKey, EnvironmentKey),
+    mechanism: String,
+    /// Each share that has workers, and their grants.
+    shares: Vec<(Share, Vec<Grant>)>,
+    /// The number of its first worker.
+    pub first: u16,
+}
+
+impl Seat {
+    /// A device with workers of these shares, or of those that the artifacts were tuned for there, or of all of it.
+    ///
+    /// # Errors
+    /// A device that is not here, or a share that it does not give.
+    pub fn open(name: &str, wanted: &[Share], sources: &[Arc<Source>]) -> Result<Seat, RuntimeError> {
+        let machine = device::open(name)?;
+        let mut shares = wanted.to_vec();
+        if shares.is_empty() {
+            let entries = sources.iter().flat_map(|source| source.artifact.entries());
+            let here = entries.filter(|entry| entry.device.key() == machine.key() && machine.slots(entry.share) > 0);
+            shares.extend(here.map(|entry| entry.share));
+        }
+        if shares.is_empty() {
+            shares.push(Share::WHOLE);
+        }
+        shares.sort_unstable();
+        shares.dedup();
+        let granted = |&share: &Share| {
+            // The error of a share that it does not give.
+            machine.grant(share)?;
+            let grants = (0..machine.slots(share)).map(|slot| machine.grant_slot(share, slot)).collect::<Result<Vec<_>, _>>()?;
+            Ok((share, grants))
+        };
+        let shares = shares.iter().rev().map(granted).collect::<Result<Vec<_>, RuntimeError>>()?;
+        let mechanism = machine.grant(Share::WHOLE)?.grant.mechanism;
+        Ok(Seat { keys: (machine.key(), machine.environment.key()), mechanism, shares, machine, first: 0 })
+    }
+
+    pub fn name(&self) -> &DeviceName {
+        &self.machine.device.name
+    }
+
+    /// As placements are judged by.
+    pub fn here(&self) -> Here<'_> {
+        let (device, environment) = self.keys;
+        Here { device, name: self.name(), environment, mechanism: &self.mechanism }
+    }
+
+    /// Each share with its workers.
+    pub fn workers(&self) -> impl Iterator<Item = (Share, impl Iterator<Item = WorkerId> + Clone)> {
+        let ends = self.shares.iter().scan(self.first, |next, (share, grants)| {
+            let range: Range<u16> = *next..*next + grants.len() as u16;
+            *next = range.end;
+            Some((*share, range))
+        });
+        ends.map(|(share, range)| (share, range.map(WorkerId)))
+    }
+}
+
+/// What the scheduler knows of the devices.
+pub(super) fn fleet(seats: &[Seat]) -> Fleet {
+    let device = |seat: &Seat| FleetDevice {
+        engines: Engines::None,
+        gap: Nanos::ZERO,
+        workers: seat.shares.iter().flat_map(|(share, grants)| grants.iter().map(|_| *share)).collect(),
+    };
+    Fleet { devices: seats.iter().map(device).collect() }
+}
+
+/// Starts a worker for each grant, all at once, each with a thread that keeps it.
+///
+/// # Errors
+/// A worker or a thread that cannot be started.
+pub(super) fn hands(
+    seats: &mut [Seat],
+    program: &Path,
+    shared: &Arc<Shared>,
+) -> Result<(Vec<Sender<Job>>, Vec<JoinHandle<()>>), RuntimeError> {
+    let (mut jobs, mut threads, mut started) = (Vec::new(), Vec::new(), Vec::new());
+    for (at, seat) in seats.iter_mut().enumerate() {
+        seat.first = jobs.len() as u16;
+        for grant in seat.shares.iter().flat_map(|(_, grants)| grants) {
+            let (id, device) = (WorkerId(jobs.len() as u16), DeviceId(at as u16));
+            let (sender, receiver) = channel();
+            let (grant, program, shared) = (grant.clone(), program.to_owned(), Arc::downgrade(shared));
+            let (ready, answer) = channel();
+            let keep = move || {
+                let hand = Hand::new((id, device), grant, program, shared, receiver);
+                let hand = hand.map(|hand| {
+                    let _ = ready.send(Ok(()));
+                    hand
+                });
+                match hand {
+                    Ok(hand) => hand.serve(),
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            };
+            threads.push(std::thread::Builder::new().name(format!("hand-{}", id.0)).spawn(keep)?);
+            jobs.push(sender);
+            started.push(answer);
+        }
+    }
+    for answer in started {
+        let gone = |_| Err(crate::worker::SpawnError::Handshake("its thread ended".to_owned()));
+        answer.recv().unwrap_or_else(gone)?;
+    }
+    Ok((jobs, threads))
+}

@@ -1,0 +1,132 @@
+//! Which entry each worker runs a batch with, and how long that will take.
+//!
+//! The entry is the best on the ladder of [`session::place`](crate::session::place). Its time comes from the records of the tuning
+//! database, from those of the artifact, or, where nobody measured this plan at this share, from the runs with which it was loaded. To what
+//! was recorded comes what the way to the worker and back took in those runs: requests see both.
+
+use super::catalog::{Bound, Served};
+use super::fleet::Seat;
+use super::hand;
+use crate::schedule::{DeviceId, Measured, ModelId, Nanos};
+use crate::session::index::{Index, Prediction};
+use crate::session::place::{self, Rung, Wish};
+use schema::{Batch, Picos, Share};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tuning_db::ModelRecords;
+
+/// Where a plan is: of which model, on which share, for how many rows.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PlacedAt {
+    pub model: ModelId,
+    pub device: DeviceId,
+    pub share: Share,
+    pub rows: Batch,
+}
+
+/// What a plan is made of, before it is measured.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    candidate: usize,
+    pub entry: Option<usize>,
+    rung: Rung,
+    batch: Batch,
+}
+
+/// A plan that is there.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loaded {
+    choice: Choice,
+    time: hand::Loaded,
+}
+
+/// A plan and what is predicted of it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub rung: Rung,
+    /// Of the graph.
+    pub batch: Batch,
+    /// Where the prediction comes from; `None`: from the runs with which it was loaded.
+    pub recorded: Option<Prediction>,
+    time: Nanos,
+}
+
+/// All plans of one generation.
+#[derive(Debug, Default)]
+pub(super) struct Table(BTreeMap<PlacedAt, Facts>);
+
+impl Choice {
+    pub fn loaded(self, time: hand::Loaded) -> Loaded {
+        Loaded { choice: self, time }
+    }
+}
+
+/// What a graph runs with on a share.
+pub(super) fn choose(served: &Served, bound: &Bound, seat: &Seat, share: Share, records: Option<&ModelRecords>) -> Choice {
+    let candidates = &served.source.candidates;
+    let mine = candidates.iter().enumerate().filter(|(_, candidate)| candidate.graph == bound.graph);
+    let fits: Vec<usize> = mine.map(|(at, _)| at).collect();
+    let wish = Wish { fits: &fits, deadline: None, share: Some(share) };
+    let index = index(served, seat, records);
+    let defaults = Choice { candidate: usize::MAX, entry: None, rung: Rung::Default, batch: bound.batch };
+    let chosen = place::choose(candidates, &index, &seat.here(), &wish, |_| true);
+    chosen.map_or(defaults, |chosen| {
+        let rung = chosen.decision.rung;
+        let entry = candidates[chosen.candidate].entry.filter(|_| rung != Rung::Default);
+        Choice { candidate: chosen.candidate, entry, rung, batch: bound.batch }
+    })
+}
+
+fn index(served: &Served, seat: &Seat, records: Option<&ModelRecords>) -> Index {
+    match records {
+        Some(records) => Index::of(&served.source.candidates, records, &seat.here()),
+        None => Index::of_artifacts(&served.source.candidates),
+    }
+}
+
+impl Table {
+    /// What is predicted of each plan.
+    pub fn new(
+        models: &[Option<Arc<Served>>],
+        plans: &BTreeMap<PlacedAt, Loaded>,
+        seats: &[Seat],
+        records: Option<&ModelRecords>,
+    ) -> Table {
+        let mut facts = BTreeMap::new();
+        // Plans of one model on one device lie together.
+        let mut last: Option<((ModelId, DeviceId), Index)> = None;
+        for (&place, loaded) in plans {
+            let Some(served) = &models[usize::from(place.model.0)] else { continue };
+            let of = (place.model, place.device);
+            if last.as_ref().is_none_or(|(known, _)| *known != of) {
+                last = Some((of, index(served, &seats[usize::from(place.device.0)], records)));
+            }
+            let recorded = last.as_ref().and_then(|(_, index)| index.prediction(loaded.choice.candidate, place.share));
+            let way = Picos(loaded.time.whole.0.saturating_sub(loaded.time.inner.0));
+            let time = recorded.map_or(loaded.time.whole, |recorded| Picos(recorded.time.0.saturating_add(way.0)));
+            let Choice { rung, batch, .. } = loaded.choice;
+            facts.insert(place, Facts { rung, batch, recorded, time: Nanos::from(time).max(Nanos(1)) });
+        }
+        Table(facts)
+    }
+
+    /// For the scheduler's index.
+    pub fn measured(&self) -> Vec<Measured> {
+        let one = |(place, facts): (&PlacedAt, &Facts)| Measured {
+            model: place.model,
+            device: place.device,
+            share: place.share,
+            batch: place.rows,
+            time: facts.time,
+            spread: Nanos::ZERO,
+            upload: None,
+            download: None,
+            energy_mj: None,
+        };
+        self.0.iter().map(one).collect()
+    }
+
+    pub fn get(&self, place: PlacedAt) -> Option<&Facts> {
+        self.0.get(&place)
+    }
+}
