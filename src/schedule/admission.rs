@@ -1,7 +1,7 @@
 //! Whether a request is accepted: when it is predicted to finish behind all that was accepted before it.
 
 use super::core::Wish;
-use super::{Candidate, CurveId, Nanos, Presence, Refusal, View};
+use super::{Candidate, Curve, CurveId, DeviceId, ModelId, Nanos, Presence, Refusal, View};
 
 /// Median absolute deviations that a predicted finish keeps from the deadline (papers §2.3, step 6).
 const SPREADS: u32 = 2;
@@ -33,48 +33,59 @@ pub(super) fn queue_full(view: &View<'_>, wish: &Wish, likely: Option<Candidate>
 /// How long until a backlog that is `late` too long has shrunk enough: it shrinks by what capacity is left over (papers §2.4; there in
 /// requests, here in time). No longer than `drain`, in which all that may wait is worked off: at full load that is all there is to say.
 fn retry_after(view: &View<'_>, likely: &Candidate, late: Nanos, drain: Nanos) -> Nanos {
-    let left_over = 1.0 - load(view, likely.curve);
+    let left_over = 1.0 - load(view, view.index().curve(likely.curve).device);
     let shrinks = if left_over > 0.0 { Nanos::from_f64(late.as_f64() / left_over) } else { Nanos::NEVER };
     shrinks.min(drain).max(Nanos(1))
 }
 
 /// Behind what is in flight, what waits of its own model, and what waits of others on the device: whole batches ahead at the pace of
 /// the slowest engine, then its own batch, grown by what arrives until then.
-fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos {
+pub(super) fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos {
     let curve = view.index().curve(likely.curve);
-    let full = curve.rows[curve.steady()].batch.rows();
+    let full = curve.rows[kept(curve, wish.deadline - view.now)].batch.rows();
     let (waiting, rows) = (view.queue(wish.model).rows(), wish.rows.rows());
     let (ahead, own) = if rows > full { (waiting, rows) } else { (waiting / full * full, (waiting % full).saturating_add(rows)) };
     let same = view.pace(likely.curve) * f64::from(ahead) / workers(view, likely.curve);
     let begins = likely.forecast.finish - view.stages_of(likely.curve, rows).total()
-        + Nanos::from_f64(same + others(view, wish, likely.curve));
+        + Nanos::from_f64(same + others(view, wish, curve.device, same));
     let grown = own.saturating_add((view.rate(wish.model) * (begins - view.now).as_secs_f64()) as u32);
-    begins + view.stages_of(likely.curve, grown.min(full.max(own))).total()
+    let grown = grown.min(full.max(own));
+    begins + view.stages_of(likely.curve, grown).total().min(curve.cost(grown))
 }
 
-/// What waits of other models that run on this device too, in nanoseconds of the whole device.
-fn others(view: &View<'_>, wish: &Wish, curve: CurveId) -> f64 {
-    let others = view.models().filter(|&model| model != wish.model && !view.queue(model).is_empty());
-    others.map(|model| cheapest(view, model, curve) * f64::from(view.queue(model).rows())).sum()
+/// The batch with which a long queue is worked off if each of its runs is to end within `slack`: as usual, or else the largest that does.
+fn kept(curve: &Curve, slack: Nanos) -> usize {
+    let steady = curve.steady();
+    if curve.rows[steady].stages.total() <= slack {
+        return steady;
+    }
+    curve.rows.iter().rposition(|row| row.stages.total() <= slack).unwrap_or(0)
 }
 
-/// The part of the device's time that arrivals of all models ask for, if everything that can run there does.
-fn load(view: &View<'_>, curve: CurveId) -> f64 {
-    view.models().map(|model| view.rate(model) * cheapest(view, model, curve) * 1e-9).sum()
+/// What waits of other models that run on this device too and has its turn before, in nanoseconds of the whole device: a batch of each, and
+/// as much as brings them level with what this model had and will have had with `same` before the request.
+fn others(view: &View<'_>, wish: &Wish, device: DeviceId, same: f64) -> f64 {
+    let had = view.served(wish.model) + same;
+    let before = |model| {
+        let row = view.device_time(model, device);
+        let batch = view.index().curves_of(model).map(|(_, curve)| curve.largest().batch.rows()).max().unwrap_or(0);
+        let level = (had - view.served(model)).max(0.0) + row * f64::from(batch);
+        level.min(row * f64::from(view.queue(model).rows()))
+    };
+    view.models().filter(|&model| model != wish.model && !view.queue(model).is_empty()).map(before).sum()
 }
 
-/// Nanoseconds of the whole device of `curve` that a row of a model takes there at least; 0 when it does not run there, or as well
-/// elsewhere.
-fn cheapest(view: &View<'_>, model: super::ModelId, curve: CurveId) -> f64 {
-    let here = view.index().curve(curve).device;
-    let cost = |id: CurveId| view.pace(id) * f64::from(view.index().curve(id).share.as_per_mille()) * 1e-3;
+/// The part of a device's time that arrivals of all models ask for, if each runs where it takes least of one.
+pub(super) fn load(view: &View<'_>, device: DeviceId) -> f64 {
+    view.models().map(|model| view.rate(model) * view.device_time(model, device) * 1e-9).sum()
+}
+
+/// Where a row of a model takes least of a whole device, among the workers that are ready, and how many nanoseconds of it.
+pub(super) fn cheapest(view: &View<'_>, model: ModelId) -> Option<(DeviceId, f64)> {
     let ready = |of| view.workers_of(of).any(|(_, worker)| worker.presence() == Presence::Ready);
     let curves = view.index().curves_of(model).filter(|(_, of)| ready(of));
-    let costs = curves.map(|(id, of)| (cost(id), of.device));
-    match costs.min_by(|a, b| a.0.total_cmp(&b.0)) {
-        Some((cost, device)) if device == here => cost,
-        _ => 0.0,
-    }
+    let cost = |(id, of): (CurveId, &Curve)| (of.device, view.pace(id) * f64::from(of.share.as_per_mille()) * 1e-3);
+    curves.map(cost).min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// Ready workers that can run a curve side by side.

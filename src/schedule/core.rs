@@ -163,6 +163,7 @@ impl Core {
         let mut core =
             Core { state, policy, wake, next_request: 0, next_run: 0, epoch: 0, closing: false, alarms, orphans: false };
         core.add_models();
+        core.price();
         Ok(core)
     }
 
@@ -176,11 +177,22 @@ impl Core {
                 queue: Queue::new(state.limits.queue_len_max),
                 rate: Rate::new(cycle),
                 slip: Slip::new(cycle),
+                cheapest: None,
                 served: Served::new(state.limits.window),
                 held: 0,
                 last_share: vec![None; state.index.devices().len()],
             });
         }
+    }
+
+    /// Finds anew where each model takes least device time: workers, records or refits have changed.
+    fn price(&mut self) {
+        (0..self.state.models.len() as u16).for_each(|model| self.price_of(ModelId(model)));
+    }
+
+    fn price_of(&mut self, model: ModelId) {
+        let cheapest = admission::cheapest(&View { state: &self.state, now: Nanos::ZERO }, model);
+        self.state.models[usize::from(model.0)].cheapest = cheapest;
     }
 
     pub fn view(&self, now: Nanos) -> View<'_> {
@@ -204,7 +216,7 @@ impl Core {
             return Err(Refusal::DeadlinePassed);
         }
         let view = View { state: &self.state, now };
-        let likely = self.policy.likely(&view, wish.model, wish.rows.rows());
+        let likely = self.policy.likely(&view, &wish);
         // All its workers are being replaced: it will be served, nobody can say when.
         let away = likely.is_none() && self.policy.serves(&view, wish.model);
         let retry_after = self.state.limits.patience;
@@ -257,14 +269,19 @@ impl Core {
                 if worker.presence == Presence::Away {
                     worker.presence = Presence::Ready;
                 }
+                self.price();
             }
-            Event::WorkerLost { worker } => self.lose(worker, Presence::Away),
+            Event::WorkerLost { worker } => {
+                self.lose(worker, Presence::Away);
+                self.price();
+            }
             Event::DeviceLost { device } => {
                 for at in 0..self.state.workers.len() {
                     if self.state.workers[at].device == device {
                         self.lose(WorkerId(at as u16), Presence::Lost);
                     }
                 }
+                self.price();
                 self.orphans = true;
             }
             Event::Generation(index) => self.change(now, index)?,
@@ -433,6 +450,7 @@ impl Core {
         if !spent.disturbed {
             if epoch == self.epoch {
                 self.learn(row, &decision, &spent);
+                self.price_of(decision.model);
             }
             self.policy.observe(&Outcome { decision: &decision, finished: now, spent });
         }
@@ -482,6 +500,7 @@ impl Core {
         self.state.index = index;
         self.epoch += 1;
         self.add_models();
+        self.price();
         self.policy.changed(&View { state: &self.state, now });
         self.orphans = true;
         Ok(())

@@ -272,6 +272,11 @@ impl Index {
             }
             curves.push(Curve::new((same[0].model, same[0].device, same[0].share), rows));
         }
+        Ok(Index::over(generation, models, devices, curves))
+    }
+
+    /// Of curves in their order.
+    fn over(generation: u64, models: Vec<Model>, devices: Vec<DeviceName>, curves: Vec<Curve>) -> Index {
         let range = |model: usize| {
             let begin = curves.partition_point(|curve| usize::from(curve.model.0) < model);
             begin..curves.partition_point(|curve| usize::from(curve.model.0) <= model)
@@ -283,7 +288,7 @@ impl Index {
             Some(base)
         });
         let row_base = bases.collect();
-        Ok(Index { generation, models, devices, of_model, row_base, curves })
+        Index { generation, models, devices, of_model, row_base, curves }
     }
 
     /// Which state of the records it was made from.
@@ -330,6 +335,23 @@ impl Index {
     /// The place of a row among all rows.
     pub fn row_number(&self, id: RowId) -> usize {
         self.row_base[id.curve.0 as usize] + usize::from(id.row)
+    }
+
+    /// The same records with other weights of the models, and of the rows those that `keep` names.
+    ///
+    /// # Panics
+    /// Without a weight for each model.
+    #[must_use]
+    pub fn restricted(&self, weights: &[f64], keep: impl Fn(RowId) -> bool) -> Index {
+        assert_eq!(weights.len(), self.models.len(), "each model has its weight");
+        let models = self.models.iter().zip(weights).map(|(model, &weight)| Model { name: model.name.clone(), weight });
+        let curve = |(at, curve): (usize, &Curve)| {
+            let kept = |row: &usize| keep(RowId { curve: CurveId(at as u32), row: *row as u16 });
+            let rows: Vec<Row> = (0..curve.rows.len()).filter(kept).map(|row| curve.rows[row]).collect();
+            (!rows.is_empty()).then(|| Curve::new((curve.model, curve.device, curve.share), rows))
+        };
+        let curves = self.curves.iter().enumerate().filter_map(curve).collect();
+        Index::over(self.generation, models.collect(), self.devices.clone(), curves)
     }
 
     /// Whether requests and workers that were numbered by this index mean the same in `next`.

@@ -1,16 +1,20 @@
 //! What a policy sees: queues, workers, the ledger, and what is predicted on each worker.
 
-use super::core::{Limits, Run};
+use super::admission;
+use super::core::{Limits, Run, Wish};
 use super::decision::{Decision, Rival, Why};
 use super::drift::Drift;
 use super::rate::Slip;
 use super::{
-    Curve, CurveId, Engines, Forecast, Index, Ledger, ModelId, Nanos, Presence, Queue, Rate, Refit, RowId, Served, Stages,
-    Worker, WorkerId,
+    Curve, CurveId, DeviceId, Engines, Forecast, Index, Ledger, ModelId, Nanos, Presence, Queue, Rate, Refit, RowId, Served,
+    Stages, Worker, WorkerId,
 };
 use schema::Share;
 use std::cmp::Ordering;
 use std::sync::Arc;
+
+/// Load beyond which a device counts as no busier.
+const LOAD_MAX: f64 = 0.95;
 
 /// Everything but the policy.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub(super) struct ModelState {
     pub rate: Rate,
     pub served: Served,
     pub slip: Slip,
+    /// Where a row takes least of a device, and how much: see `admission::cheapest`.
+    pub cheapest: Option<(DeviceId, f64)>,
     /// Accepted and not answered.
     pub held: usize,
     /// The share it last ran at, by device.
@@ -84,6 +90,12 @@ impl<'a> View<'a> {
     /// How much later than admitted for the model's requests finish, all but few of them.
     pub fn slip(&self, model: ModelId) -> Nanos {
         self.state.models[usize::from(model.0)].slip.now()
+    }
+
+    /// Nanoseconds of a whole device that a row of the model takes at least; 0 when it takes less on another device, or runs nowhere.
+    pub fn device_time(&self, model: ModelId, device: DeviceId) -> f64 {
+        let cheapest = self.state.models[usize::from(model.0)].cheapest;
+        cheapest.filter(|(at, _)| *at == device).map_or(0.0, |(_, nanos)| nanos)
     }
 
     /// Device time the model had within the window, over its weight, in nanoseconds of a whole device.
@@ -185,6 +197,13 @@ impl<'a> View<'a> {
         self.candidates(model, |_| rows).min_by_key(|candidate| self.rank(candidate))
     }
 
+    /// The place where a request that arrives now would finish first behind all that waits, among the curves that `allowed` lets pass.
+    pub fn best_behind_queue(&self, wish: &Wish, allowed: impl Fn(&Curve) -> bool) -> Option<Candidate> {
+        let all = self.candidates(wish.model, |_| wish.rows.rows());
+        let all = all.filter(|candidate| allowed(self.index().curve(candidate.curve)));
+        all.min_by_key(|candidate| (admission::finish(self, wish, candidate), self.rank(candidate)))
+    }
+
     /// The place where the first of a model's waiting rows would finish first, as many of them together as a batch there takes, among
     /// the curves that `allowed` lets pass.
     pub fn best_for_waiting(&self, model: ModelId, allowed: impl Fn(&Curve) -> bool) -> Option<Candidate> {
@@ -192,7 +211,21 @@ impl<'a> View<'a> {
         let front = queue.front()?.rows.rows();
         let together = |curve: &Curve| queue.rows().min(curve.largest().batch.rows()).max(front);
         let all = self.candidates(model, together).filter(|candidate| allowed(self.index().curve(candidate.curve)));
-        all.min_by_key(|candidate| self.rank(candidate))
+        let deadline = queue.front().map_or(Nanos::NEVER, |front| front.deadline);
+        all.min_by_key(|candidate| {
+            let late = candidate.forecast.finish > deadline;
+            let at = if late { candidate.forecast.finish } else { candidate.forecast.finish + self.burden(candidate, together) };
+            (late, at, self.rank(candidate))
+        })
+    }
+
+    /// What a run costs those that come behind it: the device time it takes, as many times as a queue at the device's load is long.
+    fn burden(&self, candidate: &Candidate, rows: impl Fn(&Curve) -> u32) -> Nanos {
+        let curve = self.index().curve(candidate.curve);
+        let load = admission::load(self, curve.device).min(LOAD_MAX);
+        let stages = self.stages_of(candidate.curve, rows(curve));
+        let engines = self.worker(candidate.worker).engines;
+        engines.cycle(stages).scaled(f64::from(curve.share.as_per_mille()) * 1e-3 * load / (1.0 - load))
     }
 
     /// Earliest finish first, then the smaller share, then the lower number.

@@ -3,7 +3,7 @@
 //! `fixed:DEVICE/SHARE/BATCH`, as `fixed:cpu/50/4`. Without an argument the first device that has records of the model, there the
 //! greatest share and batch 1 or the smallest. Starts when the device is free, with as many waiting requests as the batch holds.
 
-use super::{Candidate, CurveId, ModelId, Placement, Policy, Step, Turn, View, in_turn};
+use super::{Candidate, CurveId, ModelId, Placement, Policy, Step, Turn, View, Wish, in_turn};
 use crate::schedule::{Curve, Index, Nanos};
 use schema::{Batch, DeviceName, Share};
 
@@ -66,9 +66,9 @@ impl Policy for Fixed {
         step
     }
 
-    fn likely(&self, view: &View<'_>, model: ModelId, rows: u32) -> Option<Candidate> {
-        let (chosen, _) = self.chosen(view.index(), model)?;
-        let all = view.candidates(model, |_| rows).filter(|candidate| candidate.curve == chosen);
+    fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
+        let (chosen, _) = self.chosen(view.index(), wish.model)?;
+        let all = view.candidates(wish.model, |_| wish.rows.rows()).filter(|candidate| candidate.curve == chosen);
         all.min_by_key(|candidate| candidate.forecast.finish)
     }
 

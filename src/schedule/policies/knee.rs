@@ -5,7 +5,7 @@
 //! its load, with a hysteresis of whole windows. Share that nobody waits for goes to whoever runs. Batches close just in time.
 
 use super::closing::{Closing, close};
-use super::{Candidate, DeviceId, ModelId, Placement, Policy, Step, Turn, View, in_turn, no_argument};
+use super::{Candidate, DeviceId, ModelId, Placement, Policy, Step, Turn, View, Wish, in_turn, no_argument};
 use crate::schedule::{Curve, CurveId, Nanos};
 use schema::{Batch, Share};
 
@@ -131,10 +131,12 @@ impl Policy for Knee {
         })
     }
 
-    fn likely(&self, view: &View<'_>, model: ModelId, rows: u32) -> Option<Candidate> {
-        let meant = |candidate: &Candidate| self.slices.iter().any(|slice| slice.curves[slice.at] == candidate.curve);
-        let all = view.candidates(model, |_| rows).filter(|candidate| self.slices.is_empty() || meant(candidate));
-        all.min_by_key(|candidate| (candidate.forecast.finish, candidate.curve, candidate.worker))
+    fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
+        let meant = |curve: &Curve| {
+            let slice = self.slices.iter().find(|slice| (slice.model, slice.device) == (curve.model, curve.device));
+            slice.is_none_or(|slice| view.index().curve(slice.curves[slice.at]).share == curve.share)
+        };
+        view.best_behind_queue(wish, meant)
     }
 
     fn changed(&mut self, view: &View<'_>) {

@@ -13,7 +13,7 @@ mod knee;
 
 pub use knee::{ShareLine, knee_of};
 
-use super::{Candidate, CurveId, DeviceId, ModelId, Nanos, Outcome, RequestId, View, WorkerId};
+use super::{Candidate, CurveId, DeviceId, ModelId, Nanos, Outcome, RequestId, View, Wish, WorkerId};
 use thiserror::Error;
 
 /// Chooses what starts next from what the view shows: queues, ledger, predicted finish on each worker, records.
@@ -22,8 +22,8 @@ pub trait Policy: Send {
     fn step(&mut self, view: &View<'_>) -> Step;
 
     /// Where a request that arrives now would most likely run; admission predicts by it. `None`: nowhere.
-    fn likely(&self, view: &View<'_>, model: ModelId, rows: u32) -> Option<Candidate> {
-        view.best(model, rows)
+    fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
+        view.best_behind_queue(wish, |_| true)
     }
 
     /// Whether requests of a model will ever run: on a worker that is ready, or on one that is being replaced. Those of a model that
