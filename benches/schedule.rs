@@ -104,9 +104,9 @@ fn simulated(c: &mut Criterion) {
     let mut group = c.benchmark_group("schedule/simulate");
     group.sample_size(10).throughput(Throughput::Elements(100_000));
     for name in ["batcher", "fastest"] {
-        let mix = vec![Mix { model: ModelId(0), weight: 1.0, within: Nanos(200_000_000) }];
+        let mix = vec![Mix { model: ModelId(0), weight: 1.0, within: Nanos(200_000_000), sizes: Sizes::Fixed(Batch::ONE) }];
         let per_s = if name == "fastest" { 100.0 } else { 800.0 };
-        let arrivals = Arrivals::new(Pattern::Poisson { per_s }, Sizes::Fixed(Batch::ONE), mix, Seed(1));
+        let arrivals = Arrivals::new(Pattern::Poisson { per_s }, mix, Seed(1));
         group.bench_function(name, |b| {
             b.iter(|| {
                 let made = policy(name).expect("the name is out of the list");

@@ -1,12 +1,16 @@
-//! One self-contained page about a tuning: what was gained, where the time goes, how steady the machine was, what was refused.
+//! Self-contained pages: about a tuning (what was gained, where the time goes, how steady the machine was, what was refused), and about a
+//! simulation (what ran where and why).
 //!
-//! Values in, a string out. The page loads nothing and runs no script; a policy in its head says so. Every text that came from a file
+//! Values in, a string out. A page loads nothing and runs no script; a policy in its head says so. Every text that came from a file
 //! is escaped. No figure is computed here that is not in what is handed in, but for ratios of two of them.
 
 mod charts;
 mod page;
+mod parts;
+mod timeline;
 
 pub use page::html;
+pub use timeline::{Part, Run, Served, Timeline, Worker, html as timeline_html};
 
 use schema::{Batch, FailureClass, NoiseGrade, Picos, Ratio, Share};
 

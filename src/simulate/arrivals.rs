@@ -3,6 +3,8 @@
 use crate::schedule::{ModelId, Nanos, Priority};
 use crate::space::Stream;
 use schema::{Batch, Seed};
+use std::fmt;
+use std::time::Duration;
 use thiserror::Error;
 
 /// The largest request that is drawn (DeepRecSys caps its queries there).
@@ -102,6 +104,20 @@ impl Pattern {
     }
 }
 
+/// As it is read.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |time: Nanos| Duration::from_nanos(time.0);
+        match *self {
+            Pattern::Poisson { per_s } => write!(f, "poisson:{per_s}/s"),
+            Pattern::Burst { per_s, factor, length } => write!(f, "burst:{per_s}/s,{factor}x,{:?}", time(length)),
+            Pattern::Diurnal { low_per_s, high_per_s, period } => {
+                write!(f, "diurnal:{low_per_s}..{high_per_s}/s,{:?}", time(period))
+            }
+        }
+    }
+}
+
 fn positive(text: &str, what: &'static str, value: f64) -> Result<f64, PatternError> {
     // A rate beyond 10⁹ a second has no gaps in whole nanoseconds.
     let right = value > 0.0 && value <= 1e9;
@@ -182,13 +198,13 @@ pub struct Mix {
     pub weight: f64,
     /// From arrival to deadline; [`Nanos::NEVER`] for none.
     pub within: Nanos,
+    pub sizes: Sizes,
 }
 
 /// Arrivals drawn from a pattern, without end.
 #[derive(Clone, Debug)]
 pub struct Arrivals {
     pattern: Pattern,
-    sizes: Sizes,
     mix: Vec<Mix>,
     stream: Stream,
     now: f64,
@@ -196,9 +212,9 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// `mix` names at least one model.
-    pub fn new(pattern: Pattern, sizes: Sizes, mix: Vec<Mix>, seed: Seed) -> Arrivals {
+    pub fn new(pattern: Pattern, mix: Vec<Mix>, seed: Seed) -> Arrivals {
         assert!(!mix.is_empty(), "arrivals are of some model");
-        Arrivals { pattern, sizes, mix, stream: Stream::named(seed, "arrivals"), now: 0.0 }
+        Arrivals { pattern, mix, stream: Stream::named(seed, "arrivals"), now: 0.0 }
     }
 
     fn model(&mut self) -> Mix {
@@ -225,8 +241,8 @@ impl Iterator for Arrivals {
             let at = Nanos::from_f64(self.now);
             let steady = matches!(self.pattern, Pattern::Poisson { .. });
             if steady || self.stream.unit() * highest < self.pattern.at(at) {
-                let Mix { model, within, .. } = self.model();
-                let rows = self.sizes.draw(&mut self.stream);
+                let Mix { model, within, sizes, .. } = self.model();
+                let rows = sizes.draw(&mut self.stream);
                 return Some(Arrival { at, model, rows, deadline: at + within, priority: Priority::default() });
             }
         }
@@ -248,8 +264,8 @@ mod tests {
     }
 
     fn draw(pattern: Pattern, count: usize) -> Vec<Arrival> {
-        let mix = vec![Mix { model: ModelId(0), weight: 1.0, within: Nanos::NEVER }];
-        Arrivals::new(pattern, Sizes::Fixed(Batch::ONE), mix, Seed(7)).take(count).collect()
+        let mix = vec![Mix { model: ModelId(0), weight: 1.0, within: Nanos::NEVER, sizes: Sizes::Fixed(Batch::ONE) }];
+        Arrivals::new(pattern, mix, Seed(7)).take(count).collect()
     }
 
     #[test]
@@ -259,6 +275,9 @@ mod tests {
         assert_eq!(pattern("burst:200/s,2x,300ms"), Ok(Pattern::Burst { per_s: 200.0, factor: 2.0, length }));
         let period = Nanos(3_600_000_000_000);
         assert_eq!(pattern("diurnal:50..400/s,1h"), Ok(Pattern::Diurnal { low_per_s: 50.0, high_per_s: 400.0, period }));
+        for text in ["poisson:0.5/s", "burst:200/s,2x,300ms", "diurnal:50..400/s,3600s"] {
+            assert_eq!(pattern(text).map(|pattern| pattern.to_string()), Ok(text.to_owned()));
+        }
         for bad in ["poisson:0/s", "poisson:inf/s", "poisson:NaN", "poisson:-3/s", "burst:1/s,0x,1s", "burst:1/s,2x,0ms"] {
             assert!(matches!(pattern(bad), Err(PatternError::Range { .. })), "{bad}: {:?}", pattern(bad));
         }
@@ -324,10 +343,10 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_trace_and_a_mix_its_weights() {
-        let mix = |model, weight| Mix { model: ModelId(model), weight, within: Nanos(5) };
+        let mix = |model, weight| Mix { model: ModelId(model), weight, within: Nanos(5), sizes: Sizes::Heavy };
         let arrivals = |seed| {
             let pattern = Pattern::Poisson { per_s: 10.0 };
-            Arrivals::new(pattern, Sizes::Heavy, vec![mix(0, 0.7), mix(1, 0.3)], Seed(seed)).take(20_000).collect::<Vec<_>>()
+            Arrivals::new(pattern, vec![mix(0, 0.7), mix(1, 0.3)], Seed(seed)).take(20_000).collect::<Vec<_>>()
         };
         assert_eq!(arrivals(1), arrivals(1));
         assert_ne!(arrivals(1), arrivals(2));

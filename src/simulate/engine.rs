@@ -3,8 +3,8 @@
 use super::invariants::Checker;
 use super::{Arrival, Figures, Violation};
 use crate::schedule::{
-    Action, Cancelled, Core, Decision, DeviceId, Engines, Event, Fleet, Index, IndexError, Limits, Nanos, Policy, RequestId,
-    RunId, Spent, Stage, Stages, Waiting, Wish, WorkerId,
+    Action, Cancelled, Core, Decision, DeviceId, Engines, Event, Fleet, Index, IndexError, Limits, Nanos, Policy, Refusal,
+    RequestId, RunId, Spent, Stage, Stages, View, Waiting, Wish, WorkerId,
 };
 use crate::space::Stream;
 use schema::Seed;
@@ -62,11 +62,19 @@ pub enum Fault {
     Records(Arc<Index>),
 }
 
-/// A run as it is started.
+/// What is to be seen of a simulation while it runs.
 #[derive(Copy, Clone, Debug)]
-pub struct Started<'a> {
-    pub decision: &'a Decision,
-    pub requests: &'a [Waiting],
+pub enum Seen<'a> {
+    /// A run is started.
+    Started { run: RunId, decision: &'a Decision, requests: &'a [Waiting] },
+    /// Its answers are there.
+    Answered { at: Nanos, run: RunId, decision: &'a Decision, requests: &'a [Waiting] },
+    /// A request arrived and is accepted.
+    Accepted { at: Nanos, request: RequestId },
+    /// A request is refused: on arrival, or later than it was accepted.
+    Refused { at: Nanos, request: Option<RequestId>, refusal: Refusal },
+    /// All that happens at an instant has happened.
+    Settled { view: View<'a> },
 }
 
 /// Why a simulation ended early.
@@ -79,7 +87,7 @@ pub enum SimulateError {
     Violation { at: Nanos, violation: Violation },
 }
 
-/// Serves all arrivals, which come in the order of time, and tells `watch` what was started.
+/// Serves all arrivals, which come in the order of time, and shows `watch` what happens.
 ///
 /// # Errors
 /// [`SimulateError`]: an index of other devices than the fleet's, or a broken invariant.
@@ -87,7 +95,7 @@ pub fn simulate(
     scenario: &Scenario,
     arrivals: impl Iterator<Item = Arrival>,
     policy: Box<dyn Policy>,
-    watch: &mut dyn FnMut(Started<'_>),
+    watch: Watch<'_>,
 ) -> Result<Figures, SimulateError> {
     let mut engine = Engine::new(scenario, policy)?;
     let mut arrivals = arrivals.peekable();
@@ -100,12 +108,15 @@ pub fn simulate(
         }
         now = now.max(next);
         while let Some(arrival) = arrivals.next_if(|arrival| arrival.at <= now) {
-            engine.arrive(now, &arrival);
+            engine.arrive(now, &arrival, watch);
         }
-        engine.happen(now)?;
+        engine.happen(now, watch)?;
         engine.act(now, watch)?;
     }
 }
+
+/// Who looks on.
+type Watch<'a> = &'a mut dyn FnMut(Seen<'_>);
 
 /// What the heap holds.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,10 +210,11 @@ impl<'a> Engine<'a> {
         self.heap.peek().map_or(Nanos::NEVER, |Reverse((at, ..))| *at)
     }
 
-    fn arrive(&mut self, now: Nanos, arrival: &Arrival) {
+    fn arrive(&mut self, now: Nanos, arrival: &Arrival, watch: Watch<'_>) {
         let Arrival { model, rows, deadline, priority, .. } = *arrival;
         match self.core.submit(now, Wish { model, rows, deadline, priority }) {
             Ok(id) => {
+                watch(Seen::Accepted { at: now, request: id });
                 self.figures.accepted();
                 self.checker.accepted(id, model);
                 let reality = &self.scenario.reality;
@@ -211,17 +223,20 @@ impl<'a> Engine<'a> {
                     self.push(now + after, Future::Withdraw { request: id.0 });
                 }
             }
-            Err(refusal) => self.figures.refused(refusal),
+            Err(refusal) => {
+                watch(Seen::Refused { at: now, request: None, refusal });
+                self.figures.refused(refusal);
+            }
         }
     }
 
     /// All that is due by now.
-    fn happen(&mut self, now: Nanos) -> Result<(), SimulateError> {
+    fn happen(&mut self, now: Nanos, watch: Watch<'_>) -> Result<(), SimulateError> {
         while self.next_event() <= now {
             let Some(Reverse((_, _, future))) = self.heap.pop() else { break };
             match future {
                 Future::Begin { worker, .. } => self.run_engines(now, worker),
-                Future::Over { worker, number, stage } => self.over(now, worker, number, stage)?,
+                Future::Over { worker, number, stage } => self.over(now, worker, number, stage, watch)?,
                 Future::Back { worker } => self.tell(now, Event::WorkerReady { worker: WorkerId(worker) })?,
                 Future::Fault { at } => self.fail(now, at)?,
                 Future::Withdraw { request } => {
@@ -267,19 +282,21 @@ impl<'a> Engine<'a> {
     }
 
     /// Asks the core until it waits.
-    fn act(&mut self, now: Nanos, watch: &mut dyn FnMut(Started<'_>)) -> Result<(), SimulateError> {
+    fn act(&mut self, now: Nanos, watch: Watch<'_>) -> Result<(), SimulateError> {
         while let Some(action) = self.core.step(now) {
             match action {
                 Action::Start { run, decision } => {
-                    watch(Started { decision: &decision, requests: self.core.requests_of(run) });
+                    watch(Seen::Started { run, decision: &decision, requests: self.core.requests_of(run) });
                     self.start(now, run, &decision);
                 }
                 Action::Refuse { request, refusal } => {
+                    watch(Seen::Refused { at: now, request: Some(request), refusal });
                     self.figures.given_up(refusal);
                     self.check(now, |checker| checker.answered(request))?;
                 }
             }
         }
+        watch(Seen::Settled { view: self.core.view(now) });
         let wake = self.core.wake_at();
         let core = &self.core;
         self.checker
@@ -326,7 +343,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn over(&mut self, now: Nanos, worker: u16, number: u64, stage: Stage) -> Result<(), SimulateError> {
+    fn over(&mut self, now: Nanos, worker: u16, number: u64, stage: Stage, watch: Watch<'_>) -> Result<(), SimulateError> {
         let bench = &mut self.workers[usize::from(worker)];
         // The worker died meanwhile.
         let Some(at) = bench.live.iter().position(|live| live.run.number == number) else { return Ok(()) };
@@ -335,7 +352,7 @@ impl<'a> Engine<'a> {
         let live = bench.live[at];
         if stage == Stage::Download {
             bench.live.remove(at);
-            self.answer(now, live.run)?;
+            self.answer(now, live.run, watch)?;
             let spent = Spent { stages: live.stages, gap: live.gap, disturbed: false };
             self.tell(now, Event::Finished { run: live.run, spent: Some(spent) })?;
         } else {
@@ -345,10 +362,11 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    fn answer(&mut self, now: Nanos, run: RunId) -> Result<(), SimulateError> {
+    fn answer(&mut self, now: Nanos, run: RunId, watch: Watch<'_>) -> Result<(), SimulateError> {
         let decision = self.core.decision_of(run).copied();
         if let Some(decision) = &decision {
             self.figures.predicted(decision.finish - decision.started, now - decision.started);
+            watch(Seen::Answered { at: now, run, decision, requests: self.core.requests_of(run) });
         }
         for request in self.core.requests_of(run) {
             self.figures.answered(now, request);

@@ -5,6 +5,7 @@
 //! decision and told when they are over. All randomness comes from one seed; the same scenario gives the same figures to the last bit.
 
 mod arrivals;
+mod clairvoyant;
 mod engine;
 mod figures;
 mod invariants;
@@ -12,12 +13,15 @@ mod oracle;
 #[cfg(test)]
 mod proofs;
 mod swarm;
+mod timeline;
 mod trace;
 
 pub use arrivals::{Arrival, Arrivals, Mix, Pattern, PatternError, ROWS_MAX, Sizes};
-pub use engine::{Fault, Reality, Scenario, SimulateError, Started, simulate};
+pub use clairvoyant::{Searched, search};
+pub use engine::{Fault, Reality, Scenario, Seen, SimulateError, simulate};
 pub use figures::Figures;
 pub use invariants::Violation;
 pub use oracle::most_in_time;
 pub use swarm::{Case, swarm};
+pub use timeline::{BUCKETS, Bucket, Kept, Timeline};
 pub use trace::{TraceError, read_trace};

@@ -36,8 +36,7 @@ pub fn swarm(seed: Seed) -> Case {
         admission: if draw.below(3) == 0 { Admission::All } else { Admission::Predicted },
     };
     let within = |draw: &mut Stream| if draw.below(3) == 0 { Nanos::NEVER } else { slowest.scaled(0.2 + 5.0 * draw.unit()) };
-    let mix = (0..models).map(|model| Mix { model: ModelId(model as u16), weight: 0.1 + draw.unit(), within: within(&mut draw) });
-    let mix = mix.collect();
+    let parts: Vec<(f64, Nanos)> = (0..models).map(|_| (0.1 + draw.unit(), within(&mut draw))).collect();
     let pattern = match draw.below(3) {
         0 => Pattern::Burst { per_s, factor: 1.0 + 5.0 * draw.unit(), length: slowest * 5 },
         _ => Pattern::Poisson { per_s },
@@ -47,6 +46,8 @@ pub fn swarm(seed: Seed) -> Case {
         1 => Sizes::Normal { mean: 3.0, deviation: 2.0 },
         _ => Sizes::Fixed(Batch::ONE),
     };
+    let part = |(model, (weight, within)): (usize, (f64, Nanos))| Mix { model: ModelId(model as u16), weight, within, sizes };
+    let mix = parts.into_iter().enumerate().map(part).collect();
     let requests = 100 + draw.below(300);
     let span = Nanos::from_secs_f64(requests as f64 / per_s);
     let (faults, outage) = faults(&mut draw, &fleet, span, models);
@@ -63,7 +64,7 @@ pub fn swarm(seed: Seed) -> Case {
     let starvation = (slowest * ROWS_LARGEST * ahead).scaled(4.0 * 3.0) + outage;
     let scenario = Scenario { fleet, index: Arc::new(index), limits, reality, faults, seed, starvation };
     let policy = POLICIES[draw.below(POLICIES.len())].0;
-    let arrivals = Arrivals::new(pattern, sizes, mix, seed);
+    let arrivals = Arrivals::new(pattern, mix, seed);
     Case { scenario, policy, arrivals, requests, priorities: draw.below(2) == 0 }
 }
 

@@ -1,15 +1,18 @@
 //! `tunewright simulate`: what policies would make of a trace, by the records of artifacts or of the tuning database. Needs no device.
 
-use super::failure::{escape, nearest};
-use super::quantity::{self, show_count, show_time};
-use super::table::{Align, lay_out};
-use super::{Exit, Failure, Global, Screen, db, model, screen::Paint, settings};
-use crate::schedule::{self, Engines, Fleet, Index, Limits, ModelId, Nanos, POLICIES, PolicyError, from_records};
+mod mix;
+mod page;
+mod print;
+
+use super::failure::nearest;
+use super::{Exit, Failure, Global, Screen, db, model, quantity, settings};
+use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, from_records};
 use crate::simulate::{
-    Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, SimulateError, Sizes, most_in_time, read_trace, simulate,
+    Arrival, Arrivals, Figures, Pattern, Reality, Scenario, SimulateError, Sizes, Timeline, most_in_time, read_trace, search,
+    simulate,
 };
-use schema::{Observation, Picos, Seed};
-use serde_json::{Value, json};
+use print::time;
+use schema::{Observation, Seed};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -20,7 +23,7 @@ use tuning_db::{Reader, Source, StoreError};
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("load").required(true),
-    after_help = "Examples:\n  tunewright simulate resnet50.tune --arrivals poisson:200/s --deadline 50ms\n  tunewright simulate a.tune b.tune --trace t.jsonl --policy batcher,greedy,oracle\n  tunewright simulate --arrivals burst:200/s,2x,300ms --sizes heavy"
+    after_help = "Examples:\n  tunewright simulate resnet50.tune --arrivals poisson:200/s --deadline 50ms\n  tunewright simulate a.tune b.tune --trace t.jsonl --policy batcher,greedy,oracle\n  tunewright simulate --arrivals burst:200/s,2x,300ms --mix resnet50=3/50ms,dlrm=1/100ms/rec --report out.html"
 )]
 pub struct Arguments {
     /// Artifacts, whose records predict; without one, those of the tuning database
@@ -41,18 +44,31 @@ pub struct Arguments {
     /// For how long requests arrive, if that ends before their number
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, conflicts_with = "trace")]
     duration: Option<Duration>,
+    /// Which models requests are for: MODEL=WEIGHT[/DEADLINE[/SIZES]], several behind commas; what is left out is as --deadline and --sizes
+    /// say [default: equally many of each]
+    #[arg(long, value_name = "LIST", value_parser = mix::parts, conflicts_with = "trace")]
+    mix: Option<mix::Parts>,
     /// From the arrival of a request until its answer is wanted [default: none]
     #[arg(long, value_name = "TIME", value_parser = deadline, conflicts_with = "trace")]
     deadline: Option<Duration>,
-    /// Policies, a line each; oracle is what none can surpass; fixed takes device, share and batch, as fixed:cpu/50/4
+    /// Policies, a line each; oracle is what none can surpass, clairvoyant a schedule searched for with all arrivals known; fixed takes device, share and batch, as fixed:cpu/50/4
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "batcher,fastest,oracle", value_parser = policy)]
     policy: Vec<String>,
     /// What copies on devices other than hosts while they compute
     #[arg(long, value_enum, default_value = "none")]
     engines: Copies,
+    /// What a device loses when it changes from one share to another
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = quantity::duration)]
+    gap: Duration,
     /// Deviation of actual times from recorded ones, as a part of them
     #[arg(long, value_name = "PART", default_value = "0", value_parser = noise)]
     noise: f64,
+    /// One page with what ran where and why
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// From when on the page shows each run, until there are 400 of a policy
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = quantity::duration, requires = "report")]
+    report_from: Duration,
     /// The same seed gives the same requests and figures
     #[arg(long, value_name = "N", default_value = "0")]
     seed: u64,
@@ -70,6 +86,11 @@ enum Copies {
 
 /// What no policy can surpass, among the policies.
 const ORACLE: &str = "oracle";
+/// The best schedule found by one that knows all arrivals, among the policies.
+const CLAIRVOYANT: &str = "clairvoyant";
+/// Requests that it is searched for, and plans tried.
+const CLAIRVOYANT_MAX: usize = 20_000;
+const PLANS: usize = 200;
 /// Requests that are held in memory.
 const REQUESTS_MAX: f64 = 1e7;
 
@@ -104,8 +125,8 @@ fn noise(text: &str) -> Result<f64, String> {
 }
 
 fn policy(text: &str) -> Result<String, String> {
-    let known = || POLICIES.iter().map(|(name, _)| *name).chain([ORACLE]);
-    if text == ORACLE {
+    let known = || POLICIES.iter().map(|(name, _)| *name).chain([ORACLE, CLAIRVOYANT]);
+    if text == ORACLE || text == CLAIRVOYANT {
         return Ok(text.to_owned());
     }
     match schedule::policy(text) {
@@ -130,6 +151,8 @@ struct Line {
     missed: f64,
     /// `None` for the bound.
     figures: Option<Figures>,
+    /// When a page is wanted.
+    timeline: Option<Timeline>,
 }
 
 pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
@@ -139,13 +162,24 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         Copies::One => Engines::One,
         Copies::Two => Engines::Two,
     };
-    let (fleet, index) =
+    let (mut fleet, index) =
         from_records(generation, engines, &records).map_err(|error| Failure::new("input.malformed", "the records", error))?;
     if index.models().is_empty() {
         let what = arguments.files.first().map_or_else(|| "the database".to_owned(), |file| file.display().to_string());
         return Err(Failure::new("artifact.untuned", what, "has no record of a model that ran").remedy("tune it first"));
     }
+    fleet.devices.iter_mut().for_each(|device| device.gap = nanos(arguments.gap));
     let trace = trace(arguments, &index)?;
+    let span = trace.last().map_or(Nanos::ZERO, |last| last.at);
+    let from = nanos(arguments.report_from);
+    if from > span {
+        let why = format!("the last request arrives at {}", time(span));
+        return Err(Failure::new("usage.value", format!("--report-from {}", time(from)), why).remedy("begin earlier"));
+    }
+    if trace.len() > CLAIRVOYANT_MAX && arguments.policy.iter().any(|name| name == CLAIRVOYANT) {
+        let why = format!("it is searched for up to {CLAIRVOYANT_MAX} requests; there are {}", trace.len());
+        return Err(Failure::new("usage.value", "--policy clairvoyant", why).remedy("take fewer requests with --requests 4000"));
+    }
     let scenario = Scenario {
         fleet,
         index: Arc::new(index),
@@ -155,8 +189,21 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         seed: Seed(arguments.seed),
         starvation: Nanos::NEVER,
     };
-    let lines = arguments.policy.iter().map(|name| line(name, &scenario, &trace)).collect::<Result<Vec<_>, _>>()?;
-    print(arguments, screen, &scenario, &trace, &lines);
+    let timeline = arguments.report.as_ref().map(|_| Timeline::new(&scenario.index, span, from));
+    let line = |name: &String| line(name, &scenario, &trace, timeline.clone());
+    let lines = arguments.policy.iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &arguments.report {
+        let page = page::page(
+            title(&scenario.index),
+            facts(arguments, &scenario, &trace),
+            &scenario.fleet,
+            &scenario.index,
+            span,
+            &lines,
+        );
+        super::save::save_bytes(path, crate::report::timeline_html(&page).as_bytes())?;
+    }
+    print::print(arguments, screen, &scenario, &trace, &lines);
     Ok(Exit::Done)
 }
 
@@ -195,8 +242,11 @@ fn trace(arguments: &Arguments, index: &Index) -> Result<Vec<Arrival>, Failure> 
     }
     let pattern = arguments.arrivals.expect("the grammar asks for a trace or a pattern");
     let within = arguments.deadline.map_or(Nanos::NEVER, nanos);
-    let mix = (0..index.models().len() as u16).map(|model| Mix { model: ModelId(model), weight: 1.0, within });
-    let arrivals = Arrivals::new(pattern, arguments.sizes, mix.collect(), Seed(arguments.seed));
+    let mix = match &arguments.mix {
+        Some(parts) => parts.of(index, within, arguments.sizes)?,
+        None => mix::equal(index, within, arguments.sizes),
+    };
+    let arrivals = Arrivals::new(pattern, mix, Seed(arguments.seed));
     let end = arguments.duration.map_or(Nanos::NEVER, nanos);
     let drawn: Vec<Arrival> = arrivals.take(arguments.requests).take_while(|arrival| arrival.at <= end).collect();
     if drawn.is_empty() {
@@ -206,115 +256,59 @@ fn trace(arguments: &Arguments, index: &Index) -> Result<Vec<Arrival>, Failure> 
     Ok(drawn)
 }
 
-fn line(name: &str, scenario: &Scenario, trace: &[Arrival]) -> Result<Line, Failure> {
+/// Names of the models, as the page's title.
+fn title(index: &Index) -> String {
+    index.models().iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn facts(arguments: &Arguments, scenario: &Scenario, trace: &[Arrival]) -> Vec<(String, String)> {
+    let drawn = || arguments.arrivals.map_or_else(String::new, |pattern| pattern.to_string());
+    let source = arguments.trace.as_ref().map_or_else(drawn, |path| path.display().to_string());
+    let devices = scenario.index.devices().iter().map(|device| device.0.as_str()).collect::<Vec<_>>().join(", ");
+    let facts = [
+        ("requests", trace.len().to_string()),
+        ("arrivals", source),
+        ("devices", devices),
+        ("records' generation", scenario.index.generation().to_string()),
+        ("noise", arguments.noise.to_string()),
+        ("seed", arguments.seed.to_string()),
+        ("made by", format!("tunewright {}", env!("CARGO_PKG_VERSION"))),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn line(name: &str, scenario: &Scenario, trace: &[Arrival], mut timeline: Option<Timeline>) -> Result<Line, Failure> {
     let policy = name.to_owned();
     if name == ORACLE {
         let in_time = most_in_time(&scenario.fleet, &scenario.index, trace);
         let span = trace.last().map_or(0.0, |last| last.at.as_secs_f64());
         let goodput_per_s = if span > 0.0 { in_time as f64 / span } else { 0.0 };
         let missed = 1.0 - in_time as f64 / trace.len() as f64;
-        return Ok(Line { policy, in_time, goodput_per_s, missed, figures: None });
+        return Ok(Line { policy, in_time, goodput_per_s, missed, figures: None, timeline: None });
+    }
+    if name == CLAIRVOYANT {
+        let searched = search(scenario, trace, PLANS).map_err(|error| broken(name, error))?;
+        let (in_time, goodput_per_s) = (searched.in_time, searched.figures.goodput_per_s());
+        let missed = 1.0 - in_time as f64 / trace.len() as f64;
+        let policy = format!("{CLAIRVOYANT} ({})", searched.policy);
+        return Ok(Line { policy, in_time, goodput_per_s, missed, figures: Some(searched.figures), timeline: None });
     }
     let made = schedule::policy(name).map_err(|error| Failure::new("usage.value", format!("--policy {name}"), error))?;
-    let figures = simulate(scenario, trace.iter().copied(), made, &mut |_| {}).map_err(|error| match error {
-        SimulateError::Index(error) => Failure::new("input.malformed", "the records", error),
-        broken => Failure::new("bug.schedule", format!("policy {name}"), broken),
-    })?;
+    let figures = simulate(scenario, trace.iter().copied(), made, &mut |seen| {
+        if let Some(timeline) = &mut timeline {
+            timeline.see(&seen);
+        }
+    });
+    let figures = figures.map_err(|error| broken(name, error))?;
     let (in_time, goodput_per_s, missed) = (figures.in_time, figures.goodput_per_s(), figures.missed());
-    Ok(Line { policy, in_time, goodput_per_s, missed, figures: Some(figures) })
+    Ok(Line { policy, in_time, goodput_per_s, missed, figures: Some(figures), timeline })
 }
 
-fn print(arguments: &Arguments, screen: &mut Screen, scenario: &Scenario, trace: &[Arrival], lines: &[Line]) {
-    let index = &scenario.index;
-    screen.result(
-        || {
-            json!({
-                "schema": "simulate.result", "version": 1,
-                "models": index.models().iter().map(|model| &model.name).collect::<Vec<_>>(),
-                "devices": devices(&scenario.fleet, index),
-                "generation": index.generation().to_string(),
-                "requests": trace.len(), "seed": arguments.seed.to_string(),
-                "policies": lines.iter().map(|line| object(line, index)).collect::<Vec<_>>(),
-            })
-        },
-        |screen| {
-            let models = index.models().iter().map(|model| escape(&model.name)).collect::<Vec<_>>().join(", ");
-            let last = trace.last().map_or(Nanos::ZERO, |last| last.at);
-            let head = format!("{models}: {} requests in {}", show_count(trace.len() as u64), time(last));
-            let header = ["policy", "goodput", "missed", "p50", "p99", "refused", "utilisation", "energy"];
-            let mut rows = vec![header.iter().map(|cell| screen.paint(Paint::Dim, cell)).collect::<Vec<_>>()];
-            rows[0][0] = format!("  {}", rows[0][0]);
-            rows.extend(lines.iter().map(|line| row(line, index)));
-            let align =
-                [Align::Left, Align::Right, Align::Right, Align::Right, Align::Right, Align::Right, Align::Left, Align::Left];
-            std::iter::once(head).chain(lay_out(&rows, &align)).collect()
-        },
-    );
-}
-
-fn time(time: Nanos) -> String {
-    show_time(Picos(time.0.saturating_mul(1000)))
-}
-
-fn devices(fleet: &Fleet, index: &Index) -> Vec<Value> {
-    let shares = |at: usize| {
-        let mut shares: Vec<f64> = fleet.devices[at].workers.iter().map(|share| share.as_percent()).collect();
-        shares.dedup();
-        shares
-    };
-    index.devices().iter().enumerate().map(|(at, device)| json!({"device": device.0, "shares_pct": shares(at)})).collect()
-}
-
-fn row(line: &Line, index: &Index) -> Vec<String> {
-    let none = || "-".to_owned();
-    let latency = |part| line.figures.as_ref().and_then(|figures| figures.latency(part)).map_or_else(none, time);
-    let refused = line
-        .figures
-        .as_ref()
-        .map_or_else(none, |figures| show_count(figures.refused_late + figures.refused_full + figures.refused_other));
-    let used = line.figures.as_ref().map_or_else(none, |figures| {
-        let of = |(at, device): (usize, &schema::DeviceName)| format!("{} {:.0} %", device.0, 100.0 * figures.utilisation(at));
-        index.devices().iter().enumerate().map(of).collect::<Vec<_>>().join(", ")
-    });
-    let energy =
-        line.figures.as_ref().and_then(|figures| figures.energy_mj).map_or_else(none, |energy| format!("{:.1} J", energy * 1e-3));
-    let most = if line.figures.is_none() { "at most " } else { "" };
-    vec![
-        format!("  {}", line.policy),
-        format!("{most}{:.1}/s", line.goodput_per_s),
-        format!("{:.2} %", 100.0 * line.missed),
-        latency(0.5),
-        latency(0.99),
-        refused,
-        used,
-        energy,
-    ]
-}
-
-fn object(line: &Line, index: &Index) -> Value {
-    let figures = line.figures.as_ref();
-    let latency = |part| figures.and_then(|figures| figures.latency(part)).map(|time| time.0);
-    let used = figures.map(|figures| {
-        let of =
-            |(at, device): (usize, &schema::DeviceName)| json!({"device": device.0, "used_pct": 100.0 * figures.utilisation(at)});
-        index.devices().iter().enumerate().map(of).collect::<Vec<_>>()
-    });
-    json!({
-        "policy": line.policy, "in_time": line.in_time, "goodput_per_s": line.goodput_per_s, "missed_pct": 100.0 * line.missed,
-        "late": figures.map(|figures| figures.late),
-        "refused_late": figures.map(|figures| figures.refused_late),
-        "refused_full": figures.map(|figures| figures.refused_full),
-        "refused_other": figures.map(|figures| figures.refused_other),
-        "p50_ns": latency(0.5), "p99_ns": latency(0.99),
-        "mean_ns": figures.and_then(Figures::latency_mean).map(|time| time.0),
-        "runs": figures.map(|figures| figures.runs),
-        "padded_rows": figures.map(|figures| figures.padded_rows),
-        "utilisation": used,
-        "energy_mj": figures.and_then(|figures| figures.energy_mj),
-        "retry_after_least_ns": figures.and_then(|figures| figures.retry_after).map(|(least, _)| least.0),
-        "retry_after_most_ns": figures.and_then(|figures| figures.retry_after).map(|(_, most)| most.0),
-        "error_median": figures.and_then(Figures::error_median),
-    })
+fn broken(policy: &str, error: SimulateError) -> Failure {
+    match error {
+        SimulateError::Index(error) => Failure::new("input.malformed", "the records", error),
+        broken => Failure::new("bug.schedule", format!("policy {policy}"), broken),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::{device, scenario};
 use crate::schedule::testing::{curve, index};
 use crate::schedule::{Admission, Engines, Line, Measured, ModelId, Nanos, Priority, Stages, policy};
-use crate::simulate::{Arrival, Reality, simulate};
+use crate::simulate::{Arrival, Reality, Seen, simulate};
 use crate::space::Stream;
 use schema::{Batch, Seed, Share};
 
@@ -167,8 +167,10 @@ fn schedule(puzzle: &Puzzle, records: Vec<Measured>) -> Vec<Close> {
         priority: Priority::default(),
     });
     let mut closes = Vec::new();
-    let mut watch = |started: crate::simulate::Started<'_>| {
-        closes.push((started.decision.started.0, started.requests.len(), started.decision.batch.rows()));
+    let mut watch = |seen: Seen<'_>| {
+        if let Seen::Started { decision, requests, .. } = seen {
+            closes.push((decision.started.0, requests.len(), decision.batch.rows()));
+        }
     };
     simulate(&scenario, arrivals, policy("batcher").unwrap(), &mut watch).unwrap();
     closes

@@ -9,6 +9,11 @@ use crate::schedule::{Admission, Engines, Fleet, FleetDevice, Index, Limits, Mod
 use schema::{Batch, Seed, Share};
 use std::sync::Arc;
 
+/// Whether long proofs are wanted.
+pub(super) fn campaign() -> bool {
+    std::env::var("TUNEWRIGHT_CAMPAIGN").is_ok_and(|profile| profile == "campaign")
+}
+
 pub(super) const MS: u64 = 1_000_000;
 
 /// One device.
@@ -24,8 +29,9 @@ pub(super) fn scenario(fleet: Fleet, index: Index, admission: Admission) -> Scen
 
 /// Single rows at random, of equally many requests of each model.
 pub(super) fn poisson(per_s: f64, models: u16, within: Nanos) -> Arrivals {
-    let mix = (0..models).map(|model| Mix { model: ModelId(model), weight: 1.0, within }).collect();
-    Arrivals::new(Pattern::Poisson { per_s }, Sizes::Fixed(Batch::ONE), mix, Seed(1))
+    let sizes = Sizes::Fixed(Batch::ONE);
+    let mix = (0..models).map(|model| Mix { model: ModelId(model), weight: 1.0, within, sizes }).collect();
+    Arrivals::new(Pattern::Poisson { per_s }, mix, Seed(1))
 }
 
 pub(super) fn run(scenario: &Scenario, name: &str, arrivals: impl Iterator<Item = Arrival>) -> Figures {
