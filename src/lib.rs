@@ -7,6 +7,8 @@ pub mod artifact;
 pub mod cli;
 pub mod device;
 pub mod execute;
+pub mod features;
+pub mod forest;
 pub mod graph;
 pub mod import;
 pub mod measure;

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod device;
 pub mod dtype;
+pub mod features;
 pub mod key;
 pub mod observation;
 pub mod split;
@@ -14,6 +15,7 @@ pub mod units;
 pub use config::{Config, KnobValue};
 pub use device::{Device, DeviceName, Environment, Grant};
 pub use dtype::DType;
+pub use features::{Features, ModelFeatures};
 pub use key::{ConfigKey, DeviceKey, EnvironmentKey, ModelKey, PlanKey, TaskKey};
 pub use observation::{
     FailureClass, Line, ModelRecord, NewObservation, NoiseGrade, Numerics, Observation, ObservationId, Outcome, Ratio, Subject,
