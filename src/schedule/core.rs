@@ -7,8 +7,8 @@ use super::rate::Slip;
 use super::view::{ModelState, State, View};
 use super::worker::{Flight, Worker};
 use super::{
-    CurveId, DeviceId, Fleet, Index, IndexError, Ledger, ModelId, Nanos, Presence, Priority, Queue, Rate, Refit, RequestId,
-    RowId, RunId, STREAMS_MAX, Served, Stage, Stages, Waiting, WorkerId, admission,
+    CurveId, DeviceId, Fleet, Index, IndexError, Learnt, Ledger, Lesson, ModelId, Nanos, Presence, Priority, Queue, Rate, Refit,
+    RequestId, RowId, RunId, STREAMS_MAX, Served, Stage, Stages, Waiting, WorkerId, admission,
 };
 use schema::Batch;
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub enum Event {
     DeviceLost { device: DeviceId },
     /// The records have changed.
     Generation(Arc<Index>),
+    /// A lesson that [`Core::take_lesson`] gave out is over.
+    Learnt(Learnt),
 }
 
 /// Actual times of a run.
@@ -285,6 +287,9 @@ impl Core {
                 self.orphans = true;
             }
             Event::Generation(index) => self.change(now, index)?,
+            // Rows of other records mean others.
+            Event::Learnt(learnt) if !Arc::ptr_eq(&learnt.index, &self.state.index) => return Ok(false),
+            Event::Learnt(learnt) => self.policy.learnt(learnt),
         }
         Ok(true)
     }
@@ -332,6 +337,11 @@ impl Core {
     /// Rows that drifted since this was last asked.
     pub fn take_alarms(&mut self) -> impl Iterator<Item = Alarm> + '_ {
         self.alarms.drain(..)
+    }
+
+    /// What the policy wants learnt, where no decision waits for it; what comes of it is [`Event::Learnt`].
+    pub fn take_lesson(&mut self, now: Nanos) -> Option<Lesson> {
+        self.policy.lesson(&View { state: &self.state, now })
     }
 
     /// Accepted and unanswered requests of a model.

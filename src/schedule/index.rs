@@ -1,8 +1,10 @@
 //! Predictions by (model, device, share, batch), as one generation of the records gives them. Immutable and swapped whole.
 
-use super::{Line, Nanos};
+use super::{Facts, Foresight, Line, Nanos, Predictors};
+use crate::forest::Training;
 use schema::{Batch, DeviceName, Share};
 use std::ops::Range;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A model of an [`Index`], by its place there.
@@ -247,6 +249,8 @@ pub struct Index {
     of_model: Vec<Range<usize>>,
     /// The first row of each curve, counted over all curves.
     row_base: Vec<usize>,
+    facts: Facts,
+    foresight: Option<Foresight>,
 }
 
 impl Index {
@@ -288,7 +292,38 @@ impl Index {
             Some(base)
         });
         let row_base = bases.collect();
-        Index { generation, models, devices, of_model, row_base, curves }
+        Index { generation, models, devices, of_model, row_base, curves, facts: Facts::default(), foresight: None }
+    }
+
+    /// With what is known besides times. Predictions that were made without it are gone.
+    #[must_use]
+    pub fn with_facts(self, facts: Facts) -> Index {
+        Index { facts, foresight: None, ..self }
+    }
+
+    /// With predictions learnt from its own rows, where those are enough. Takes about a second for some thousand rows, so it belongs
+    /// to the thread that makes the index, never to one that decides.
+    #[must_use]
+    pub fn taught(self, training: &Training) -> Index {
+        match Predictors::of(&self, None, training) {
+            Some(predictors) => self.with_predictors(Arc::new(predictors)),
+            None => self,
+        }
+    }
+
+    /// With predictions learnt elsewhere.
+    #[must_use]
+    pub fn with_predictors(self, predictors: Arc<Predictors>) -> Index {
+        let table = predictors.table(&self);
+        Index { foresight: Some(Foresight { predictors, table }), ..self }
+    }
+
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub fn foresight(&self) -> Option<&Foresight> {
+        self.foresight.as_ref()
     }
 
     /// Which state of the records it was made from.
@@ -351,7 +386,7 @@ impl Index {
             (!rows.is_empty()).then(|| Curve::new((curve.model, curve.device, curve.share), rows))
         };
         let curves = self.curves.iter().enumerate().filter_map(curve).collect();
-        Index::over(self.generation, models.collect(), self.devices.clone(), curves)
+        Index { facts: self.facts.clone(), ..Index::over(self.generation, models.collect(), self.devices.clone(), curves) }
     }
 
     /// Whether requests and workers that were numbered by this index mean the same in `next`.

@@ -22,16 +22,20 @@ mod admission;
 mod core;
 mod decision;
 mod drift;
+mod facts;
+mod holes;
 mod index;
 mod latency;
 mod ledger;
 mod line;
 mod nanos;
 mod policies;
+mod predict;
 mod queue;
 mod rate;
 mod records;
 mod refit;
+mod relearn;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
@@ -40,6 +44,8 @@ mod worker;
 
 pub use core::{Admission, Cancelled, Core, Event, Limits, Outcome, Spent, Wish};
 pub use decision::{Action, Alarm, Decision, RIVALS_MAX, Refusal, Rival, Why};
+pub use facts::{Facts, Wake};
+pub use holes::{Hole, fill};
 pub use index::{
     BATCH_MAX, Curve, CurveId, DeviceId, Fit, Index, IndexError, Measured, Model, ModelId, Row, RowId, Stage, Stages,
 };
@@ -48,9 +54,11 @@ pub use ledger::Ledger;
 pub use line::Line;
 pub use nanos::Nanos;
 pub use policies::{POLICIES, Placement, Policy, PolicyError, ShareLine, Step, knee_of, policy};
+pub use predict::{Cost, Example, Foresight, Predicted, Predictor, Predictors, Setting, examples};
 pub use queue::{PRIORITIES, Prefix, Priority, Queue, RequestId, Waiting};
 pub use rate::{Rate, Served};
-pub use records::from_records;
+pub use records::{facts, from_records};
 pub use refit::Refit;
+pub use relearn::{Learnt, Lesson};
 pub use view::{Candidate, View};
 pub use worker::{Engines, Fleet, FleetDevice, Forecast, Presence, RunId, STREAMS_MAX, Worker, WorkerId};

@@ -1,7 +1,7 @@
 //! From model records to an index and the fleet that they were measured on.
 
-use super::{DeviceId, Engines, Fleet, FleetDevice, Index, IndexError, Line, Measured, Model, ModelId, Nanos};
-use schema::{DeviceKey, DeviceName, ModelRecord, Observation, Outcome, Share, Subject, Timing};
+use super::{DeviceId, Engines, Facts, Fleet, FleetDevice, Index, IndexError, Line, Measured, Model, ModelId, Nanos};
+use schema::{DeviceKey, DeviceName, ModelFeatures, ModelRecord, Observation, Outcome, Share, Subject, Timing};
 use std::collections::BTreeMap;
 
 /// What records tell of models, devices and shares. Trials and failed runs tell nothing. Of several records of a model at one batch on one
@@ -51,6 +51,30 @@ pub fn from_records<'a>(
     let names = devices.keys().map(device_name).collect();
     let models = models.into_keys().map(|name| Model { name, weight: 1.0 }).collect();
     Ok((fleet, Index::new(generation, models, names, measured)?))
+}
+
+/// What the records that made an index tell besides times, and the features of its models. A model's features count at all its batches,
+/// measured or not.
+pub fn facts<'a>(index: &Index, records: impl IntoIterator<Item = &'a Observation>, features: &[ModelFeatures]) -> Facts {
+    let mut facts = Facts::default();
+    let mut models = BTreeMap::new();
+    for record in records {
+        let (Subject::Model(of), Outcome::Ok { timing, .. }) = (&record.subject, &record.outcome) else { continue };
+        let key = format!("{}#{}", record.device_name, &record.device.to_string()[..4]);
+        let device = index.devices().iter().position(|name| *name == record.device_name || name.0 == key);
+        let (Some(model), Some(device)) = (index.model(&name_of(of)), device) else { continue };
+        let device = DeviceId(device as u16);
+        models.insert((of.model, &of.dims), model);
+        facts.units.insert((device, record.share), record.grant.units);
+        let samples = facts.samples.entry((model, device, record.share, of.batch)).or_default();
+        *samples = (*samples).max(timing.n);
+    }
+    for of in features {
+        if let Some(model) = models.get(&(of.model, &of.dims)) {
+            facts.features.insert((*model, of.batch), of.features);
+        }
+    }
+    facts
 }
 
 fn name_of(record: &ModelRecord) -> String {

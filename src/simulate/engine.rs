@@ -112,6 +112,7 @@ pub fn simulate(
         }
         engine.happen(now, watch)?;
         engine.act(now, watch)?;
+        engine.learn(now)?;
     }
 }
 
@@ -303,6 +304,14 @@ impl<'a> Engine<'a> {
             .look(core, now)
             .and_then(|()| if wake > now { Ok(()) } else { Err(Violation::NoProgress { wake }) })
             .map_err(|violation| SimulateError::Violation { at: now, violation })
+    }
+
+    /// A lesson takes no time here.
+    fn learn(&mut self, now: Nanos) -> Result<(), SimulateError> {
+        match self.core.take_lesson(now) {
+            Some(lesson) => self.tell(now, Event::Learnt(lesson.learn())),
+            None => Ok(()),
+        }
     }
 
     fn check(&mut self, now: Nanos, check: impl FnOnce(&mut Checker) -> Result<(), Violation>) -> Result<(), SimulateError> {

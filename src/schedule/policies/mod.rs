@@ -8,12 +8,13 @@ mod batcher;
 mod closing;
 mod fastest;
 mod fixed;
+mod forest;
 mod greedy;
 mod knee;
 
 pub use knee::{ShareLine, knee_of};
 
-use super::{Candidate, CurveId, DeviceId, ModelId, Nanos, Outcome, RequestId, View, Wish, WorkerId};
+use super::{Candidate, CurveId, DeviceId, Learnt, Lesson, ModelId, Nanos, Outcome, RequestId, View, Wish, WorkerId};
 use thiserror::Error;
 
 /// Chooses what starts next from what the view shows: queues, ledger, predicted finish on each worker, records.
@@ -37,6 +38,14 @@ pub trait Policy: Send {
 
     /// There are other records now: ids of curves and rows mean others than before.
     fn changed(&mut self, _view: &View<'_>) {}
+
+    /// Something to learn that takes longer than a decision may; asked after runs, mostly there is nothing.
+    fn lesson(&mut self, _view: &View<'_>) -> Option<Lesson> {
+        None
+    }
+
+    /// A lesson is over, under the records that it was given out under.
+    fn learnt(&mut self, _learnt: Learnt) {}
 }
 
 /// An answer.
@@ -69,8 +78,14 @@ pub struct Placement {
 pub type Make = fn(&str) -> Result<Box<dyn Policy>, String>;
 
 /// The policies by name. A new one is one file and one line here.
-pub static POLICIES: &[(&str, Make)] =
-    &[("batcher", batcher::new), ("knee", knee::new), ("greedy", greedy::new), ("fastest", fastest::new), ("fixed", fixed::new)];
+pub static POLICIES: &[(&str, Make)] = &[
+    ("batcher", batcher::new),
+    ("forest", forest::new),
+    ("knee", knee::new),
+    ("greedy", greedy::new),
+    ("fastest", fastest::new),
+    ("fixed", fixed::new),
+];
 
 /// Why a text is no policy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
