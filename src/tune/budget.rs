@@ -10,6 +10,13 @@ pub struct Budget {
     pub trials: Option<u64>,
 }
 
+impl Budget {
+    /// Whether nothing is to be searched: default plans are measured as they are.
+    pub fn measures_only(&self) -> bool {
+        self.trials == Some(0)
+    }
+}
+
 impl Default for Budget {
     fn default() -> Self {
         Budget { time: Some(Duration::from_secs(60)), trials: None }
@@ -25,13 +32,13 @@ impl Budget {
     /// The budget of a text: `90s`, `5m`, `2h`, `trials=2000`, `5m,trials=2000`.
     ///
     /// # Errors
-    /// [`BudgetError`] for anything else, for nothing and for zero.
+    /// [`BudgetError`] for anything else, for nothing and for a time of zero. `trials=0` searches nothing: plans of defaults are measured.
     pub fn parse(text: &str) -> Result<Self, BudgetError> {
         let wrong = || BudgetError(text.to_owned());
         let mut budget = Budget { time: None, trials: None };
         for part in text.split(',').map(str::trim) {
             let (time, trials) = match part.strip_prefix("trials=") {
-                Some(count) => (None, Some(count.parse::<u64>().ok().filter(|&count| count > 0).ok_or_else(wrong)?)),
+                Some(count) => (None, Some(count.parse::<u64>().ok().ok_or_else(wrong)?)),
                 None => (Some(duration(part).ok_or_else(wrong)?), None),
             };
             if (time.is_some() && budget.time.is_some()) || (trials.is_some() && budget.trials.is_some()) {
@@ -101,13 +108,14 @@ mod tests {
             ("1.5m", Some(90.0), None),
             ("2h", Some(7200.0), None),
             ("trials=20", None, Some(20)),
+            ("trials=0", None, Some(0)),
             ("5m,trials=2000", Some(300.0), Some(2000)),
         ] {
             let budget = Budget::parse(text).unwrap();
             assert_eq!((budget.time.map(|time| time.as_secs_f64()), budget.trials), (time, trials), "{text}");
             assert_eq!(Budget::parse(&budget.to_string()), Ok(budget));
         }
-        for bad in ["", "60", "0s", "trials=0", "trials=x", "5m,6m", "-3s", "1e400s", "trials=1,trials=2", "s"] {
+        for bad in ["", "60", "0s", "trials=-1", "trials=x", "5m,6m", "-3s", "1e400s", "trials=1,trials=2", "s"] {
             assert!(Budget::parse(bad).is_err(), "{bad}");
         }
     }

@@ -35,8 +35,9 @@ pub use portfolio::Portfolio;
 pub use records::{InMemory, Records, RecordsError};
 pub use store_records::StoreRecords;
 
-use crate::artifact::{self, ArtifactError, Contents, Entry, Provenance, Written};
+use crate::artifact::{self, ArtifactError, Bound, Contents, Entry, Provenance, Written};
 use crate::device::{GrantError, Machine};
+use crate::features;
 use crate::import;
 use crate::measure::{Bench, Clock, MeasureError, Monotonic, Phases, bench::WorkerBench};
 use crate::passes::FoldLimits;
@@ -48,7 +49,8 @@ use explore::{Benches, Explored, Rules, explore};
 use judge::{Judge, Verdict};
 use kernels::Task;
 use schema::{
-    Batch, Config, DeviceKey, FailureClass, NoiseGrade, Numerics, Observation, Picos, Ratio, Seed, Share, Split, TaskKey, Timing,
+    Batch, Config, DeviceKey, FailureClass, ModelFeatures, NoiseGrade, Numerics, Observation, Picos, Ratio, Seed, Share, Split,
+    TaskKey, Timing,
 };
 use stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -327,6 +329,11 @@ fn name(models: &[Prepared], places: &[Place], options: &Options, records: &mut 
     debug_assert!(!options.devices.is_empty());
     for model in models {
         records.name_model(model.key, &model.name)?;
+        for Bound { batch, dims, graph } in &model.graphs {
+            let (dims, features) = (dims.clone(), features::of(graph));
+            let of_batch = ModelFeatures { model: model.key, batch: *batch, dims, revision: features::REVISION, features };
+            records.put_features(&of_batch)?;
+        }
         for counted in model.tasks.iter().flatten() {
             records.name_task(counted.task.key(), &counted.task.to_string())?;
         }
@@ -357,7 +364,8 @@ fn probe(
     let mut measured = 0;
     for (number, (place, benches)) in places.iter_mut().zip(benches).enumerate() {
         // What the host's cores can do bounds nothing on a device beside them.
-        let open = place.grant.limits.gpu.is_none() && work.items.iter().any(|item| item.place == number && !item.known);
+        let host = place.grant.limits.gpu.is_none() && !rules.budget.measures_only();
+        let open = host && work.items.iter().any(|item| item.place == number && !item.known);
         let Some(bench) = benches.first_mut().filter(|_| open && !rules.interrupted.load(Ordering::SeqCst)) else { continue };
         let (roofline, new) = match machine::roofline(place, &mut **bench, rules, records) {
             Err(ExploreError::Measure(MeasureError::Interrupted)) => break,

@@ -2,8 +2,8 @@
 //! database.
 
 use schema::{
-    Config, Device, DeviceKey, Environment, ModelKey, NewObservation, Observation, ObservationId, Outcome, Picos, Share, Subject,
-    TaskKey,
+    Config, Device, DeviceKey, Environment, ModelFeatures, ModelKey, NewObservation, Observation, ObservationId, Outcome, Picos,
+    Share, Subject, TaskKey,
 };
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -31,6 +31,12 @@ pub trait Records {
     /// # Errors
     /// [`RecordsError`].
     fn name_model(&mut self, key: ModelKey, name: &str) -> Result<(), RecordsError>;
+
+    /// Says what a model's graph is like at a batch.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn put_features(&mut self, features: &ModelFeatures) -> Result<(), RecordsError>;
 
     /// Says what a device's and an environment's key stand for.
     ///
@@ -111,6 +117,10 @@ impl Records for InMemory {
     }
 
     fn name_model(&mut self, _: ModelKey, _: &str) -> Result<(), RecordsError> {
+        Ok(())
+    }
+
+    fn put_features(&mut self, _: &ModelFeatures) -> Result<(), RecordsError> {
         Ok(())
     }
 

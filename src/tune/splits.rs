@@ -90,6 +90,7 @@ pub fn contenders(
                 Some(_) => 0.0,
                 None => {
                     let over = scope.options.budget.time.is_some_and(|budget| scope.rules.elapsed() > budget.mul_f64(BUDGET_MAX));
+                    let over = over || scope.options.budget.measures_only();
                     if over || known.any_judged() || scope.rules.interrupted.load(Ordering::SeqCst) {
                         return Ok(0.0);
                     }

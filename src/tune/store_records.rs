@@ -1,7 +1,9 @@
 //! The store as the loop's records.
 
 use super::records::{Records, RecordsError, Timed};
-use schema::{Device, DeviceKey, Environment, ModelKey, NewObservation, Numerics, Observation, ObservationId, Share, TaskKey};
+use schema::{
+    Device, DeviceKey, Environment, ModelFeatures, ModelKey, NewObservation, Numerics, Observation, ObservationId, Share, TaskKey,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use tuning_db::query::Field;
@@ -51,6 +53,10 @@ impl Records for StoreRecords<'_> {
 
     fn name_model(&mut self, key: ModelKey, name: &str) -> Result<(), RecordsError> {
         Ok(self.store.put_model(key, name)?)
+    }
+
+    fn put_features(&mut self, features: &ModelFeatures) -> Result<(), RecordsError> {
+        Ok(self.store.put_features(features)?)
     }
 
     fn name_device(&mut self, device: &Device, environment: &Environment) -> Result<(), RecordsError> {

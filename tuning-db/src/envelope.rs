@@ -10,8 +10,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes before the payload.
 pub const ENVELOPE_BYTES: usize = 20;
-/// Version of all record types.
-pub const SCHEMA: u16 = 1;
+/// The newest version of a record type; each kind says its own.
+pub const SCHEMA: u16 = 2;
 /// The largest value, envelope included: larger ones would go to sled's blob folder.
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
 
@@ -27,12 +27,18 @@ pub enum Kind {
     Device = 6,
     Name = 7,
     Meta = 8,
+    Features = 9,
 }
 
 impl Kind {
     fn parse(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Trial, Final, ModelRun, ModelRow, Best, Device, Name, Meta].into_iter().find(|&kind| kind as u8 == byte)
+        [Trial, Final, ModelRun, ModelRow, Best, Device, Name, Meta, Features].into_iter().find(|&kind| kind as u8 == byte)
+    }
+
+    /// The version that its values have; older readers refuse what is newer than they are.
+    fn schema(self) -> u16 {
+        if self == Kind::Features { 2 } else { 1 }
     }
 }
 
@@ -73,7 +79,7 @@ pub fn seal<T: Serialize>(key: &[u8], kind: Kind, record: &T) -> Result<Vec<u8>,
     }
     let len = (value.len() - ENVELOPE_BYTES) as u32;
     value[..2].copy_from_slice(b"TW");
-    value[2..4].copy_from_slice(&SCHEMA.to_le_bytes());
+    value[2..4].copy_from_slice(&kind.schema().to_le_bytes());
     value[4] = kind as u8;
     value[8..12].copy_from_slice(&len.to_le_bytes());
     let sum = sum(key, &value[..12], &value[ENVELOPE_BYTES..]);
@@ -102,7 +108,7 @@ pub fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<(Kind, &'a [u8]), Envelop
         return Err(EnvelopeError::Newer { found: schema, known: SCHEMA });
     }
     match Kind::parse(head[4]) {
-        Some(kind) if head[5] == 0 && schema == SCHEMA => Ok((kind, payload)),
+        Some(kind) if head[5] == 0 && schema == kind.schema() => Ok((kind, payload)),
         _ => Err(EnvelopeError::Unknown(head[4])),
     }
 }

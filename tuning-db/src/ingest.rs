@@ -4,12 +4,14 @@
 use crate::envelope::{self, Kind};
 use crate::index::{Changes, Flow, Index, IndexError, Overlay};
 use crate::key::{self, meta};
-use crate::record::{DeviceTextV1, NameV1, Note, Record, Tombstone, parse_trial, subject_bytes, text_hash, trial_entry};
+use crate::record::{
+    DeviceTextV1, NameV1, Note, Record, Tombstone, parse_trial, shape_key, subject_bytes, text_hash, trial_entry,
+};
 use crate::reduce::{
     BESTS_MAX, BestId, BestV1, Group, best_entry, best_of, bests_of_group, row_entry, row_key, row_of, rows_of_model,
 };
 use crate::tables::{History, Tables, Watermark, decode_as};
-use schema::{ConfigKey, ModelKey, ModelRecord, Observation, ObservationId, Outcome, Subject, TaskKey};
+use schema::{ConfigKey, ModelFeatures, ModelKey, ModelRecord, Observation, ObservationId, Outcome, Subject, TaskKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ids that were dropped, from all tombstones.
@@ -140,6 +142,7 @@ impl<'a> Ingest<'a> {
             Record::Tombstone(tombstone) => self.tombstone(tombstone),
             Record::Note(Note::Generation { number, reached }) => self.generation(*number, reached),
             Record::Note(Note::Text(_)) => Ok(()),
+            Record::Features(features) => self.features(features),
         }
     }
 
@@ -157,6 +160,20 @@ impl<'a> Ingest<'a> {
             Some(held) if decode_as::<NameV1>(key.as_ref(), &held, Kind::Name)?.text.as_str() <= text => {}
             _ => self.view.put(&key, value),
         }
+        Ok(())
+    }
+
+    fn features(&mut self, features: &ModelFeatures) -> Result<(), IndexError> {
+        let key = key::features(features.model, shape_key(features.batch, &features.dims));
+        let value = envelope::seal(key.as_ref(), Kind::Features, features)?;
+        // The higher revision stands, of equal ones the lesser bytes: which came first must not matter.
+        if let Some(held) = self.view.get(key.as_ref())? {
+            let found: ModelFeatures = decode_as(key.as_ref(), &held, Kind::Features)?;
+            if (std::cmp::Reverse(found.revision), &held) <= (std::cmp::Reverse(features.revision), &value) {
+                return Ok(());
+            }
+        }
+        self.view.put(&key, value);
         Ok(())
     }
 

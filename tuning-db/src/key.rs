@@ -10,12 +10,13 @@ pub const KEY_VERSION: u8 = 1;
 pub mod table {
     pub const BESTS: u8 = b'B';
     pub const DEVICES: u8 = b'D';
+    pub const FEATURES: u8 = b'F';
     pub const KEYS: u8 = b'K';
     pub const MODELS: u8 = b'M';
     pub const TRIALS: u8 = b'T';
     pub const META: u8 = b'X';
     /// All of them, in the order of the index.
-    pub const ALL: [u8; 6] = [BESTS, DEVICES, KEYS, MODELS, TRIALS, META];
+    pub const ALL: [u8; 7] = [BESTS, DEVICES, FEATURES, KEYS, MODELS, TRIALS, META];
 }
 
 /// A key under construction: table, version, parts.
@@ -197,6 +198,11 @@ pub fn device(device: DeviceKey, environment: EnvironmentKey) -> Key {
 pub fn parse_device(key: &[u8]) -> Option<(DeviceKey, EnvironmentKey)> {
     let key = body(key, table::DEVICES, 24)?;
     Some((DeviceKey(part(key, 0)?), EnvironmentKey(part(key, 16)?)))
+}
+
+/// The features of a model at a batch; `shape` as in the keys of its runs.
+pub fn features(model: ModelKey, shape: ConfigKey) -> Key {
+    Key::new(table::FEATURES).with(&model.0).with(&shape.0)
 }
 
 /// What a model's or task's key stands for.

@@ -4,7 +4,7 @@ use crate::error::StoreError;
 use crate::index::{Flow, Index, IndexError};
 use crate::key::{self, TrialKey, table};
 use crate::reader::{Reader, Source};
-use crate::record::{DeviceTextV1, NameV1, Record, parse_trial, trial_entry};
+use crate::record::{DeviceTextV1, NameV1, Record, parse_trial, shape_key, trial_entry};
 use crate::store::Store;
 use crate::tables::{Tables, decode_as};
 use crate::writer::Work;
@@ -53,7 +53,7 @@ pub fn everything(index: &dyn Index) -> Result<Vec<Record>, IndexError> {
     Ok(records)
 }
 
-/// What keys stand for, and devices.
+/// What keys stand for, devices, and features.
 pub(crate) fn names(tables: Tables<'_>) -> Result<Vec<Record>, IndexError> {
     let mut records = Vec::new();
     tables.each(key::whole(table::KEYS).as_ref(), &mut |key, value| {
@@ -71,6 +71,7 @@ pub(crate) fn names(tables: Tables<'_>) -> Result<Vec<Record>, IndexError> {
         records.push(Record::Device { device, environment, here: false });
         Ok(Flow::Continue(()))
     })?;
+    records.extend(tables.features()?.into_iter().map(|features| Record::Features(Box::new(features))));
     Ok(records)
 }
 
@@ -115,6 +116,10 @@ pub(crate) fn take_in(store: &Store, records: Vec<Record>) -> Result<MergeReport
                     continue;
                 }
                 report.others += 1;
+            }
+            Record::Features(features) => {
+                let key = key::features(features.model, shape_key(features.batch, &features.dims));
+                report.others += u64::from(shared.ask(|index| index.get(key.as_ref()))?.is_none());
             }
             Record::Tombstone(_) => report.others += 1,
             Record::Note(_) => continue,

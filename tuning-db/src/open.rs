@@ -528,7 +528,7 @@ pub(crate) fn journal_again(appender: &mut Appender, records: &[Record]) -> Resu
     for part in records.chunks(512) {
         let frames: Vec<Frame> = (appender.next_seq()..)
             .zip(part)
-            .map(|(seq, record)| Frame { kind: record.kind(), schema: envelope::SCHEMA, seq, payload: record.encode() })
+            .map(|(seq, record)| Frame { kind: record.kind(), schema: record.schema(), seq, payload: record.encode() })
             .collect();
         appender.append(&frames)?;
     }

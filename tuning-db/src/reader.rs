@@ -18,6 +18,7 @@ use crate::rebuild::{Gathered, decode_frame};
 use crate::snapshot::{self, Head, Snapshot};
 use crate::socket;
 use crate::tables::{ModelRow, Tables};
+use schema::ModelFeatures;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,6 +127,14 @@ impl Reader {
         let (mut records, source, stale_by_ms) = self.ask(&over, &|| socket::model_records(&self.path))?;
         (records.source, records.stale_by_ms) = (source, stale_by_ms);
         Ok(records)
+    }
+
+    /// The features of all models, by way A or C.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn model_features(&self) -> Result<Vec<ModelFeatures>, StoreError> {
+        self.tables(&|index| Tables(index).features())
     }
 
     /// Asks the tables of an index directly, by way A or C.

@@ -148,6 +148,7 @@ impl Gathered {
                     _ => Record::Task { key: TaskKey(of), text: name.text },
                 })
             }
+            table::FEATURES => Some(Record::Features(Box::new(decode_as(key, value, Kind::Features)?))),
             table::DEVICES => {
                 let text: DeviceTextV1 = decode_as(key, value, Kind::Device)?;
                 // A device the journal knows keeps the environment it was last seen in.

@@ -7,8 +7,8 @@
 use crate::envelope::{self, EnvelopeError, Kind};
 use crate::key::{self, TrialKey};
 use schema::{
-    Batch, Config, ConfigKey, Device, DeviceKey, DeviceName, Environment, EnvironmentKey, Grant, ModelKey, ModelRecord, Numerics,
-    Observation, ObservationId, Outcome, Seed, Subject, TaskKey,
+    Batch, Config, ConfigKey, Device, DeviceKey, DeviceName, Environment, EnvironmentKey, Grant, ModelFeatures, ModelKey,
+    ModelRecord, Numerics, Observation, ObservationId, Outcome, Seed, Subject, TaskKey,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub enum Record {
     /// Observations that are to be forgotten.
     Tombstone(Tombstone),
     Note(Note),
+    /// What a model's graph is like at a batch.
+    Features(Box<ModelFeatures>),
 }
 
 /// Ids of observations that are dropped, as ranges `first..=last` per writer. A union of tombstones drops the union of ids.
@@ -80,6 +82,7 @@ pub mod frame_kind {
     pub const DEVICE: u8 = 4;
     pub const TOMBSTONE: u8 = 5;
     pub const NOTE: u8 = 6;
+    pub const FEATURES: u8 = 7;
 }
 
 impl Record {
@@ -92,7 +95,13 @@ impl Record {
             Record::Device { .. } => frame_kind::DEVICE,
             Record::Tombstone(_) => frame_kind::TOMBSTONE,
             Record::Note(_) => frame_kind::NOTE,
+            Record::Features(_) => frame_kind::FEATURES,
         }
+    }
+
+    /// The version of its frame: readers that are older than its kind refuse it.
+    pub fn schema(&self) -> u16 {
+        if matches!(self, Record::Features(_)) { 2 } else { 1 }
     }
 
     /// The payload of its frame.
@@ -106,6 +115,7 @@ impl Record {
             }
             Record::Tombstone(tombstone) => postcard::to_stdvec(tombstone),
             Record::Note(note) => postcard::to_stdvec(note),
+            Record::Features(features) => postcard::to_stdvec(&**features),
         };
         bytes.expect("plain owned values always encode into memory")
     }
@@ -131,6 +141,7 @@ impl Record {
             }
             frame_kind::TOMBSTONE => Record::Tombstone(envelope::decode(payload)?),
             frame_kind::NOTE => Record::Note(envelope::decode(payload)?),
+            frame_kind::FEATURES => Record::Features(Box::new(envelope::decode(payload)?)),
             other => return Err(EnvelopeError::Unknown(other)),
         })
     }

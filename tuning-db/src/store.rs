@@ -15,7 +15,10 @@ use crate::state::{Served, State};
 use crate::tables::{Best, DeviceRow, ModelRow, Tables};
 use crate::ticket::Ticket;
 use crate::writer::{Numbers, Work, Writer};
-use schema::{Config, Device, DeviceKey, Environment, ModelKey, NewObservation, Numerics, Observation, Outcome, Share, TaskKey};
+use schema::{
+    Config, Device, DeviceKey, Environment, ModelFeatures, ModelKey, NewObservation, Numerics, Observation, Outcome, Share,
+    TaskKey,
+};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -160,6 +163,20 @@ impl Store {
     /// As [`append`](Self::append).
     pub fn put_model(&self, key: ModelKey, name: &str) -> Result<(), StoreError> {
         self.put_name(key.0, Record::Model { key, name: name.to_owned() })
+    }
+
+    /// Says what a model's graph is like. Durable with the next ticket.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn put_features(&self, features: &ModelFeatures) -> Result<(), StoreError> {
+        let record = Record::Features(Box::new(features.clone()));
+        check_size(&record)?;
+        let known = self.shared.ask(|index| Tables(index).features_of(features.model, features.batch, &features.dims))?;
+        if known.as_ref() != Some(features) {
+            drop(self.shared.hand_in(Work::Record(record))?);
+        }
+        Ok(())
     }
 
     fn put_name(&self, key: [u8; 16], record: Record) -> Result<(), StoreError> {

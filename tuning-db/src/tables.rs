@@ -3,11 +3,11 @@
 use crate::envelope::{self, EnvelopeError, Kind};
 use crate::index::{Flow, Index, IndexError};
 use crate::key::{self, BestKey, RowKey, meta};
-use crate::record::{DeviceTextV1, ModelRunV1, NameV1, Tombstone, parse_trial, text_hash, trial_entry};
+use crate::record::{DeviceTextV1, ModelRunV1, NameV1, Tombstone, parse_trial, shape_key, text_hash, trial_entry};
 use crate::reduce::BestV1;
 use schema::{
-    Config, Device, DeviceKey, Environment, EnvironmentKey, ModelKey, Numerics, Observation, ObservationId, Share, Subject,
-    TaskKey,
+    Batch, Config, Device, DeviceKey, Environment, EnvironmentKey, ModelFeatures, ModelKey, Numerics, Observation, ObservationId,
+    Share, Subject, TaskKey,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -175,6 +175,22 @@ impl<'a> Tables<'a> {
             return Err(IndexError::Corrupt("a task's text under the key of another".into()));
         }
         Ok(Some(name.text))
+    }
+
+    /// The features of all models.
+    pub fn features(self) -> Result<Vec<ModelFeatures>, IndexError> {
+        let mut found = Vec::new();
+        self.each(key::whole(key::table::FEATURES).as_ref(), &mut |key, value| {
+            found.push(decode_as(key, value, Kind::Features)?);
+            Ok(Flow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    /// The features of a model at a batch, with these axes fixed.
+    pub fn features_of(self, model: ModelKey, batch: Batch, dims: &[(String, u64)]) -> Result<Option<ModelFeatures>, IndexError> {
+        let key = key::features(model, shape_key(batch, dims));
+        self.0.get(key.as_ref())?.map(|value| decode_as(key.as_ref(), &value, Kind::Features)).transpose()
     }
 
     /// All devices in all environments.

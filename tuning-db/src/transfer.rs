@@ -8,14 +8,14 @@ use crate::reader::Reader;
 use crate::record::{Record, Tombstone, text_hash};
 use crate::store::Store;
 use crate::tables::Tables;
-use schema::{Device, Environment, ModelKey, Observation, TaskKey};
+use schema::{Device, Environment, ModelFeatures, ModelKey, Observation, TaskKey};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::{BufRead, Read, Write};
 use std::path::Path;
 
 /// Version of the lines.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest line that is read.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
@@ -23,11 +23,28 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Line {
-    Schema { schema: String, version: u32, made_by: String },
-    Model { key: ModelKey, name: String },
-    Task { key: TaskKey, text: String },
-    Device { device: Device, environment: Environment },
-    Dropped { ranges: Vec<DroppedLine> },
+    Schema {
+        schema: String,
+        version: u32,
+        made_by: String,
+    },
+    Model {
+        key: ModelKey,
+        name: String,
+    },
+    Task {
+        key: TaskKey,
+        text: String,
+    },
+    Device {
+        device: Device,
+        environment: Environment,
+    },
+    Dropped {
+        ranges: Vec<DroppedLine>,
+    },
+    /// Since version 2.
+    Features(Box<ModelFeatures>),
     Observation(Box<Observation>),
 }
 
@@ -114,6 +131,7 @@ fn line_of(record: Record) -> Option<Line> {
             });
             Line::Dropped { ranges: ranges.collect() }
         }
+        Record::Features(features) => Line::Features(features),
         Record::Observation(observation) => Line::Observation(observation),
         Record::Note(_) => return None,
     })
@@ -178,6 +196,7 @@ fn parse(text: &[u8], is_first: bool) -> Result<Result<Option<Record>, String>, 
             Some(tombstone) => Record::Tombstone(tombstone),
             None => return Ok(Err("a range that is none".into())),
         },
+        Line::Features(features) => Record::Features(features),
         Line::Observation(observation) => Record::Observation(observation),
     };
     Ok(match crate::store::check_size(&record) {

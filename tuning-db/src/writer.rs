@@ -4,7 +4,6 @@
 //! within a commit: journal, sync, index, tickets. So what a ticket confirms is on disk *and* seen by every question.
 
 use crate::caught::panic_text;
-use crate::envelope::SCHEMA;
 use crate::error::StoreError;
 use crate::index::Absent;
 use crate::ingest::Ingest;
@@ -132,7 +131,7 @@ impl Writer {
             let id = if let Record::Observation(observation) = &record { observation.id } else { own };
             let payload = record.encode();
             bytes += payload.len();
-            frames.push(Frame { kind: record.kind(), schema: SCHEMA, seq, payload });
+            frames.push(Frame { kind: record.kind(), schema: record.schema(), seq, payload });
             records.push(record);
             promises.push((promise, id));
             if bytes >= COMMIT_BYTES {
@@ -197,7 +196,7 @@ impl Writer {
         };
         let record = Record::Note(Note::Generation { number, reached });
         let seq = self.appender.next_seq();
-        let frame = Frame { kind: record.kind(), schema: SCHEMA, seq, payload: record.encode() };
+        let frame = Frame { kind: record.kind(), schema: record.schema(), seq, payload: record.encode() };
         // The answer carries the generation, the sequence number is the watermark.
         let answer = ObservationId { writer: u128::from(number).to_be_bytes(), seq };
         let take_in = |writer: &mut Self| {

@@ -44,6 +44,12 @@ fn records(seed: u64, n: u64) -> Vec<Record> {
     records.extend((0..4).map(|n| Record::Task { key: TaskKey::of(&sample::task_text(n)), text: sample::task_text(n) }));
     records.push(Record::Model { key: sample::model_key(0), name: "zoo/model0".into() });
     records.push(Record::Model { key: sample::model_key(0), name: "model0".into() });
+    for (revision, flops) in [(1, 10), (2, 30), (2, 20)] {
+        let features = Features { flops, ..Features::default() };
+        let (model, batch) = (sample::model_key(0), Batch::new(4).unwrap());
+        let dims = vec![("seq".to_owned(), 128)];
+        records.push(Record::Features(Box::new(ModelFeatures { model, batch, dims, revision, features })));
+    }
     if seed.is_multiple_of(3) {
         let dropped = BTreeMap::from([([1; 16], vec![(4, 9), (20, 30)]), ([2; 16], vec![(2, 2)])]);
         records.push(Record::Tombstone(Tombstone { dropped }));
