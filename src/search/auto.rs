@@ -16,6 +16,7 @@ const OTHER_VARIANT_PCT: u64 = 150;
 /// One of so many proposals comes from the ranking instead of a neighbourhood.
 const STRANGERS_ONE_OF: usize = 4;
 
+#[derive(Clone)]
 struct Auto<'a> {
     space: &'a Space,
     prior: &'a dyn Prior,
@@ -95,5 +96,9 @@ impl Strategy for Auto<'_> {
 
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]) {
         self.seen.observe(scored);
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -12,6 +12,7 @@ const ATTEMPTS: usize = 20;
 /// Children that are taken from the ranking rather than bred, of 8: keeps the population from closing in on itself.
 const STRANGERS_OF_8: usize = 2;
 
+#[derive(Clone)]
 struct Evolution<'a> {
     space: &'a Space,
     stream: Stream,
@@ -74,5 +75,9 @@ impl Strategy for Evolution<'_> {
 
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]) {
         self.seen.observe(scored);
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -5,6 +5,7 @@ use super::{Prior, Score, Strategy};
 use crate::space::{ConfigIndex, Space};
 use schema::Seed;
 
+#[derive(Clone)]
 struct Exhaustive {
     order: std::vec::IntoIter<ConfigIndex>,
     seen: Seen,
@@ -22,5 +23,9 @@ impl Strategy for Exhaustive {
 
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]) {
         self.seen.observe(scored);
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -13,6 +13,7 @@ const STARTS: usize = 12;
 /// One of so many survives a rung.
 const KEEP_ONE_OF: usize = 3;
 
+#[derive(Clone)]
 struct Halving<'a> {
     space: &'a Space,
     seen: Seen,
@@ -71,5 +72,9 @@ impl Strategy for Halving<'_> {
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]) {
         self.seen.observe(scored);
         self.queue.retain(|index| !scored.iter().any(|(known, _)| known == index));
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -5,6 +5,7 @@ use super::{Prior, Score, Strategy};
 use crate::space::{ConfigIndex, Space};
 use schema::{Picos, Seed};
 
+#[derive(Clone)]
 struct HillClimb<'a> {
     space: &'a Space,
     seen: Seen,
@@ -65,5 +66,9 @@ impl Strategy for HillClimb<'_> {
                 self.top = Some((index, time));
             }
         }
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -33,6 +33,8 @@ pub trait Strategy {
     fn propose(&mut self, room: usize) -> Vec<ConfigIndex>;
     /// Scores of configs, whoever proposed them.
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]);
+    /// A second one that goes on from here by itself: what it proposes is what this one would.
+    fn fork(&self) -> Box<dyn Strategy + '_>;
 }
 
 /// Makes a strategy for one space.
@@ -115,6 +117,22 @@ pub(super) mod tests {
             assert_eq!(run(name, &space, 60, Seed(5)), run(name, &space, 60, Seed(5)), "{name}");
         }
         assert_ne!(run("random", &space, 60, Seed(5)), run("random", &space, 60, Seed(6)));
+    }
+
+    #[test]
+    fn a_fork_proposes_what_its_origin_will_and_changes_nothing() {
+        let space = Space::new(&fake::task(256), fake::operator(), &fake::limits());
+        for (name, make) in STRATEGIES {
+            let mut strategy = make(&space, &Flat, Seed(2));
+            for _ in 0..6 {
+                let foreseen = strategy.fork().propose(7);
+                assert_eq!(strategy.fork().propose(7), foreseen, "{name}");
+                let proposed = strategy.propose(7);
+                assert_eq!(proposed, foreseen, "{name}");
+                let scored: Vec<_> = proposed.iter().map(|&index| (index, score(&space, index))).collect();
+                strategy.observe(&scored);
+            }
+        }
     }
 
     #[test]

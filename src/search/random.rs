@@ -5,6 +5,7 @@ use crate::space::{ConfigIndex, Space};
 use schema::Seed;
 
 /// Proposes every config once, in random order.
+#[derive(Clone)]
 struct Random {
     order: std::vec::IntoIter<ConfigIndex>,
     seen: Seen,
@@ -22,5 +23,9 @@ impl Strategy for Random {
 
     fn observe(&mut self, scored: &[(ConfigIndex, Score)]) {
         self.seen.observe(scored);
+    }
+
+    fn fork(&self) -> Box<dyn Strategy + '_> {
+        Box::new(self.clone())
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const RANKED_MAX: usize = 4096;
 
 /// Proposed configs, scores and the best so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     known: BTreeSet<ConfigIndex>,
     times: BTreeMap<ConfigIndex, Picos>,
