@@ -80,6 +80,7 @@ pub(super) fn serve() -> io::Result<ExitCode> {
             Ask::Own(_) => Answer::Wrong { reason: "a worker owns one share for life".to_owned() },
             Ask::Open { task, seed, max_error } => tasks.open(&task, seed, max_error),
             Ask::Build { slot, config } => tasks.build(slot, &config),
+            Ask::Compile { task, seed, config } => tasks.compile(&task, seed, &config),
             Ask::Lap { lanes } => tasks.lap(&lanes),
             Ask::Probe => probe::probe(&share),
             Ask::Drop { slots } => {

@@ -52,6 +52,11 @@ const KEPT_VARIABLES: &[&str] = &[
     "XDG_RUNTIME_DIR",
     "VK_DRIVER_FILES",
     "VK_ICD_FILENAMES",
+    // Where drivers keep what they compiled, and whether.
+    "XDG_CACHE_HOME",
+    "MESA_SHADER_CACHE_DIR",
+    "MESA_SHADER_CACHE_DISABLE",
+    "MESA_SHADER_CACHE_MAX_SIZE",
     // Which cards there are and in which order, and the headers that kernels for them are compiled with.
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",

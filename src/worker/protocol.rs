@@ -21,6 +21,9 @@ pub enum Ask {
     Open { task: String, seed: u64, max_error: f64 },
     /// Builds a config of the open task in a slot and verifies it on fresh buffers.
     Build { slot: u32, config: Config },
+    /// Has the driver compile a config of a task, by one run on operands that are random by the seed. Nothing is verified and nothing is
+    /// kept but the operands, which serve until another task comes.
+    Compile { task: String, seed: u64, config: Config },
     /// Times slots, in order. Each lane is one sample.
     Lap { lanes: Vec<Lane> },
     /// Measures what the share can do at best.
@@ -136,6 +139,11 @@ pub enum Answer {
     Built {
         first_ps: u64,
         prepared_bytes: u64,
+        generate_ps: u64,
+        compile_ps: u64,
+    },
+    /// The kernel was compiled: the time of making it, and that of the driver's compiler with one run.
+    Compiled {
         generate_ps: u64,
         compile_ps: u64,
     },

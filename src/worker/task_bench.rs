@@ -137,16 +137,28 @@ impl<'a> TaskBench<'a> {
     /// Makes operands for the task of that text.
     pub fn open(&mut self, text: &str, seed: u64, max_error: f64) -> Answer {
         self.open = None;
-        let open = Task::parse(text).ok_or_else(|| format!("'{text}' is no task")).and_then(|task| {
-            let operator = kernels::operator(task.operator()).ok_or_else(|| format!("no operator '{}'", task.operator()))?;
-            Open::new(operator, &task, Seed(seed), max_error, self.share).map_err(|error| error.to_string())
-        });
-        match open {
+        match opened(text, seed, max_error, self.share).and_then(|open| open.expecting().map_err(|error| error.to_string())) {
             Ok(open) => {
                 self.open = Some(open);
                 Answer::Done
             }
             Err(reason) => Answer::Wrong { reason },
+        }
+    }
+
+    /// Compiles a config of the task of that text, unless it is refused.
+    pub fn compile(&mut self, text: &str, seed: u64, config: &Config) -> Answer {
+        if self.open.as_ref().is_none_or(|open| open.task.to_string() != text) {
+            self.open = None;
+            match opened(text, seed, f64::INFINITY, self.share) {
+                Ok(open) => self.open = Some(open),
+                Err(reason) => return Answer::Wrong { reason },
+            }
+        }
+        let Some(open) = &mut self.open else { return Answer::Wrong { reason: "no task is open".to_owned() } };
+        match open.run_fresh(config, self.share) {
+            Ok(Built { generate, time, .. }) => Answer::Compiled { generate_ps: generate, compile_ps: time },
+            Err((class, detail)) => Answer::Refused { class, detail },
         }
     }
 
@@ -193,6 +205,13 @@ impl<'a> TaskBench<'a> {
     }
 }
 
+/// The task of that text with operands, without a result to compare with.
+fn opened(text: &str, seed: u64, max_error: f64, share: &Share) -> Result<Open, String> {
+    let task = Task::parse(text).ok_or_else(|| format!("'{text}' is no task"))?;
+    let operator = kernels::operator(task.operator()).ok_or_else(|| format!("no operator '{}'", task.operator()))?;
+    Open::new(operator, &task, Seed(seed), max_error, share).map_err(|error| error.to_string())
+}
+
 /// Reads more than the caches nearest to each core of the pool hold.
 fn evict(pool: &Pool, evictor: &[f32]) {
     pool.broadcast(|_| {
@@ -215,11 +234,17 @@ impl Open {
         let all = signature.inputs.iter().chain(&signature.outputs).map(OperandSpec::bytes).sum::<usize>();
         let evict_bytes = usize::try_from(2 * share.limits.l2_bytes).unwrap_or(0);
         let evictor = Packed::zeroed(if all >= COLD_FROM_BYTES { evict_bytes / size_of::<f32>() } else { 0 });
-        let affordable = (operator.flops)(task) <= REFERENCE_FLOPS_MAX;
-        let expected = affordable.then(|| reference(operator, task, &signature, &tensors)).transpose()?;
         let slots = BTreeMap::new();
-        let (task, there) = (task.clone(), None);
+        let (task, there, expected) = (task.clone(), None, None);
         Ok(Open { operator, task, signature, max_error, tensors, laid, outputs, there, expected, slots, evictor })
+    }
+
+    /// With what the plain computation gives, where that is affordable.
+    fn expecting(mut self) -> Result<Open, BuildError> {
+        if (self.operator.flops)(&self.task) <= REFERENCE_FLOPS_MAX {
+            self.expected = Some(reference(self.operator, &self.task, &self.signature, &self.tensors)?);
+        }
+        Ok(self)
     }
 
     /// A kernel whose result is right.
@@ -302,7 +327,8 @@ impl Open {
     fn expect_the_defaults_result(&mut self, share: &Share) -> Result<(), Fallen> {
         if let Some(small) = smaller(self.operator, &self.task) {
             let failed = |error: BuildError| (FailureClass::Compile, error.to_string());
-            let mut open = Open::new(self.operator, &small, Seed(1), self.max_error, share).map_err(failed)?;
+            let open = Open::new(self.operator, &small, Seed(1), self.max_error, share).and_then(Open::expecting);
+            let mut open = open.map_err(failed)?;
             let default = default_config(&small, self.operator, &share.limits);
             if open.expected.is_some() {
                 open.build(&default, share).map_err(|(class, detail)| (class, format!("the default on '{small}': {detail}")))?;
