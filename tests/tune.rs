@@ -24,6 +24,7 @@ pub(crate) fn options(folder: &Path, seconds: u64) -> Options {
         objective: Default::default(),
         strategy: "auto".to_owned(),
         parallel: None,
+        compile_ahead: true,
         numerics: Numerics::Strict,
         max_error: 1e-4,
         seed: Seed(0),

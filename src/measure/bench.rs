@@ -1,5 +1,6 @@
 //! The real bench: configs are built, verified and timed in a worker process that owns the grant.
 
+use super::ahead::Compilers;
 use super::noise::timing;
 use super::race::{self, Fall, Finish, Track};
 use super::{Bench, Effort, MeasureError, Phase, Phases, Probe, Runoff, Trial};
@@ -9,6 +10,7 @@ use kernels::Task;
 use schema::{Config, FailureClass, Outcome, Picos, Seed, Timing};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ pub struct WorkerBench<'a> {
     sentinels: Vec<Picos>,
     /// And where the time went.
     phases: Phases,
+    /// Those of its place, and which of the place's slots this is.
+    compilers: Option<(Arc<Compilers>, usize)>,
 }
 
 /// How long the bench goes on: for ever, or for [`FINISHING`] after the flag was first seen set.
@@ -78,7 +82,14 @@ impl<'a> WorkerBench<'a> {
         let (program, grant) = (program.to_owned(), grant.clone());
         let patience = Patience { interrupted: None, since: Cell::new(None) };
         let (sentinels, phases) = (Vec::new(), Phases::default());
-        WorkerBench { program, grant, seed, max_error, worker: None, open: None, deaths: 0, patience, sentinels, phases }
+        let (worker, open, compilers) = (None, None, None);
+        WorkerBench { program, grant, seed, max_error, worker, open, deaths: 0, patience, sentinels, phases, compilers }
+    }
+
+    /// Has what it races compiled ahead, as a slot of the place whose compilers these are.
+    #[must_use]
+    pub fn helped_by(self, compilers: Arc<Compilers>, slot: usize) -> Self {
+        WorkerBench { compilers: Some((compilers, slot)), ..self }
     }
 
     /// Gives up soon after the flag is set: what runs then may finish within 0.8 s, or its worker is ended.
@@ -171,12 +182,21 @@ impl<'a> WorkerBench<'a> {
         if let Err(death) = self.open(task)? {
             return Ok(Err((death.class, death.detail)));
         }
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
-        let ask = Ask::Build { slot, config: config.clone() };
+        let ask = Ask::Build { slot: u32::try_from(slot).unwrap_or(u32::MAX), config: config.clone() };
         // A driver compiles for seconds what runs for microseconds.
         let best = best.filter(|_| self.grant.limits.gpu.is_none());
+        let ahead = self.compilers.as_ref().and_then(|(compilers, slot)| {
+            let spent = compilers.claim(*slot, task, config, &|| self.patience.lasts())?;
+            Some((compilers.clone(), spent))
+        });
         Ok(match self.ask(&ask, watchdog::deadline(best))? {
-            Ok(Answer::Built { first_ps, prepared_bytes, .. }) => Ok((Picos(first_ps), prepared_bytes)),
+            Ok(Answer::Built { first_ps, prepared_bytes, compile_ps, .. }) => {
+                if let Some((compilers, spent)) = ahead {
+                    let [left, run] = [compile_ps, first_ps].map(|picos| Duration::from_nanos(picos / 1000));
+                    compilers.used(spent, left, run);
+                }
+                Ok((Picos(first_ps), prepared_bytes))
+            }
             Ok(Answer::Refused { class, detail }) => Err((class, detail)),
             Ok(other) => return Err(MeasureError::Refused(format!("it answered a build with {other:?}"))),
             Err(death) => Err((death.class, death.detail)),
@@ -250,6 +270,7 @@ fn spent(ask: &Ask, answer: Option<&Answer>, took: Duration) -> Phases {
     }
     let rest = match ask {
         Ask::Build { .. } | Ask::ComparePlans { .. } => Phase::Verify,
+        Ask::Compile { .. } => Phase::Compile,
         Ask::Lap { .. } | Ask::LapPlans { .. } | Ask::RehearsePlans { .. } | Ask::PlanStages { .. } | Ask::Probe => Phase::Time,
         Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Destroy | Ask::Quit => {
             Phase::Load
@@ -321,6 +342,9 @@ impl Track for Heat<'_, '_> {
 
 impl Bench for WorkerBench<'_> {
     fn race(&mut self, task: &Task, configs: &[Config], effort: &Effort) -> Result<Vec<Trial>, MeasureError> {
+        if let Some((compilers, slot)) = &self.compilers {
+            compilers.begin(*slot, task, configs);
+        }
         let mut trials: Vec<Option<Trial>> = vec![None; configs.len()];
         let rivals: Vec<(usize, Config)> = configs.iter().cloned().enumerate().collect();
         let mut rest = &rivals[..];
@@ -343,6 +367,9 @@ impl Bench for WorkerBench<'_> {
     }
 
     fn runoff(&mut self, task: &Task, default: &Config, rival: &Config, effort: &Effort) -> Result<Runoff, MeasureError> {
+        if let Some((compilers, _)) = &self.compilers {
+            compilers.rest();
+        }
         let mut trials = vec![None, None];
         let pair = [(0, default.clone()), (1, rival.clone())];
         let (standing, _) = self.stand_up(task, &pair, &mut trials)?;
@@ -389,10 +416,26 @@ impl Bench for WorkerBench<'_> {
     }
 
     fn phases(&mut self) -> Phases {
+        if let Some((compilers, _)) = &self.compilers {
+            self.phases.absorb(compilers.phases());
+        }
         std::mem::take(&mut self.phases)
     }
 
+    fn is_helped(&self) -> bool {
+        self.compilers.as_ref().is_some_and(|(compilers, _)| compilers.tally().off.is_none())
+    }
+
+    fn foresee(&mut self, rounds: &[(Task, Vec<Config>)]) {
+        if let Some((compilers, _)) = &self.compilers {
+            compilers.foresee(rounds);
+        }
+    }
+
     fn rest(&mut self) {
+        if let Some((compilers, _)) = &self.compilers {
+            compilers.rest();
+        }
         if self.open.take().is_some() && !matches!(self.ask(&Ask::Close, watchdog::HARD), Ok(Ok(_))) {
             self.retire();
         }

@@ -2,7 +2,7 @@
 //!
 //! Each slot has a sentinel, work that never changes, timed in every lap. What it takes while the other slots rest is its *quiet*
 //! median. A round in which it was slower than that by more than 3 % says nothing of its configs: its trials are discarded, and for a
-//! minute only half of the slots are used. Source: the design's §3.3 (4); where we differ, a sentinel is timed in every lap, not every
+//! minute only half of the slots are used, and nothing is compiled while one times. Source: the design's §3.3 (4); where we differ, a sentinel is timed in every lap, not every
 //! five seconds.
 //!
 //! It decides by times it is handed: it reads no clock.
@@ -34,7 +34,12 @@ impl Watch {
 
     /// How many slots may be used at once at that time; one always may.
     pub fn slots(&self, now: Duration) -> usize {
-        if now < self.until { self.allowed } else { self.quiet.len() }.max(1)
+        if self.is_halved(now) { self.allowed } else { self.quiet.len() }.max(1)
+    }
+
+    /// Whether somebody was disturbed within the last minute.
+    pub fn is_halved(&self, now: Duration) -> bool {
+        now < self.until
     }
 
     /// Whether a slot's quiet median is not known.
@@ -91,6 +96,7 @@ mod tests {
         assert_eq!(watch.slots(at(5)), 4);
         assert_eq!(watch.together(at(10), &[laps(0), laps(4), laps(1), laps(2)]), [false, true, false, false]);
         assert_eq!((watch.slots(at(10)), watch.slots(at(69)), watch.slots(at(70))), (2, 2, 4));
+        assert!(watch.is_halved(at(69)) && !watch.is_halved(at(70)));
         assert!((0..4).all(|slot| watch.is_unknown(slot)));
         (0..2).for_each(|slot| watch.rested(slot, &[QUIET; 9]));
         assert_eq!(watch.together(at(20), &[laps(9), laps(9)]), [true, true]);

@@ -8,6 +8,7 @@
 //! Three benches stand behind the trait: [`mod@bench`] is the real one, through worker processes; [`replay`] answers from recorded trials; [`fake`]
 //! makes times up, with noise, drift, hangs, crashes and wrong results on demand.
 
+pub mod ahead;
 pub mod bench;
 pub mod end_to_end;
 pub mod fake;
@@ -144,6 +145,14 @@ pub trait Bench {
     fn phases(&mut self) -> Phases {
         Phases::default()
     }
+
+    /// Whether compilers work beside it: also while it times, where rounds to come are foreseen.
+    fn is_helped(&self) -> bool {
+        false
+    }
+
+    /// Rounds to come, of any slot of its place, are expected to be these: they may be compiled while it times.
+    fn foresee(&mut self, _rounds: &[(Task, Vec<Config>)]) {}
 
     /// Forgets the task it holds: its memory is wanted elsewhere.
     fn rest(&mut self) {}

@@ -114,6 +114,8 @@ pub trait Rehearse {
 
 /// Tasks with more operand bytes are explored alone: two workers' copies of them would not fit.
 const ALONE_FROM_BYTES: u64 = 96 << 20;
+/// Rounds to come that are foreseen for each slot, while it times: the design's depth of a pool that compiles ahead.
+pub(super) const FORESEEN_PER_SLOT: usize = 2;
 /// Configs of a neighbouring share that a task starts with.
 const SEEDS_MAX: usize = 8;
 /// Tasks of an operator whose records a prior reads.
@@ -312,7 +314,7 @@ impl Loop<'_, '_, '_> {
             };
             any = true;
             let batch = self.together(first, &order);
-            match self.round(&batch, left, &times) {
+            match self.round(&batch, &order, left, &times) {
                 Err(ExploreError::Measure(MeasureError::Interrupted)) => return Ok(Stop::Interrupted),
                 done => done?,
             }
@@ -363,11 +365,11 @@ impl Loop<'_, '_, '_> {
         Ok(())
     }
 
-    /// Which slots of a round were disturbed by the others.
-    fn disturbed(&mut self, place: usize, slots: usize) -> Vec<bool> {
+    /// Which slots of a round were disturbed by the others, or by what was compiled beside them.
+    fn disturbed(&mut self, place: usize, slots: usize, helped: bool) -> Vec<bool> {
         let mut seen = self.take_sentinels(place);
         seen.truncate(slots);
-        if let [alone] = &seen[..] {
+        if let ([alone], false) = (&seen[..], helped) {
             self.watches[place].rested(0, alone);
             return vec![false];
         }
@@ -389,8 +391,21 @@ impl Loop<'_, '_, '_> {
         self.active_place = Some(place);
     }
 
-    /// One round of each item of `batch`, at the same time on disjoint parts of their place.
-    fn round(&mut self, batch: &[usize], mut left: Option<u64>, times: &[Picos]) -> Result<(), ExploreError> {
+    /// Has the place compile what is expected of the rounds after this one, unless that disturbed it within the last minute: first what
+    /// items race next that wait in `order`, then those of `batch`, of which this round will tell more. Whether it does.
+    fn foresee(&mut self, place: usize, batch: &[usize], order: &[usize]) -> bool {
+        let Some(bench) = self.benches[place].first_mut().filter(|bench| bench.is_helped()) else { return false };
+        let helped = !self.watches[place].is_halved(self.rules.clock.now());
+        let here = |at: &&usize| self.searches[**at].item.place == place;
+        let waiting = order.iter().filter(|at| !batch.contains(at)).filter(here).chain(batch);
+        let rounds = waiting.take(if helped { FORESEEN_PER_SLOT * batch.len() } else { 0 });
+        let foreseen = |&at: &usize| (self.searches[at].item.task.clone(), self.searches[at].foreseen());
+        bench.foresee(&rounds.map(foreseen).collect::<Vec<_>>());
+        helped
+    }
+
+    /// One round of each item of `batch`, at the same time on disjoint parts of their place; `order` are all that are worth one.
+    fn round(&mut self, batch: &[usize], order: &[usize], mut left: Option<u64>, times: &[Picos]) -> Result<(), ExploreError> {
         let place = self.searches[batch[0]].item.place;
         self.take_place(place);
         let mut rivals = Vec::new();
@@ -406,11 +421,12 @@ impl Loop<'_, '_, '_> {
             self.tell_task(at);
             rivals.push(configs);
         }
-        if batch.len() > 1 {
+        if batch.len() > 1 || self.benches[place].iter().any(|bench| bench.is_helped()) {
             self.rest_sentinels(place, batch.len())?;
         }
+        let helped = self.foresee(place, batch, order);
         let raced = self.race(place, batch, &rivals);
-        let disturbed = self.disturbed(place, batch.len());
+        let disturbed = self.disturbed(place, batch.len(), helped);
         let mut discarded = 0;
         for (((&at, configs), trials), disturbed) in batch.iter().zip(&rivals).zip(raced?).zip(disturbed) {
             let (lead, trials) = if configs.lead { (trials.first().cloned(), &trials[1..]) } else { (None, &trials[..]) };

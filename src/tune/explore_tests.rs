@@ -29,6 +29,17 @@ struct Rig {
     slots: usize,
     disturbed: u32,
     raced: Arc<Mutex<Vec<(schema::TaskKey, Config)>>>,
+    /// Whether the first place has compilers; and what its first slot foresaw and raced, in order.
+    helped: bool,
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+/// What a slot was told.
+#[derive(Clone, Debug)]
+enum Told {
+    /// So many rounds were foreseen, with these configs.
+    Foreseen(usize, Vec<(schema::TaskKey, ConfigKey)>),
+    Raced(Vec<(schema::TaskKey, ConfigKey)>),
 }
 
 /// Models in which a variant is slower than alone.
@@ -134,6 +145,7 @@ struct Slot {
     sentinels: Vec<Picos>,
     /// What it raced while it was disturbed.
     raced: Arc<Mutex<Vec<(schema::TaskKey, Config)>>>,
+    helped: Option<Arc<Mutex<Vec<Told>>>>,
 }
 
 const QUIET: Picos = Picos(20_000_000);
@@ -144,6 +156,9 @@ impl Bench for Slot {
         self.disturbed = self.disturbed.saturating_sub(1);
         if disturbed {
             self.raced.lock().unwrap().extend(configs.iter().map(|config| (task.key(), config.clone())));
+        }
+        if let Some(told) = &self.helped {
+            told.lock().unwrap().push(Told::Raced(keys(task, configs).collect()));
         }
         self.sentinels.extend([if disturbed { Picos(QUIET.0 * 104 / 100) } else { QUIET }; 9]);
         self.bench.race(task, configs, effort)
@@ -160,6 +175,22 @@ impl Bench for Slot {
     fn try_sentinel(&mut self) -> Result<Vec<Picos>, MeasureError> {
         Ok(vec![QUIET; 9])
     }
+
+    fn is_helped(&self) -> bool {
+        self.helped.is_some()
+    }
+
+    fn foresee(&mut self, rounds: &[(Task, Vec<Config>)]) {
+        if let Some(told) = &self.helped {
+            let all = rounds.iter().flat_map(|(task, configs)| keys(task, configs)).collect();
+            told.lock().unwrap().push(Told::Foreseen(rounds.len(), all));
+        }
+    }
+}
+
+fn keys<'a>(task: &Task, configs: &'a [Config]) -> impl Iterator<Item = (schema::TaskKey, ConfigKey)> + 'a {
+    let task = task.key();
+    configs.iter().map(move |config| (task, config.key()))
 }
 
 impl Rig {
@@ -200,6 +231,8 @@ impl Rig {
             slots: 1,
             disturbed: 0,
             raced: Arc::default(),
+            helped: false,
+            told: Arc::default(),
         }
     }
 
@@ -224,13 +257,15 @@ impl Rig {
 
     fn run_until(&self, records: &mut InMemory, flag: &AtomicBool, watch: &mut dyn FnMut(&Event)) -> (Explored, Vec<Event>) {
         let rules = self.rules(flag);
-        let bench = |slot: usize| -> Box<dyn Bench + Send> {
-            let disturbed = if slot > 0 { self.disturbed } else { 0 };
+        let bench = |place: usize, slot: usize| -> Box<dyn Bench + Send> {
+            let helped = (self.helped && (place, slot) == (0, 0)).then(|| self.told.clone());
+            let disturbed = if slot > 0 || helped.is_some() { self.disturbed } else { 0 };
             let (bench, raced) = (Fake::new(self.faults, Seed(9), &self.clock), self.raced.clone());
-            Box::new(Slot { bench, disturbed, sentinels: Vec::new(), raced })
+            Box::new(Slot { bench, disturbed, sentinels: Vec::new(), raced, helped })
         };
         let slots = |place: usize| if place == 0 { self.slots } else { 1 };
-        let mut benches: Benches<'_> = (0..self.places.len()).map(|place| (0..slots(place)).map(bench).collect()).collect();
+        let slots = |place: usize| (0..slots(place)).map(|slot| bench(place, slot)).collect();
+        let mut benches: Benches<'_> = (0..self.places.len()).map(slots).collect();
         let mut events = Vec::new();
         let mut tell = |event: Event| {
             watch(&event);
@@ -552,6 +587,61 @@ fn trials_of_a_disturbed_slot_are_repeated_and_slots_are_halved_for_a_minute() {
     let at = disturbed_at.expect("the first round is disturbed");
     assert_eq!((&rounds[..at], &rounds[at..at + 3]), (&[2][..], &[1, 1, 1][..]), "{rounds:?}");
     assert!(rounds[at + 3..].contains(&2), "after a minute both slots are used again: {rounds:?}");
+    let all = trials(&records);
+    for (task, config) in rig.raced.lock().unwrap().iter() {
+        let times = all.iter().filter(|(of, _, key)| of == task && *key == config.key()).count();
+        assert_eq!(times, 1, "{config} was measured again and is on record once");
+    }
+}
+
+/// What compilers are given is foreseen by forks of the strategies: it changes no choice, and what is then raced was often among it, least
+/// where a strategy moves by every score.
+#[test]
+fn what_is_foreseen_often_comes_and_changes_nothing() {
+    let budget = Budget { time: None, trials: Some(300) };
+    for (strategy, _) in crate::search::STRATEGIES {
+        let alone = Rig { budget, strategy, ..Rig::new() };
+        let helped = Rig { budget, strategy, helped: true, ..Rig::new() };
+        let [first, second] = [&alone, &helped].map(|rig| {
+            let mut records = InMemory::new();
+            let (explored, _) = rig.run(&mut records);
+            (trials(&records), explored.choices, rig.clock.now())
+        });
+        assert_eq!(first, second, "{strategy}");
+        let (mut foreseen, mut raced, mut hits) = (BTreeSet::new(), BTreeSet::new(), 0);
+        for told in helped.told.lock().unwrap().iter() {
+            match told {
+                Told::Foreseen(rounds, configs) => {
+                    assert!(*rounds <= FORESEEN_PER_SLOT, "{rounds} rounds of one slot");
+                    foreseen.extend(configs.iter().copied());
+                }
+                Told::Raced(configs) => {
+                    // The best so far is raced again and is no new kernel.
+                    let new: Vec<_> = configs.iter().filter(|key| raced.insert(**key)).collect();
+                    hits += new.into_iter().filter(|key| foreseen.contains(key)).count();
+                }
+            }
+        }
+        let part = hits as f64 / raced.len() as f64;
+        assert!(raced.len() > 50 && part > 0.2, "{strategy}: {hits} of {} foreseen", raced.len());
+    }
+}
+
+/// A slot that is slower while kernels are compiled beside it: its trials are repeated, and for a minute nothing is foreseen.
+#[test]
+fn nothing_is_compiled_beside_a_slot_that_it_disturbed() {
+    let mut rig = Rig { helped: true, disturbed: 1, budget: Budget { time: None, trials: Some(80) }, ..Rig::new() };
+    rig.items.truncate(3);
+    rig.items.iter_mut().zip([900, 950, 1000]).for_each(|(item, size)| item.task = fake::task(size));
+    let mut records = InMemory::new();
+    let (_, events) = rig.run(&mut records);
+    let disturbed = events.iter().filter(|event| matches!(event, Event::Disturbed { slots: 1, .. })).count();
+    assert_eq!(disturbed, 1);
+    let told = rig.told.lock().unwrap().clone();
+    let foreseen: Vec<usize> =
+        told.iter().filter_map(|told| if let Told::Foreseen(rounds, _) = told { Some(*rounds) } else { None }).collect();
+    assert!(rig.clock.now() < Duration::from_secs(60), "{:?}", rig.clock.now());
+    assert!(foreseen[0] > 0 && foreseen[1..].iter().all(|rounds| *rounds == 0), "{foreseen:?}");
     let all = trials(&records);
     for (task, config) in rig.raced.lock().unwrap().iter() {
         let times = all.iter().filter(|(of, _, key)| of == task && *key == config.key()).count();

@@ -184,7 +184,7 @@ impl Search<'_> {
         let prior =
             self.prior.get_or_init(|| Learned::new(space.variants(), &features::of_task(&item.task, item.operator), known));
         let seen = &self.seen;
-        let strategy = self.strategy.get_or_insert_with(|| {
+        self.strategy.get_or_insert_with(|| {
             let seed = Seed(rules.seed.0 ^ u64::from_le_bytes(first_8(item.task.key().0)));
             let mut strategy = (rules.strategy)(space, prior, seed);
             let score = |(config, outcome): &(Config, Outcome)| {
@@ -197,30 +197,52 @@ impl Search<'_> {
             strategy.observe(&seen.values().filter_map(score).collect::<Vec<_>>());
             strategy
         });
-        let mut configs = Vec::new();
+        let mut strategy = self.strategy.take();
+        let mut offered = std::mem::take(&mut self.offered);
+        let (fresh, exhausted) = self.fresh(room, &mut offered, strategy.as_deref_mut());
+        (self.strategy, self.offered, self.exhausted) = (strategy, offered, exhausted);
         let lead = self.best.is_some();
-        configs.extend(self.best.iter().map(|(config, _)| config.clone()));
+        let configs = self.best.iter().map(|(config, _)| config.clone()).chain(fresh).collect();
+        Rivals { configs, lead }
+    }
+
+    /// Configs without an outcome for a round: the default, what is offered, which is taken, and what the strategy proposes. And whether
+    /// there are none left.
+    fn fresh(
+        &self,
+        room: usize,
+        offered: &mut VecDeque<Config>,
+        strategy: Option<&mut (dyn Strategy + '_)>,
+    ) -> (Vec<Config>, bool) {
+        let mut configs = Vec::new();
         let mut asked: BTreeSet<ConfigKey> = BTreeSet::new();
         if !self.seen.contains_key(&self.default.key()) && room > 0 {
             asked.insert(self.default.key());
             configs.push(self.default.clone());
         }
         while asked.len() < room
-            && let Some(config) = self.offered.pop_front()
+            && let Some(config) = offered.pop_front()
         {
             if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
                 configs.push(config);
             }
         }
         let wanted = room.saturating_sub(asked.len());
+        let Some(strategy) = strategy else { return (configs, false) };
         let proposed = strategy.propose(wanted);
-        self.exhausted = proposed.is_empty() && wanted > 0 && asked.is_empty();
-        for config in proposed.into_iter().filter_map(|index| space.nth(index)) {
+        let exhausted = proposed.is_empty() && wanted > 0 && asked.is_empty();
+        for config in proposed.into_iter().filter_map(|index| self.space.nth(index)) {
             if !self.seen.contains_key(&config.key()) && asked.insert(config.key()) {
                 configs.push(config);
             }
         }
-        Rivals { configs, lead }
+        (configs, exhausted)
+    }
+
+    /// What it would race next beside its best if nothing more were learned; before its first round, only what needs no strategy.
+    pub fn foreseen(&self) -> Vec<Config> {
+        let mut strategy = self.strategy.as_ref().map(|strategy| strategy.fork());
+        self.fresh(self.room(), &mut self.offered.clone(), strategy.as_deref_mut()).0
     }
 
     /// Keeps what a round brought; the gain over the best before it, 1 when there is none.

@@ -36,9 +36,10 @@ pub use records::{InMemory, Records, RecordsError};
 pub use store_records::StoreRecords;
 
 use crate::artifact::{self, ArtifactError, Bound, Contents, Entry, Provenance, Written};
-use crate::device::{GrantError, Machine};
+use crate::device::{Grant, GrantError, Machine};
 use crate::features;
 use crate::import;
+use crate::measure::ahead::{self, Compilers, Tally};
 use crate::measure::{Bench, Clock, MeasureError, Monotonic, Phases, bench::WorkerBench};
 use crate::passes::FoldLimits;
 use crate::search;
@@ -55,6 +56,7 @@ use schema::{
 use stage::Stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
@@ -74,6 +76,8 @@ pub struct Options {
     pub strategy: String,
     /// Explorations at once; `None` as many as shares and cores leave room for.
     pub parallel: Option<usize>,
+    /// Kernels are compiled on free cores while slots measure.
+    pub compile_ahead: bool,
     pub numerics: Numerics,
     /// Largest error of a kernel against the f64 reference.
     pub max_error: f64,
@@ -103,11 +107,21 @@ pub struct Outcome {
     pub refused: BTreeMap<FailureClass, u64>,
     /// Where the time of all trials went, over all slots.
     pub phases: Phases,
+    /// What compiling ahead brought on each place.
+    pub ahead: Vec<Ahead>,
     pub stop: Stop,
     pub seed: Seed,
     pub took: Duration,
     /// What was asked for and could not be tuned or measured, a line each: exit code 8.
     pub missing: Vec<String>,
+}
+
+/// What compiling ahead brought on a place.
+#[derive(Clone, Debug)]
+pub struct Ahead {
+    pub device: String,
+    pub share: Share,
+    pub tally: Tally,
 }
 
 /// A tuned model.
@@ -236,7 +250,8 @@ pub fn tune(
         known: whole.items.iter().filter(|item| item.known).count(),
         budget: options.budget.time,
     });
-    let mut benches = benches(&places, options, interrupted);
+    let compilers: Vec<Result<Arc<Compilers>, String>> = places.iter().map(|place| compilers(place, options)).collect();
+    let mut benches = benches(&places, &compilers, options, interrupted);
     let probes = probe(&mut places, &whole, &mut benches, &rules, records)?;
     let mut phases = Phases::default();
     let scope = Scope { models: &models, places: &places, rules: &rules, options };
@@ -269,6 +284,12 @@ pub fn tune(
     for number in 0..models.len() {
         tuned.push(finish(number, &scope, &work, &explored, &verdicts)?);
     }
+    let ahead = places.iter().zip(&compilers).map(|(place, compilers)| Ahead {
+        device: place.device.name.0.clone(),
+        share: place.grant.share,
+        tally: compilers.as_ref().map_or_else(|why| Tally::off(why.clone()), |compilers| compilers.tally()),
+    });
+    let ahead = ahead.collect();
     events(Event::Phases { phases });
     events(Event::End { stop, measured, reused: explored.reused });
     Ok(Outcome {
@@ -277,6 +298,7 @@ pub fn tune(
         reused: explored.reused,
         refused,
         phases,
+        ahead,
         stop,
         seed: options.seed,
         took: clock.now(),
@@ -341,16 +363,43 @@ fn name(models: &[Prepared], places: &[Place], options: &Options, records: &mut 
     Ok(())
 }
 
-/// A bench per disjoint part of every place.
-fn benches<'a>(places: &[Place], options: &Options, interrupted: &'a AtomicBool) -> Benches<'a> {
-    let bench = |place: &Place, slot: usize| -> Option<Box<dyn Bench + Send + 'a>> {
-        let machine = options.devices.iter().find(|machine| machine.device == place.device)?;
-        let grant = machine.grant_slot(place.grant.share, slot).ok()?;
-        let bench = WorkerBench::new(&options.worker, &grant, options.seed, options.max_error);
-        Some(Box::new(bench.interrupted_by(interrupted)))
-    };
+/// The grants of a place's slots, which are disjoint.
+fn slots(place: &Place, options: &Options) -> Vec<Grant> {
+    let machine = options.devices.iter().find(|machine| machine.device == place.device);
     let most = options.parallel.unwrap_or(usize::MAX).max(1);
-    places.iter().map(|place| (0..most).map_while(|slot| bench(place, slot)).collect()).collect()
+    let slot = |slot: usize| machine?.grant_slot(place.grant.share, slot).ok();
+    (0..most).map_while(slot).collect()
+}
+
+/// What compiles ahead for a place's slots, or why nothing does.
+fn compilers(place: &Place, options: &Options) -> Result<Arc<Compilers>, String> {
+    if !options.compile_ahead {
+        return Err("it was turned off".to_owned());
+    }
+    let machine = options.devices.iter().find(|machine| machine.device == place.device);
+    let (cores, software) = machine.map_or((&[][..], false), |machine| (&machine.cores[..], machine.software));
+    let grants = ahead::grants(&slots(place, options), cores, software)?;
+    Ok(Arc::new(Compilers::start(&options.worker, grants, options.seed)))
+}
+
+/// A bench per disjoint part of every place.
+fn benches<'a>(
+    places: &[Place],
+    compilers: &[Result<Arc<Compilers>, String>],
+    options: &Options,
+    interrupted: &'a AtomicBool,
+) -> Benches<'a> {
+    let bench = |(slot, grant): (usize, Grant), compilers: Option<&Arc<Compilers>>| -> Box<dyn Bench + Send + 'a> {
+        let bench = WorkerBench::new(&options.worker, &grant, options.seed, options.max_error).interrupted_by(interrupted);
+        Box::new(match compilers {
+            Some(compilers) => bench.helped_by(compilers.clone(), slot),
+            None => bench,
+        })
+    };
+    let of_place = |(place, compilers): (&Place, &Result<Arc<Compilers>, String>)| {
+        slots(place, options).into_iter().enumerate().map(|slot| bench(slot, compilers.as_ref().ok())).collect()
+    };
+    places.iter().zip(compilers).map(of_place).collect()
 }
 
 /// Measures what the places can do on which anything is to be explored, unless that is on record; the number of new observations.

@@ -24,8 +24,8 @@ LOADS = 8
 class Rival:
     """A loaded artifact that answers with the latencies of a slot."""
 
-    def __init__(self, worker, artifact, inputs, outputs, share):
-        command = [str(worker), str(artifact), str(inputs), str(outputs), str(share)]
+    def __init__(self, worker, artifact, inputs, outputs, share, device):
+        command = [str(worker), str(artifact), str(inputs), str(outputs), str(share), device]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 
@@ -58,14 +58,14 @@ def interval(ratios):
     return statistics.median(ordered), ordered[rank - 1], ordered[n - rank]
 
 
-def latency_ratio(worker, pair, inputs, folder, share, rounds, slot_s):
+def latency_ratio(worker, pair, inputs, folder, share, rounds, slot_s, device="cpu"):
     """Latency of the first artifact over that of the second: median, lower and upper end.
 
     Where a process's pages lie in the caches is luck that stays for its life: each load is new processes and gives one ratio, and the
     interval is over loads."""
     ratios = []
     for load in range(LOADS):
-        rivals = [Rival(worker, artifact, inputs, folder / f"rival{which}.npz", share) for which, artifact in enumerate(pair)]
+        rivals = [Rival(worker, artifact, inputs, folder / f"rival{which}.npz", share, device) for which, artifact in enumerate(pair)]
         for rival in rivals:
             rival.slot(slot_s)
         turns = []

@@ -50,7 +50,7 @@ pub struct Arguments {
     /// How to search: auto, exhaustive, random, hill-climb, evolution or halving [default: auto]
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<String>,
-    /// Explorations at once: auto, off or a number [default: auto]
+    /// Explorations at once: auto, a number, or off: one, and nothing is compiled ahead beside it [default: auto]
     #[arg(long, value_name = "N", value_parser = parallel)]
     parallel: Option<Parallel>,
     /// strict: f32 arithmetic; relaxed: also narrower types where the device has them [default: strict]
@@ -94,9 +94,17 @@ enum NumericsFlag {
     Relaxed,
 }
 
-/// Explorations at once: as many as there is room for, or a number.
+/// Explorations at once.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Parallel(Option<usize>);
+struct Parallel {
+    /// `None`: as many as there is room for.
+    slots: Option<usize>,
+    compile_ahead: bool,
+}
+
+impl Parallel {
+    const AUTO: Parallel = Parallel { slots: None, compile_ahead: true };
+}
 
 fn budget(text: &str) -> Result<Budget, String> {
     Budget::parse(text).map_err(|error| error.to_string())
@@ -116,10 +124,10 @@ fn strategy(text: &str) -> Result<String, String> {
 
 fn parallel(text: &str) -> Result<Parallel, String> {
     match text {
-        "auto" => Ok(Parallel(None)),
-        "off" => Ok(Parallel(Some(1))),
+        "auto" => Ok(Parallel::AUTO),
+        "off" => Ok(Parallel { slots: Some(1), compile_ahead: false }),
         number => match number.parse() {
-            Ok(count) if count > 0 => Ok(Parallel(Some(count))),
+            Ok(count) if count > 0 => Ok(Parallel { slots: Some(count), ..Parallel::AUTO }),
             _ => Err("it is auto, off or a number of at least 1; try --parallel auto".to_owned()),
         },
     }
@@ -137,7 +145,7 @@ struct Asked {
     budget_text: String,
     objective: Objective,
     strategy: String,
-    parallel: Option<usize>,
+    parallel: Parallel,
     numerics: Numerics,
     max_error: f64,
     seed: u64,
@@ -323,7 +331,7 @@ fn asked(arguments: &Arguments, database: &Path, screen: &Screen) -> Result<Aske
             ObjectiveFlag::Energy => Objective::Energy,
         },
         strategy: named,
-        parallel: arguments.parallel.and_then(|parallel| parallel.0),
+        parallel: arguments.parallel.unwrap_or(Parallel::AUTO),
         numerics: if relaxed { Numerics::Relaxed } else { Numerics::Strict },
         max_error,
         seed: match (arguments.seed, before, setting("seed")) {
@@ -375,7 +383,8 @@ fn options(arguments: &Arguments, asked: &Asked) -> Result<Options, Failure> {
         budget: asked.budget,
         objective: asked.objective,
         strategy: asked.strategy.clone(),
-        parallel: asked.parallel,
+        parallel: asked.parallel.slots,
+        compile_ahead: asked.parallel.compile_ahead,
         numerics: asked.numerics,
         max_error: asked.max_error,
         seed: Seed(asked.seed),

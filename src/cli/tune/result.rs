@@ -7,8 +7,9 @@ use crate::cli::quantity::{show_bytes, show_time};
 use crate::cli::screen::Paint;
 use crate::cli::table::{Align, lay_out};
 use crate::device::Machine;
+use crate::measure::ahead::Tally;
 use crate::measure::{Phase, Phases};
-use crate::tune::{Outcome, Portfolio, Row, Tuned};
+use crate::tune::{Ahead, Outcome, Portfolio, Row, Tuned};
 use schema::{FailureClass, Ratio};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -52,6 +53,7 @@ fn lines(screen: &Screen, outcome: &Outcome, devices: &[Machine], generation: u6
         let phases = outcome.phases.each().map(|(phase, took)| format!("{} {:.1}", phase.name(), took.as_secs_f64()));
         lines.push(format!("  seconds   {}", phases.collect::<Vec<_>>().join(", ")));
     }
+    lines.extend(outcome.ahead.iter().filter(|ahead| ahead.tally.compilers > 0).map(ahead_line));
     lines.push(format!("  stopped   {}; seed {}; took {:.1} s", outcome.stop, outcome.seed.0, outcome.took.as_secs_f64()));
     for tuned in &outcome.models {
         let word = if tuned.artifact_changed { "saved" } else { "unchanged" };
@@ -66,6 +68,19 @@ fn lines(screen: &Screen, outcome: &Outcome, devices: &[Machine], generation: u6
         lines.push(format!("  next      tunewright run {file} --input x.npz      tunewright explain {file}"));
     }
     lines
+}
+
+/// What compiling ahead brought on a place that has compilers.
+fn ahead_line(ahead: &Ahead) -> String {
+    let Tally { compilers, compiled, used, waited, off, .. } = &ahead.tally;
+    let off = off.as_ref().map_or_else(String::new, |why| format!("; then no more: {}", escape(why)));
+    let noun = if *compilers == 1 { "compiler" } else { "compilers" };
+    format!(
+        "  ahead     {} share {}: {compilers} {noun}, {compiled} kernels compiled, {used} used, waited for {:.1} s{off}",
+        ahead.device,
+        ahead.share,
+        waited.as_secs_f64()
+    )
 }
 
 fn model_lines(screen: &Screen, tuned: &Tuned, devices: &[Machine]) -> Vec<String> {
@@ -147,6 +162,14 @@ pub fn phases(phases: &Phases) -> Value {
     Value::Object(phases.each().map(field).collect())
 }
 
+fn ahead_object(ahead: &Ahead) -> Value {
+    let Tally { compilers, compiled, used, waited, off, .. } = &ahead.tally;
+    json!({
+        "device": ahead.device, "share_pct": ahead.share.as_percent(), "compilers": compilers, "compiled": compiled, "used": used,
+        "waited_ns": u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), "off": off,
+    })
+}
+
 fn portfolio(portfolio: &Portfolio) -> Value {
     let regret = (!portfolio.configs.is_empty()).then(|| part(portfolio.regret_ppm));
     let configs: Vec<String> = portfolio.configs.iter().map(ToString::to_string).collect();
@@ -188,7 +211,8 @@ fn object(outcome: &Outcome, generation: u64) -> Value {
         outcome.refused.iter().map(|(class, count)| (class_name(*class).replace([' ', '-'], "_"), json!(count))).collect();
     json!({
         "schema": "tune.result", "version": 1, "models": outcome.models.iter().map(model).collect::<Vec<_>>(), "entries": entries,
-        "trials": {"measured": outcome.measured, "reused": outcome.reused, "refused": refused}, "phases": phases(&outcome.phases), "stopped": outcome.stop.to_string(),
+        "trials": {"measured": outcome.measured, "reused": outcome.reused, "refused": refused}, "phases": phases(&outcome.phases),
+        "compile_ahead": outcome.ahead.iter().map(ahead_object).collect::<Vec<_>>(), "stopped": outcome.stop.to_string(),
         "seed": outcome.seed.0.to_string(), "generation": generation.to_string(), "missing": outcome.missing,
     })
 }
