@@ -91,7 +91,7 @@ fn simulated(c: &mut Criterion) {
     let measured = [1, 2, 4, 8, 16, 32, 64].iter().map(record).collect();
     let model = Model { name: "m".into(), weight: 1.0 };
     let index = Index::new(1, vec![model], vec![DeviceName("cpu".into())], measured).expect("the records make sense");
-    let device = FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers: vec![Share::WHOLE] };
+    let device = FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers: vec![Share::WHOLE], overlaps: Vec::new() };
     let scenario = Scenario {
         fleet: Fleet { devices: vec![device] },
         index: Arc::new(index),

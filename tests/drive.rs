@@ -13,7 +13,7 @@ const MODELS: u16 = 4;
 /// A device with copy engines and a host that gives shares.
 fn fleet() -> Fleet {
     let shares = |percents: &[f64]| percents.iter().map(|&percent| Share::percent(percent).unwrap()).collect();
-    let device = |engines, percents| FleetDevice { engines, gap: Nanos(20_000), workers: shares(percents) };
+    let device = |engines, percents| FleetDevice { engines, gap: Nanos(20_000), workers: shares(percents), overlaps: Vec::new() };
     Fleet {
         devices: vec![device(Engines::Two, &[100.0][..]), device(Engines::None, &[100.0, 50.0, 50.0, 25.0, 25.0, 25.0, 25.0])],
     }

@@ -46,6 +46,8 @@ pub struct Decision {
     pub stale: bool,
     /// From being submitted to the start of the run.
     pub waited: Duration,
+    /// From being submitted to the answer.
+    pub latency: Duration,
     /// Of the run, from its requests to their answers.
     pub predicted: Duration,
     pub actual: Duration,
@@ -105,6 +107,7 @@ impl Decision {
             predicted_by: recorded.map_or(Evidence::Loading, |recorded| Evidence::Records(recorded.evidence)),
             stale: decision.stale,
             waited: duration(decision.started - happened.submitted),
+            latency: duration(happened.now - happened.submitted),
             predicted: duration(decision.stages.total()),
             actual: duration(happened.spent),
             in_time: (happened.deadline < Nanos::NEVER).then_some(happened.now <= happened.deadline),

@@ -77,12 +77,22 @@ impl Seat {
 
 /// What the scheduler knows of the devices.
 pub(super) fn fleet(seats: &[Seat]) -> Fleet {
-    let device = |seat: &Seat| FleetDevice {
-        engines: Engines::None,
-        gap: Nanos::ZERO,
-        workers: seat.shares.iter().flat_map(|(share, grants)| grants.iter().map(|_| *share)).collect(),
+    let device = |seat: &Seat| {
+        let grants: Vec<&Grant> = seat.shares.iter().flat_map(|(_, grants)| grants).collect();
+        let workers = grants.iter().map(|grant| grant.share).collect();
+        FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers, overlaps: overlaps(&grants) }
     };
     Fleet { devices: seats.iter().map(device).collect() }
+}
+
+/// The grants that own cores in common. A share that the driver gives is no set of cores.
+fn overlaps(grants: &[&Grant]) -> Vec<(u16, u16)> {
+    let shared = |a: &Grant, b: &Grant| a.by_driver().is_none() && a.cores.iter().any(|core| b.cores.contains(core));
+    let pairs = grants.iter().enumerate().flat_map(|(at, a)| {
+        let later = grants[at + 1..].iter().enumerate().filter(move |(_, b)| shared(a, b));
+        later.map(move |(after, _)| (at as u16, (at + 1 + after) as u16))
+    });
+    pairs.collect()
 }
 
 /// Starts a worker for each grant, all at once, each with a thread that keeps it.

@@ -488,6 +488,16 @@ impl Runtime {
         Ok(newer)
     }
 
+    /// What is predicted of each model on each share at each batch, before what was seen since: for the simulator.
+    pub fn index(&self) -> Arc<schedule::Index> {
+        self.shared.lock().index()
+    }
+
+    /// The devices and their workers: for the simulator.
+    pub fn fleet(&self) -> schedule::Fleet {
+        fleet::fleet(&self.seats)
+    }
+
     /// The names of its models.
     pub fn models(&self) -> Vec<String> {
         self.shared.lock().models()

@@ -308,6 +308,11 @@ impl Inner {
         names
     }
 
+    /// What the core decides by.
+    pub fn index(&self) -> Arc<Index> {
+        self.index.clone()
+    }
+
     fn numbered(&self) -> impl Iterator<Item = (ModelId, &Served)> {
         let all = self.models.iter().enumerate().map(|(at, served)| (ModelId(at as u16), served));
         all.filter(|(id, _)| !self.retired.contains(id)).filter_map(|(id, served)| Some((id, &**served.as_ref()?)))

@@ -133,15 +133,20 @@ impl Core {
         if fleet.devices.len() != index.devices().len() {
             return Err(IndexError::Layout("devices"));
         }
-        let workers: Vec<Worker> = fleet
-            .devices
-            .iter()
-            .enumerate()
-            .flat_map(|(at, device)| {
-                let device_id = DeviceId(at as u16);
-                device.workers.iter().map(move |&share| Worker::new(device_id, share, device.engines))
-            })
-            .collect();
+        let mut workers = Vec::new();
+        for (at, device) in fleet.devices.iter().enumerate() {
+            let first = workers.len();
+            let id = |place: u16| WorkerId(first as u16 + place);
+            for (place, &share) in device.workers.iter().enumerate() {
+                let other = |&(a, b): &(u16, u16)| match place as u16 {
+                    place if place == a => Some(id(b)),
+                    place if place == b => Some(id(a)),
+                    _ => None,
+                };
+                let overlaps = device.overlaps.iter().filter_map(other).collect();
+                workers.push(Worker::new(DeviceId(at as u16), share, device.engines, overlaps));
+            }
+        }
         let largest = index.curves().iter().map(|curve| curve.largest().batch.rows() as usize).max().unwrap_or(0);
         let idle = |_| Run {
             decision: None,

@@ -41,6 +41,8 @@ pub fn from_records<'a>(
         engines: if name.0.starts_with("cpu") { Engines::None } else { engines },
         gap: Nanos::ZERO,
         workers: workers(shares),
+        // Records do not say which units a share was of.
+        overlaps: Vec::new(),
     };
     let fleet = Fleet { devices: devices.iter().map(fleet_device).collect() };
     let same_name = |name: &DeviceName| devices.keys().filter(|(other, _)| *other == name).count();

@@ -151,8 +151,13 @@ impl<'a> View<'a> {
     /// When the worker's share can be had: now, or when enough of what is in flight on its device is over.
     pub fn share_at(&self, worker: WorkerId) -> Nanos {
         let own = self.worker(worker);
-        if own.in_flight() > 0 || self.ledger().is_free(own.device, own.share) {
+        if own.in_flight() > 0 {
             return self.now;
+        }
+        let ends = |&other: &WorkerId| self.worker(other).idle_at(self.now);
+        let apart = self.overlapping(own).map(ends).max().unwrap_or(self.now);
+        if self.ledger().is_free(own.device, own.share) {
+            return apart;
         }
         let others = || self.state.workers.iter().filter(|other| other.device == own.device && other.in_flight() > 0);
         let mut free = Share::WHOLE.as_per_mille() - self.ledger().in_use(own.device);
@@ -163,7 +168,12 @@ impl<'a> View<'a> {
             free += others().filter(|other| ends(other) == next).map(|other| other.share.as_per_mille()).sum::<u16>();
             at = next;
         }
-        at
+        at.max(apart)
+    }
+
+    /// The workers in flight that own some of a worker's units.
+    fn overlapping(&self, own: &'a Worker) -> impl Iterator<Item = &'a WorkerId> {
+        own.overlaps.iter().filter(|&&other| self.worker(other).in_flight() > 0)
     }
 
     /// When a run of so many rows would start and finish there; `None` when nothing can be begun there any more.
@@ -178,7 +188,8 @@ impl<'a> View<'a> {
     /// Whether a run of these stages can begin there now.
     pub fn can_begin(&self, worker: WorkerId, stages: Stages) -> bool {
         let at = self.worker(worker);
-        at.can_begin(stages) && (at.in_flight() > 0 || self.ledger().is_free(at.device, at.share))
+        let is_free = || self.ledger().is_free(at.device, at.share) && self.overlapping(at).next().is_none();
+        at.can_begin(stages) && (at.in_flight() > 0 || is_free())
     }
 
     /// Every place where `rows` rows of a model could run.

@@ -55,6 +55,9 @@ pub struct FleetDevice {
     pub gap: Nanos,
     /// The share of each of its workers. All of them together may be more than the device; those in use never are.
     pub workers: Vec<Share>,
+    /// Workers, by their places here, that never run at once though their shares would allow it: they own units in common, as two core sets
+    /// of unequal size may.
+    pub overlaps: Vec<(u16, u16)>,
 }
 
 /// Runs that one worker may have in flight.
@@ -76,6 +79,8 @@ pub struct Worker {
     pub device: DeviceId,
     pub share: Share,
     pub engines: Engines,
+    /// Workers that own some of its units too.
+    pub(super) overlaps: Box<[WorkerId]>,
     pub(super) presence: Presence,
     /// The oldest first.
     pub(super) flights: Flights,
@@ -152,8 +157,14 @@ pub struct Forecast {
 }
 
 impl Worker {
-    pub(super) fn new(device: DeviceId, share: Share, engines: Engines) -> Worker {
-        Worker { device, share, engines, presence: Presence::Ready, flights: Flights::default(), ended: [Nanos::ZERO; 3] }
+    pub(super) fn new(device: DeviceId, share: Share, engines: Engines, overlaps: Box<[WorkerId]>) -> Worker {
+        let (presence, flights) = (Presence::Ready, Flights::default());
+        Worker { device, share, engines, overlaps, presence, flights, ended: [Nanos::ZERO; 3] }
+    }
+
+    /// Workers that never run while it does, whatever their shares are.
+    pub fn overlaps(&self) -> &[WorkerId] {
+        &self.overlaps
     }
 
     pub fn presence(&self) -> Presence {

@@ -16,6 +16,8 @@ pub enum Violation {
     NeverAccepted(u64),
     #[error("{in_use} per mille of device {device} are in use")]
     Shares { device: u16, in_use: u16 },
+    #[error("device {device}: a worker of {share} % and another that owns some of its units run at once")]
+    Units { device: u16, share: Share },
     #[error("device {device}: the ledger says {ledger} per mille are in use, its workers hold {held}")]
     Ledger { device: u16, ledger: u16, held: u16 },
     #[error("model {model} has {held} accepted requests, the bound is {most}")]
@@ -86,6 +88,11 @@ impl Checker {
             }
             let workers = (0..self.workers as u16).map(|worker| view.worker(WorkerId(worker)));
             let busy = workers.filter(|worker| worker.device.0 == device && worker.in_flight() > 0);
+            if let Some(two) =
+                busy.clone().find(|worker| worker.overlaps().iter().any(|&other| view.worker(other).in_flight() > 0))
+            {
+                return Err(Violation::Units { device, share: two.share });
+            }
             let held = busy.map(|worker| worker.share.as_per_mille()).sum();
             if in_use != held {
                 return Err(Violation::Ledger { device, ledger: in_use, held });

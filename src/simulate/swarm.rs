@@ -103,14 +103,21 @@ fn share(per_mille: u16) -> Share {
 fn fleet(draw: &mut Stream) -> Fleet {
     let device = |draw: &mut Stream| {
         let mut workers = vec![Share::WHOLE];
+        let mut overlaps = Vec::new();
         if draw.below(2) == 0 {
             workers.extend([share(500); 2]);
         }
+        let quarters = workers.len() as u16;
         if draw.below(3) == 0 {
             workers.extend([share(250), share(250), share(125)]);
+            // As core sets that all begin at the first core.
+            if draw.below(2) == 0 {
+                overlaps.push((quarters, quarters + 2));
+                overlaps.extend((quarters > 1).then_some([0, 1, 2].map(|place| (1, quarters + place))).into_iter().flatten());
+            }
         }
         let engines = [Engines::None, Engines::One, Engines::Two][draw.below(3)];
-        FleetDevice { engines, gap: Nanos(draw.below(200_000) as u64), workers }
+        FleetDevice { engines, gap: Nanos(draw.below(200_000) as u64), workers, overlaps }
     };
     Fleet { devices: (0..1 + draw.below(3)).map(|_| device(draw)).collect() }
 }

@@ -14,8 +14,8 @@ fn fleet() -> Fleet {
     let halves = vec![Share::WHOLE, share(50.0), share(50.0)];
     Fleet {
         devices: vec![
-            FleetDevice { engines: Engines::Two, gap: Nanos(0), workers: vec![Share::WHOLE] },
-            FleetDevice { engines: Engines::None, gap: Nanos(MS), workers: halves },
+            FleetDevice { engines: Engines::Two, gap: Nanos(0), workers: vec![Share::WHOLE], overlaps: Vec::new() },
+            FleetDevice { engines: Engines::None, gap: Nanos(MS), workers: halves, overlaps: Vec::new() },
         ],
     }
 }

@@ -18,7 +18,7 @@ pub(super) const MS: u64 = 1_000_000;
 
 /// One device.
 pub(super) fn device(engines: Engines, workers: &[Share]) -> Fleet {
-    Fleet { devices: vec![FleetDevice { engines, gap: Nanos::ZERO, workers: workers.to_vec() }] }
+    Fleet { devices: vec![FleetDevice { engines, gap: Nanos::ZERO, workers: workers.to_vec(), overlaps: Vec::new() }] }
 }
 
 pub(super) fn scenario(fleet: Fleet, index: Index, admission: Admission) -> Scenario {

@@ -1,0 +1,270 @@
+//! What the runtime does under load, beside what the simulator says of the same arrivals.
+//!
+//! ```text
+//! serving reality A.tune B.tune …   each model alone at three loads: mean, p99 and goodput, really and simulated
+//! serving mix A.tune B.tune C.tune  all models at once: each policy, `fixed` and the best schedule that was found with all arrivals known
+//! serving overload A.tune           three times the capacity: goodput beside the best there is, queues, times to come again
+//! ```
+//!
+//! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more.
+
+mod load;
+
+use load::{Outcome, Played, noise_of, play};
+use schema::{Batch, Seed};
+use std::process::ExitCode;
+use std::time::Duration;
+use tunewright::runtime::{Builder, Runtime};
+use tunewright::schedule::{Admission, Index, Limits, ModelId, Nanos, policy};
+use tunewright::simulate::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, search, simulate};
+
+type Failed = Box<dyn std::error::Error>;
+
+/// Loads as parts of the capacity.
+const LOADS: [f64; 3] = [0.3, 0.6, 0.8];
+/// A deadline is so many times what one request takes alone.
+const DEADLINE: f64 = 10.0;
+/// Policies that are played in a mix.
+const POLICIES: [&str; 4] = ["batcher", "knee", "fastest", "fixed"];
+/// Simulations that the search for a schedule may take.
+const SEARCH: usize = 200;
+
+struct Arguments {
+    artifacts: Vec<String>,
+    devices: Vec<String>,
+    seconds: f64,
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    // Workers are this program executed again.
+    if let Some(code) = tunewright::worker::serve_if_asked() {
+        return code;
+    }
+    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("serving: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), Failed> {
+    let [what, rest @ ..] = arguments else { return Err("give reality, mix or overload, and artifacts".into()) };
+    let arguments = parse(rest)?;
+    match what.as_str() {
+        "reality" => reality(&arguments),
+        "mix" => mix(&arguments),
+        "overload" => overload(&arguments),
+        other => Err(format!("'{other}' is none of reality, mix, overload").into()),
+    }
+}
+
+fn parse(rest: &[String]) -> Result<Arguments, Failed> {
+    let mut arguments = Arguments { artifacts: Vec::new(), devices: Vec::new(), seconds: 20.0, seed: 0 };
+    let mut rest = rest.iter();
+    while let Some(word) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| format!("{word} wants a value"));
+        match word.as_str() {
+            "--seconds" => arguments.seconds = value()?.parse()?,
+            "--seed" => arguments.seed = value()?.parse()?,
+            "--device" => arguments.devices.push(value()?.clone()),
+            path => arguments.artifacts.push(path.to_owned()),
+        }
+    }
+    if arguments.artifacts.is_empty() { Err("give artifacts".into()) } else { Ok(arguments) }
+}
+
+impl Arguments {
+    fn builder(&self) -> Builder {
+        let with_devices = self.devices.iter().fold(Runtime::builder(), |builder, device| builder.device(device));
+        self.artifacts.iter().fold(with_devices, |builder, path| builder.artifact(path))
+    }
+
+    /// Arrivals at that rate for the time of a run, of each model as often as `weights` say; a deadline each.
+    fn trace(&self, per_s: f64, weights: &[f64], index: &Index) -> Vec<Arrival> {
+        let mixes: Vec<Mix> = (weights.iter().enumerate())
+            .map(|(at, &weight)| {
+                let model = ModelId(at as u16);
+                Mix { model, weight, within: deadline(index, model), sizes: Sizes::Fixed(Batch::ONE) }
+            })
+            .filter(|mix| mix.weight > 0.0)
+            .collect();
+        let end = Nanos::from_secs_f64(self.seconds);
+        Arrivals::new(Pattern::Poisson { per_s }, mixes, Seed(self.seed)).take_while(|arrival| arrival.at < end).collect()
+    }
+}
+
+/// What one request takes at least, alone.
+fn alone(index: &Index, model: ModelId) -> Nanos {
+    index.curves_of(model).map(|(_, curve)| curve.cost(1)).min().unwrap_or_default()
+}
+
+fn deadline(index: &Index, model: ModelId) -> Nanos {
+    alone(index, model).scaled(DEADLINE)
+}
+
+/// Requests a second that the device can do of one model at most: on one share that has workers for the whole device.
+fn capacity(index: &Index, model: ModelId) -> f64 {
+    let of = |share: schema::Share, rows: u32, time: Nanos| {
+        f64::from(rows) / time.as_secs_f64() * f64::from(1000 / u32::from(share.as_per_mille()))
+    };
+    let rates = index
+        .curves_of(model)
+        .flat_map(|(_, curve)| curve.rows.iter().map(move |row| of(curve.share, row.batch.rows(), row.stages.total())));
+    rates.fold(0.0, f64::max)
+}
+
+/// What the simulator says of a trace.
+fn simulated(runtime: &Runtime, index: &Index, trace: &[Arrival], name: &str, noise: f64) -> Result<Figures, Failed> {
+    let scenario = scenario(runtime, index, noise);
+    Ok(simulate(&scenario, trace.iter().copied(), policy(name)?, &mut |_| {})?)
+}
+
+fn scenario(runtime: &Runtime, index: &Index, noise: f64) -> Scenario {
+    Scenario {
+        fleet: runtime.fleet(),
+        index: std::sync::Arc::new(index.clone()),
+        limits: Limits::default(),
+        reality: Reality { noise, ..Reality::default() },
+        faults: Vec::new(),
+        seed: Seed(0),
+        starvation: Nanos::NEVER,
+    }
+}
+
+fn percentile(sorted: &[Nanos], part: f64) -> f64 {
+    let at = (sorted.len() as f64 * part) as usize;
+    sorted.get(at.min(sorted.len().saturating_sub(1))).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+}
+
+fn mean(times: &[Nanos]) -> f64 {
+    times.iter().map(|time| time.as_secs_f64() * 1e3).sum::<f64>() / times.len() as f64
+}
+
+/// Each model alone at three loads.
+fn reality(arguments: &Arguments) -> Result<(), Failed> {
+    println!(
+        "| model | load | requests | mean ms | simulated | ratio | p99 ms | simulated | ratio | in time /s | simulated | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut errors = Vec::new();
+    for path in &arguments.artifacts {
+        let one = Arguments { artifacts: vec![path.clone()], devices: arguments.devices.clone(), ..*arguments };
+        for load in LOADS {
+            // A new runtime for each: what one load taught is no help to the next.
+            let runtime = one.builder().open()?;
+            let index = runtime.index();
+            let noise = noise_of(&runtime, &runtime.models()[0])?;
+            let trace = one.trace(load * capacity(&index, ModelId(0)), &[1.0], &index);
+            let played = play(&runtime, &trace)?;
+            let figures = simulated(&runtime, &index, &trace, "batcher", noise)?;
+            let real = played.latencies();
+            let (per_s, simulated_per_s) =
+                (played.in_time() as f64 / arguments.seconds, figures.in_time as f64 / arguments.seconds);
+            let pairs = [
+                (mean(&real), mean(&figures.latencies)),
+                (percentile(&real, 0.99), percentile(&figures.latencies, 0.99)),
+                (per_s, simulated_per_s),
+            ];
+            let cells: Vec<String> =
+                pairs.iter().map(|(real, made)| format!("{real:.3} | {made:.3} | {:.2}", real / made)).collect();
+            println!("| {} | {load} | {} | {} |", runtime.models()[0], trace.len(), cells.join(" | "));
+            errors.extend(played.errors());
+        }
+    }
+    errors.sort_by(f64::total_cmp);
+    println!("\nmedian error of predicted against actual time: {:.1} % of {} runs", 100.0 * median(&errors), errors.len());
+    Ok(())
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// All models at once, at what they could just be served with.
+fn mix(arguments: &Arguments) -> Result<(), Failed> {
+    let plain = arguments.builder().open()?;
+    let index = plain.index();
+    let count = index.models().len();
+    // Each model has the same part of the device's time.
+    let rates: Vec<f64> = (0..count).map(|model| capacity(&index, ModelId(model as u16)) / count as f64).collect();
+    let trace = arguments.trace(rates.iter().sum(), &rates, &index);
+    println!(
+        "{} requests of {count} models, {:.0} /s, deadlines {DEADLINE} times what a request takes alone",
+        trace.len(),
+        rates.iter().sum::<f64>()
+    );
+    println!("\n| policy | in time | late | refused | in time, simulated | mean ms | p99 ms |");
+    println!("|---|---|---|---|---|---|---|");
+    let fixed = fixed_of(&index);
+    let mut in_time = Vec::new();
+    for name in POLICIES {
+        let text = if name == "fixed" { fixed.as_str() } else { name };
+        let runtime = arguments.builder().policy(text).open()?;
+        let played = play(&runtime, &trace)?;
+        let figures = simulated(&runtime, &index, &trace, text, 0.0)?;
+        let Played { outcomes } = &played;
+        let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
+        let (late, refused) = (
+            count(|outcome| matches!(outcome, Outcome::Answered { in_time: false, .. })),
+            count(|outcome| matches!(outcome, Outcome::Refused { .. })),
+        );
+        let real = played.latencies();
+        println!(
+            "| {text} | {} | {late} | {refused} | {} | {:.3} | {:.3} |",
+            played.in_time(),
+            figures.in_time,
+            mean(&real),
+            percentile(&real, 0.99)
+        );
+        in_time.push((text.to_owned(), played.in_time()));
+    }
+    let known = search(&scenario(&plain, &index, 0.0), &trace, SEARCH)?;
+    println!("| every arrival known ({}), simulated | {} | | | | | |", known.policy, known.in_time);
+    let best = in_time.iter().filter(|(name, _)| *name != fixed).map(|(_, count)| *count).max().unwrap_or(0);
+    let base = in_time.iter().find(|(name, _)| *name == fixed).map_or(0, |(_, count)| *count);
+    println!(
+        "\nbest policy over fixed: {:.2}; over what was done with all arrivals known: {:.2}",
+        best as f64 / base as f64,
+        best as f64 / known.in_time as f64
+    );
+    Ok(())
+}
+
+/// The whole of the first device and the smallest batch: what one would fix without a scheduler.
+fn fixed_of(index: &Index) -> String {
+    format!("fixed:{}/100/1", index.devices()[0].0)
+}
+
+/// Three times what can be done.
+fn overload(arguments: &Arguments) -> Result<(), Failed> {
+    let limits = Limits { admission: Admission::Predicted, ..Limits::default() };
+    let mut peak = 0.0;
+    println!("| load | offered /s | in time /s | late | refused | longest time to come again ms |");
+    println!("|---|---|---|---|---|---|");
+    for load in [0.7, 0.8, 0.9, 1.0, 3.0] {
+        let runtime = arguments.builder().limits(limits.clone()).open()?;
+        let index = runtime.index();
+        let offered = load * capacity(&index, ModelId(0));
+        let trace = arguments.trace(offered, &[1.0], &index);
+        let played = play(&runtime, &trace)?;
+        let goodput = played.in_time() as f64 / arguments.seconds;
+        let retries = played
+            .outcomes
+            .iter()
+            .filter_map(|outcome| if let Outcome::Refused { retry_after } = outcome { *retry_after } else { None });
+        let (longest, late) = (
+            retries.clone().max().unwrap_or(Duration::ZERO),
+            played.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Answered { in_time: false, .. })).count(),
+        );
+        println!("| {load} | {offered:.0} | {goodput:.1} | {late} | {} | {:.1} |", retries.count(), longest.as_secs_f64() * 1e3);
+        if load < 3.0 {
+            peak = f64::max(peak, goodput);
+        } else {
+            println!("\ngoodput at three times the capacity over the peak: {:.2}", goodput / peak);
+        }
+    }
+    Ok(())
+}
