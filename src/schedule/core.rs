@@ -7,8 +7,8 @@ use super::rate::Slip;
 use super::view::{ModelState, State, View};
 use super::worker::{Flight, Worker};
 use super::{
-    CurveId, DeviceId, Fleet, Index, IndexError, Learnt, Ledger, Lesson, ModelId, Nanos, Presence, Priority, Queue, Rate, Refit,
-    RequestId, RowId, RunId, STREAMS_MAX, Served, Stage, Stages, Waiting, WorkerId, admission,
+    Curve, CurveId, DeviceId, Fleet, Index, IndexError, Learnt, Ledger, Lesson, ModelId, Nanos, Presence, Priority, Queue, Rate,
+    Refit, RequestId, RowId, RunId, STREAMS_MAX, Served, Stage, Stages, Waiting, WorkerId, admission,
 };
 use schema::Batch;
 use std::sync::Arc;
@@ -532,7 +532,12 @@ impl Core {
 }
 
 fn refits(index: &Index) -> Vec<[Refit; 3]> {
-    index.curves().iter().map(|curve| curve.lines.map(Refit::new)).collect()
+    let of = |curve: &Curve| {
+        let noises = curve.rows.iter().map(|row| row.spread.as_f64() / row.stages.total().as_f64());
+        let noise = noises.fold(0.0, f64::max);
+        curve.lines.map(|line| Refit::new(line, noise))
+    };
+    index.curves().iter().map(of).collect()
 }
 
 #[cfg(test)]

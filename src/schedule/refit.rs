@@ -4,8 +4,11 @@
 
 use super::Line;
 
-/// Weight of the past after each run where records are noisy. 0.98 finds a step of 30 % within 74 runs (papers §2.6).
+/// Weight of the past after each run. 0.98 finds a step of 30 % within 74 runs, 0.95, where records are steady, within 37 (papers §2.6).
 const FORGETTING: f64 = 0.98;
+const FORGETTING_STEADY: f64 = 0.95;
+/// Median absolute deviation over the median up to which a record is steady: noise grade A.
+pub const STEADY: f64 = 0.01;
 /// Deviations beyond which a run is an outlier.
 const GATE: f64 = 4.0;
 /// Outliers in a row after which they are the truth.
@@ -19,6 +22,7 @@ pub struct Refit {
     /// As the records have it.
     start: Line,
     now: Line,
+    forgetting: f64,
     /// Of the covariance: slope, both, fixed part.
     p: [f64; 3],
     p_start: [f64; 3],
@@ -28,14 +32,15 @@ pub struct Refit {
 }
 
 impl Refit {
-    /// Begins with the records' line.
-    pub fn new(start: Line) -> Refit {
+    /// Begins with the line of records, of which `noise` is the median absolute deviation over the median.
+    pub fn new(start: Line, noise: f64) -> Refit {
         let unit = (0.03 * start.at(8)).max(f64::MIN_POSITIVE);
         // A part of zero may turn out to be more than that.
         let scale = start.at(8).max(1.0) * 1e-3;
         let part = |value: f64| 100.0 * (value.max(scale) / unit).powi(2);
         let p = [part(start.per_row_ns), 0.0, part(start.fixed_ns)];
-        Refit { start, now: start, p, p_start: p, deviation: 0.02 * start.at(8), rejected: 0 }
+        let forgetting = if noise <= STEADY { FORGETTING_STEADY } else { FORGETTING };
+        Refit { start, now: start, forgetting, p, p_start: p, deviation: 0.02 * start.at(8), rejected: 0 }
     }
 
     /// Learns that a run of `rows` rows took `ratio` times what the records say of it. Ratios and not times, because measured
@@ -62,10 +67,10 @@ impl Refit {
     fn step(&mut self, rows: f64, error: f64) {
         let [slope, both, fixed] = self.p;
         let px = [slope * rows + both, both * rows + fixed];
-        let gain = px.map(|part| part / (FORGETTING + px[0] * rows + px[1]));
+        let gain = px.map(|part| part / (self.forgetting + px[0] * rows + px[1]));
         self.now.per_row_ns = (self.now.per_row_ns + gain[0] * error).max(0.0);
         self.now.fixed_ns = (self.now.fixed_ns + gain[1] * error).max(0.0);
-        let p = [slope - gain[0] * px[0], both - gain[0] * px[1], fixed - gain[1] * px[1]].map(|part| part / FORGETTING);
+        let p = [slope - gain[0] * px[0], both - gain[0] * px[1], fixed - gain[1] * px[1]].map(|part| part / self.forgetting);
         // Without the bound the covariance winds up as long as all batches are alike, and the next other one throws the line far off.
         let (trace, most) = (p[0] + p[2], self.p_start[0] + self.p_start[2]);
         self.p = if trace > most { p.map(|part| part * most / trace) } else { p };
@@ -114,20 +119,23 @@ mod tests {
 
     #[test]
     fn a_steady_line_stays_and_a_step_is_found() {
-        let (mut refit, mut draw) = (Refit::new(line()), weyl(0.1));
-        let mut steady = runs(&mut refit, 1000, 1.0, &mut draw);
-        steady.sort_by(f64::total_cmp);
-        assert!(steady[500] < 0.01, "median error {}", steady[500]);
-        let after = runs(&mut refit, 200, 1.3, &mut draw);
-        let found = after.iter().position(|&error| error < 0.05).expect("the step is found");
-        assert!(found <= 120, "found after {found} runs, published 74");
-        assert!(after[150..].iter().all(|&error| error < 0.05), "and kept");
+        // Found after 74 and 37 runs as published; other draws take up to twice as many.
+        for (noise, error, runs_most) in [(0.03, 0.01, 120), (0.005, 0.015, 60)] {
+            let (mut refit, mut draw) = (Refit::new(line(), noise), weyl(0.1));
+            let mut steady = runs(&mut refit, 1000, 1.0, &mut draw);
+            steady.sort_by(f64::total_cmp);
+            assert!(steady[500] < error, "noise {noise}: median error {}", steady[500]);
+            let after = runs(&mut refit, 200, 1.3, &mut draw);
+            let found = after.iter().position(|&error| error < 0.05).expect("the step is found");
+            assert!(found <= runs_most, "noise {noise}: found after {found} runs");
+            assert!(after[150..].iter().all(|&error| error < 0.05), "and kept");
+        }
     }
 
     /// With one batch only, nothing bounds the covariance but the bound; the next other batch must not throw the line off.
     #[test]
     fn a_constant_batch_does_not_wind_up() {
-        let (mut refit, mut draw) = (Refit::new(line()), weyl(0.3));
+        let (mut refit, mut draw) = (Refit::new(line(), 0.03), weyl(0.3));
         (0..3000).for_each(|_| refit.observe(4, 1.0 + 0.06 * (draw() - 0.5)));
         refit.observe(32, 1.03);
         assert!((refit.factor(8) - 1.0).abs() < 0.05, "{}", refit.factor(8));
@@ -135,10 +143,10 @@ mod tests {
 
     #[test]
     fn a_stage_that_takes_no_time_and_nonsense_change_nothing() {
-        let mut nothing = Refit::new(Line::default());
+        let mut nothing = Refit::new(Line::default(), 0.0);
         nothing.observe(4, 2.0);
         assert_eq!((nothing.factor(4), nothing.line()), (1.0, Line::default()));
-        let mut refit = Refit::new(line());
+        let mut refit = Refit::new(line(), 0.03);
         [f64::NAN, f64::INFINITY, 0.0, -1.0].into_iter().for_each(|ratio| refit.observe(4, ratio));
         assert_eq!(refit.line(), line());
     }
