@@ -9,9 +9,9 @@ use std::fmt::Write;
 
 const STYLE: &str = "
 h3{font-size:14px;margin:18px 0 6px}.over{height:120px}.stack{height:110px}.axis-row{display:flex;justify-content:space-between;font-size:12px;color:var(--soft)}
-.bar-in{fill:var(--good);opacity:.75}.bar-late{fill:var(--warn)}.bar-refused{fill:var(--bad)}
+.bar-in{fill:var(--soft);opacity:.6}.bar-late{fill:var(--warn)}.bar-refused{fill:var(--bad)}
 .sq{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:5px;vertical-align:-1px}
-.sq.in{background:var(--good)}.sq.late{background:var(--warn)}.sq.refused{background:var(--bad)}
+.sq.in{background:var(--soft);opacity:.6}.sq.late{background:var(--warn)}.sq.refused{background:var(--bad)}
 .f0{background:var(--s0)}.f1{background:var(--s1)}.f2{background:var(--s2)}.f3{background:var(--s3)}.f4{background:var(--s4)}.f5{background:var(--s5)}
 .scroll{overflow-x:auto}.lanes{min-width:900px}.lane{position:relative;background:var(--paper);border:1px solid var(--line);border-radius:4px;margin:2px 0 8px}
 .who{font-size:12.5px;color:var(--soft);position:sticky;left:0;display:inline-block}.lane a{position:absolute;height:20px;min-width:2px;border-radius:2px;opacity:.85;cursor:pointer;
