@@ -2,12 +2,13 @@
 //! testing, Groce et al. 2012), so that those that are on meet each other often.
 
 use super::{Arrival, Arrivals, Fault, Figures, Mix, Pattern, Reality, Scenario, SimulateError, Sizes, simulate};
+use crate::forest::Training;
 use crate::schedule::{
-    Admission, DeviceId, Engines, Fleet, FleetDevice, Index, Limits, Line, Measured, Model, ModelId, Nanos, POLICIES, PRIORITIES,
-    Priority, WorkerId, policy,
+    Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Index, Limits, Line, Measured, Model, ModelId, Nanos, POLICIES,
+    PRIORITIES, Priority, Wake, WorkerId, policy,
 };
 use crate::space::Stream;
-use schema::{Batch, DeviceName, Seed, Share};
+use schema::{Batch, DeviceName, Features, Seed, Share};
 use std::sync::Arc;
 
 /// Everything that a seed stands for.
@@ -62,8 +63,11 @@ pub fn swarm(seed: Seed) -> Case {
     let ahead =
         (limits.queue_len_max * models + 3 * fleet.devices.iter().map(|device| device.workers.len()).sum::<usize>()) as u32;
     let starvation = (slowest * ROWS_LARGEST * ahead).scaled(4.0 * 3.0) + outage;
-    let scenario = Scenario { fleet, index: Arc::new(index), limits, reality, faults, seed, starvation };
+    let mut scenario = Scenario { fleet, index: Arc::new(index.clone()), limits, reality, faults, seed, starvation };
     let policy = POLICIES[draw.below(POLICIES.len())].0;
+    if policy == "forest" {
+        scenario.index = Arc::new(foresee(index, seed));
+    }
     let arrivals = Arrivals::new(pattern, mix, seed);
     Case { scenario, policy, arrivals, requests, priorities: draw.below(2) == 0 }
 }
@@ -161,6 +165,26 @@ fn index(draw: &mut Stream, fleet: &Fleet, models: usize, generation: u64) -> (I
     let devices = (0..fleet.devices.len()).map(|at| DeviceName(format!("d{at}"))).collect();
     let index = Index::new(generation, (0..models).map(model).collect(), devices, measured);
     (index.expect("drawn records are distinct and take time"), slowest)
+}
+
+/// Of some seeds the index with features of its models, some rows measured seldom, and what a small forest makes of that.
+fn foresee(index: Index, seed: Seed) -> Index {
+    let mut draw = Stream::named(seed, "features");
+    if draw.below(3) > 0 {
+        return index;
+    }
+    let mut facts = Facts::default();
+    for curve in index.curves() {
+        for row in &curve.rows {
+            let flops = draw.below(1 << 30) as u64;
+            facts.features.entry((curve.model, row.batch)).or_insert(Features { flops, ..Features::default() });
+            facts.samples.insert((curve.model, curve.device, curve.share, row.batch), draw.below(8) as u32);
+        }
+    }
+    for device in 0..index.devices().len() as u16 {
+        facts.wakes.insert(DeviceId(device), Wake([1.0, 1.0, 1.5, 2.0, 2.0].map(|factor| factor * (1.0 + draw.unit()))));
+    }
+    index.with_facts(facts).taught(&Training { trees: 8, seed, ..Training::default() })
 }
 
 /// Losses, and the longest time that workers are away by them.

@@ -2,6 +2,7 @@
 
 mod batching;
 mod closing;
+mod forest;
 mod sharing;
 
 use super::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, simulate};
