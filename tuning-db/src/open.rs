@@ -14,7 +14,7 @@ use crate::probe::Probe;
 use crate::rebuild::{Built, Gathered, decode_frame, fill};
 use crate::record::Record;
 use crate::tables::Tables;
-use crate::{envelope, heal, owner, quarantine, snapshot};
+use crate::{heal, owner, quarantine, snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,13 +6,15 @@ mod print;
 
 use super::failure::nearest;
 use super::{Exit, Failure, Global, Screen, db, model, quantity, settings};
-use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, from_records};
+use crate::features;
+use crate::forest::Training;
+use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, facts, from_records};
 use crate::simulate::{
     Arrival, Arrivals, Figures, Pattern, Reality, Scenario, SimulateError, Sizes, Timeline, most_in_time, read_trace, search,
     simulate,
 };
 use print::time;
-use schema::{Observation, Seed};
+use schema::{ModelFeatures, Observation, Seed};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -51,7 +53,7 @@ pub struct Arguments {
     /// From the arrival of a request until its answer is wanted [default: none]
     #[arg(long, value_name = "TIME", value_parser = deadline, conflicts_with = "trace")]
     deadline: Option<Duration>,
-    /// Policies, a line each; oracle is what none can surpass, clairvoyant a schedule searched for with all arrivals known; fixed takes device, share and batch, as fixed:cpu/50/4
+    /// Policies, a line each; oracle is what none can surpass, clairvoyant a schedule searched for with all arrivals known; fixed takes device, share and batch, as fixed:cpu/50/4; forest takes latency, throughput or energy, as forest:energy
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "batcher,fastest,oracle", value_parser = policy)]
     policy: Vec<String>,
     /// What copies on devices other than hosts while they compute
@@ -169,6 +171,13 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         return Err(Failure::new("artifact.untuned", what, "has no record of a model that ran").remedy("tune it first"));
     }
     fleet.devices.iter_mut().for_each(|device| device.gap = nanos(arguments.gap));
+    let index = match arguments.policy.iter().any(|name| name.starts_with("forest")) {
+        true => {
+            let facts = facts(&index, &records, &features(arguments, global, screen)?);
+            index.with_facts(facts).taught(&Training { seed: Seed(arguments.seed), ..Training::default() })
+        }
+        false => index,
+    };
     let trace = trace(arguments, &index)?;
     let span = trace.last().map_or(Nanos::ZERO, |last| last.at);
     let from = nanos(arguments.report_from);
@@ -229,6 +238,25 @@ fn records(arguments: &Arguments, global: &Global, screen: &Screen) -> Result<(u
     })?;
     let fresh = read.rows.into_iter().filter(|row| !row.stale).map(|row| row.observation);
     Ok((read.generation, fresh.collect()))
+}
+
+/// What the models of the records are like: of artifacts their graphs tell, else the database says.
+fn features(arguments: &Arguments, global: &Global, screen: &Screen) -> Result<Vec<ModelFeatures>, Failure> {
+    let mut all = Vec::new();
+    for file in &arguments.files {
+        let artifact = model::open_artifact(file, crate::artifact::Opening::default())?;
+        for (at, (batch, dims)) in artifact.shapes().enumerate() {
+            let (features, dims) = (features::of(artifact.outline(at)), dims.to_vec());
+            let model = artifact.provenance().model;
+            all.push(ModelFeatures { model, batch, dims, revision: features::REVISION, features });
+        }
+    }
+    if arguments.files.is_empty() {
+        let path = settings::database_path(global, &screen.settings);
+        let read = Reader::open(&path, Source::Auto).and_then(|reader| reader.model_features());
+        all = read.map_err(|error| db::from_store(&path, &error))?;
+    }
+    Ok(all)
 }
 
 fn trace(arguments: &Arguments, index: &Index) -> Result<Vec<Arrival>, Failure> {

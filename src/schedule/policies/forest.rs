@@ -1,6 +1,6 @@
 //! `forest`: each where it is predicted to cost least, by measured rows and, as far as those are few, by random forests (papers §1).
 //!
-//! `forest:GOAL[,explore=PART][,seed=N]`, GOAL being `latency` (the default), `throughput` or `energy`. Costs are the time from now to
+//! `forest:GOAL[/explore=PART][/seed=N]`, GOAL being `latency` (the default), `throughput` or `energy`. Costs are the time from now to
 //! the end of the run, that time for each row of the run, or the energy of a row, among the places that keep the first deadline; what has
 //! no energy counts as late. Batches are closed as `batcher` closes them (`closing`).
 //!
@@ -76,7 +76,7 @@ struct Offer {
 
 pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
     let (mut goal, mut explore, mut seed) = (Goal::Latency, EXPLORE, 0);
-    for (at, part) in argument.split(',').enumerate() {
+    for (at, part) in argument.split('/').enumerate() {
         match part.split_once('=') {
             None if at == 0 => {
                 goal = match part {
@@ -93,7 +93,7 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
             Some(("seed", number)) => {
                 seed = number.parse().map_err(|_| format!("seed is a whole number, found '{number}'"))?;
             }
-            _ => return Err(format!("'{part}' is not GOAL, explore=PART or seed=N, as energy,explore=0.01")),
+            _ => return Err(format!("'{part}' is not GOAL, explore=PART or seed=N, as energy/explore=0.01")),
         }
     }
     Ok(Box::new(Forest {

@@ -106,7 +106,7 @@ fn places_that_nobody_measured_are_chosen_by_what_others_cost_there() {
         }
         assert!(near >= 18 && (4..=17).contains(&best_is_second), "seed {seed}: {near} of 20, {best_is_second} on the second");
         let scenario = scenario(two_devices(), filled, Admission::All);
-        let right = right(&scenario, "forest:latency,explore=0", Nanos(500 * MS), 400, |model| quicker(&records, model));
+        let right = right(&scenario, "forest:latency/explore=0", Nanos(500 * MS), 400, |model| quicker(&records, model));
         assert!(right >= 0.9, "seed {seed}: {right:.3} right in the simulator");
     }
 }
@@ -125,7 +125,7 @@ fn a_row_that_was_measured_well_decides_alone() {
         (0.95..1.05).contains(&ratio)
     });
     let ties = ties.count() as f64 / 30.0;
-    let right = right(&scenario, "forest:latency,explore=0", Nanos(500 * MS), 300, best);
+    let right = right(&scenario, "forest:latency/explore=0", Nanos(500 * MS), 300, best);
     assert!(right >= 1.0 - ties - 1e-9, "{right}, ties {ties}");
 }
 
@@ -164,7 +164,7 @@ fn a_device_that_sleeps_is_chosen_when_its_wake_is_worth_it() {
             deadline: Nanos::NEVER,
             priority: Default::default(),
         });
-        simulate(&scenario, arrivals, policy("forest:latency,explore=0").unwrap(), &mut watch).unwrap();
+        simulate(&scenario, arrivals, policy("forest:latency/explore=0").unwrap(), &mut watch).unwrap();
         assert!(right * 10 >= all * 9, "gaps of {gap_s} s: {right} of {all} right");
     }
 }
@@ -178,7 +178,7 @@ fn what_happens_is_learnt_and_must_beat_what_was_known() {
     let index = std::sync::Arc::new(index(&records).with_facts(facts).taught(&training()));
     for (slower, helps) in [(3.0, true), (1.0, false)] {
         let limits = Limits { admission: Admission::All, ..Limits::default() };
-        let mut core = Core::new(&two_devices(), index.clone(), limits, policy("forest:latency,explore=0").unwrap()).unwrap();
+        let mut core = Core::new(&two_devices(), index.clone(), limits, policy("forest:latency/explore=0").unwrap()).unwrap();
         let (mut now, mut lessons, mut helped) = (0u64, 0, false);
         let mut noise = Stream::new(Seed(9));
         for request in 0..1500u64 {
@@ -223,12 +223,12 @@ fn energy_is_saved_where_the_deadline_leaves_time() {
         simulate(&scenario, poisson(20.0, 1, Nanos(within * MS)).take(2000), policy(name).unwrap(), &mut |_| {}).unwrap()
     };
     let spent = |name, within| figures(name, within).energy_mj.unwrap();
-    assert!(spent("forest:energy,explore=0", 100) < 0.2 * spent("forest:latency,explore=0", 100));
+    assert!(spent("forest:energy/explore=0", 100) < 0.2 * spent("forest:latency/explore=0", 100));
     assert!(
-        spent("forest:energy,explore=0", 5) > 0.9 * spent("forest:latency,explore=0", 5),
+        spent("forest:energy/explore=0", 5) > 0.9 * spent("forest:latency/explore=0", 5),
         "nothing keeps 5 ms but the fast one"
     );
-    assert!(figures("forest:energy,explore=0", 100).missed() < 0.02);
+    assert!(figures("forest:energy/explore=0", 100).missed() < 0.02);
 }
 
 /// One run in so many goes to the second best, and none where the deadline is near.
@@ -257,11 +257,11 @@ fn the_second_best_is_tried_now_and_then_where_there_is_time() {
 
 #[test]
 fn arguments_are_read_and_refused() {
-    for good in ["forest", "forest:energy", "forest:throughput,explore=0.5,seed=3", "forest:,seed=1", "forest:explore=0"] {
+    for good in ["forest", "forest:energy", "forest:throughput/explore=0.5/seed=3", "forest:/seed=1", "forest:explore=0"] {
         assert!(policy(good).is_ok(), "{good}: {:?}", policy(good).err());
     }
     for bad in
-        ["forest:fast", "forest:latency,explore=2", "forest:latency,explore=nan", "forest:energy,seed=x", "forest:energy,latency"]
+        ["forest:fast", "forest:latency/explore=2", "forest:latency/explore=nan", "forest:energy/seed=x", "forest:energy/latency"]
     {
         assert!(policy(bad).is_err(), "{bad}");
     }
