@@ -8,7 +8,7 @@ use super::failure::nearest;
 use super::{Exit, Failure, Global, Screen, db, model, quantity, settings};
 use crate::features;
 use crate::forest::Training;
-use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, facts, from_records};
+use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, from_records};
 use crate::simulate::{
     Arrival, Arrivals, Figures, Pattern, Reality, Scenario, SimulateError, Sizes, Timeline, most_in_time, read_trace, search,
     simulate,
@@ -173,7 +173,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     fleet.devices.iter_mut().for_each(|device| device.gap = nanos(arguments.gap));
     let index = match arguments.policy.iter().any(|name| name.starts_with("forest")) {
         true => {
-            let facts = facts(&index, &records, &features(arguments, global, screen)?);
+            let facts = schedule::facts(&index, &records, &features(arguments, global, screen)?);
             index.with_facts(facts).taught(&Training { seed: Seed(arguments.seed), ..Training::default() })
         }
         false => index,

@@ -15,6 +15,7 @@ use crate::schedule::relearn::{Memory, Seen};
 use crate::schedule::{Curve, CurveId, DeviceId, Forecast, Foresight, Nanos, Outcome, Predicted, Row, RowId, WorkerId};
 use crate::space::Stream;
 use schema::{Batch, Seed, Share};
+use std::cmp::Ordering;
 
 /// Timings by which a row is trusted as much as its prediction.
 const TRUST: f64 = 3.0;
@@ -72,6 +73,38 @@ struct Offer {
     cost: f64,
     in_flight: usize,
     energy_mj: f64,
+}
+
+impl Offer {
+    fn rank(&self, other: &Offer) -> Ordering {
+        self.late.cmp(&other.late).then(self.cost.total_cmp(&other.cost))
+    }
+}
+
+/// Offers that are compared; of more the dearest are left out.
+const OFFERS_MAX: usize = 32;
+
+#[derive(Default)]
+struct Offers {
+    list: [Option<Offer>; OFFERS_MAX],
+    len: usize,
+}
+
+impl Offers {
+    fn push(&mut self, offer: Offer) {
+        if self.len < OFFERS_MAX {
+            self.list[self.len] = Some(offer);
+            self.len += 1;
+        } else if let Some(dearest) =
+            self.list.iter_mut().flatten().max_by(|a, b| a.rank(b)).filter(|held| offer.rank(held).is_lt())
+        {
+            *dearest = offer;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Offer> + Clone {
+        self.list[..self.len].iter().flatten()
+    }
 }
 
 pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
@@ -137,9 +170,8 @@ impl Policy for Forest {
     }
 
     fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
-        let rows = wish.rows.rows();
-        let offers = || view.candidates(wish.model, |_| rows).map(|candidate| self.offer(view, candidate, rows, Nanos::NEVER));
-        let Offer { candidate, finish, .. } = self.best(view, offers)?;
+        let offers = self.offers(view, wish.model, |_| wish.rows.rows(), Nanos::NEVER);
+        let Offer { candidate, finish, .. } = best(view, offers.iter())?;
         Some(Candidate { forecast: Forecast { finish, ..candidate.forecast }, ..candidate })
     }
 
@@ -186,35 +218,25 @@ impl Forest {
         let queue = view.queue(model);
         let front = queue.front()?;
         let together = |curve: &Curve| queue.rows().min(curve.largest().batch.rows()).max(front.rows.rows());
-        let offers = || {
-            view.candidates(model, together).map(|candidate| {
-                let rows = together(view.index().curve(candidate.curve));
-                self.offer(view, candidate, rows, front.deadline)
-            })
-        };
-        let best = self.best(view, offers)?;
+        let offers = self.offers(view, model, together, front.deadline);
+        let first = best(view, offers.iter())?;
         if self.exploring {
-            let others = || offers().filter(|other| other.candidate.curve != best.candidate.curve);
+            let others = offers.iter().filter(|other| other.candidate.curve != first.candidate.curve);
             let slack = front.deadline - view.now;
-            let second = self.best(view, others);
+            let second = best(view, others);
             if let Some(second) = second.filter(|second| second.finish - view.now <= slack.scaled(EXPLORE_SLACK)) {
                 return Some(second.candidate);
             }
         }
-        Some(best.candidate)
+        Some(first.candidate)
     }
 
-    /// The offer of least cost; of those within 3 % the one with the shortest queue, then of least energy, then of the lowest number.
-    fn best<I: Iterator<Item = Offer>>(&self, view: &View<'_>, offers: impl Fn() -> I) -> Option<Offer> {
-        let least = offers().min_by(|a, b| a.late.cmp(&b.late).then(a.cost.total_cmp(&b.cost)))?;
-        let near = offers().filter(|offer| offer.late == least.late && offer.cost <= least.cost * TIE);
-        let number = |offer: &Offer| -> (Share, CurveId, WorkerId) {
-            (view.index().curve(offer.candidate.curve).share, offer.candidate.curve, offer.candidate.worker)
-        };
-        near.min_by(|a, b| {
-            let energy = a.energy_mj.total_cmp(&b.energy_mj);
-            a.in_flight.cmp(&b.in_flight).then(energy).then_with(|| number(a).cmp(&number(b)))
-        })
+    fn offers(&self, view: &View<'_>, model: ModelId, rows: impl Fn(&Curve) -> u32, deadline: Nanos) -> Offers {
+        let mut offers = Offers::default();
+        for candidate in view.candidates(model, &rows) {
+            offers.push(self.offer(view, candidate, rows(view.index().curve(candidate.curve)), deadline));
+        }
+        offers
     }
 
     fn offer(&self, view: &View<'_>, candidate: Candidate, rows: u32, deadline: Nanos) -> Offer {
@@ -256,6 +278,20 @@ impl Forest {
         let n = f64::from(timings) + f64::from(*runs);
         n / (n + TRUST)
     }
+}
+
+/// The offer of least cost; of those within 3 % the one with the shortest queue, then of least energy, then of the lowest number.
+fn best<'o>(view: &View<'_>, offers: impl Iterator<Item = &'o Offer> + Clone) -> Option<Offer> {
+    let least = *offers.clone().min_by(|a, b| a.rank(b))?;
+    let near = offers.filter(|offer| offer.late == least.late && offer.cost <= least.cost * TIE);
+    let number = |offer: &Offer| -> (Share, CurveId, WorkerId) {
+        (view.index().curve(offer.candidate.curve).share, offer.candidate.curve, offer.candidate.worker)
+    };
+    let nearest = near.min_by(|a, b| {
+        let energy = a.energy_mj.total_cmp(&b.energy_mj);
+        a.in_flight.cmp(&b.in_flight).then(energy).then_with(|| number(a).cmp(&number(b)))
+    });
+    nearest.copied()
 }
 
 /// A cost believed by a part, and its prediction by the rest.
