@@ -11,6 +11,7 @@ pub mod features;
 pub mod forest;
 pub mod graph;
 pub mod import;
+pub mod loadgen;
 pub mod measure;
 pub mod npz;
 pub mod passes;
