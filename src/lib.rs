@@ -26,4 +26,5 @@ pub mod space;
 pub mod split;
 pub mod task;
 pub mod tune;
+pub mod under_test;
 pub mod worker;

@@ -200,6 +200,12 @@ fn every_command_keeps_its_schema() {
     ask(&["run", "mnist_cnn.tune", "--input", "x.npz", "--profile", "--output", "y.npz"], &[0]);
     ask(&["run", file, "--input", "x.npz", "--expect", "y.npz"], &[0]);
     ask(&["bench", "mnist_cnn.tune", "--duration", "20ms", "--assert", "p99<1h", "--copy"], &[0]);
+    for scenario in ["multi-stream", "offline"] {
+        ask(&["bench", "mnist_cnn.tune", "--duration", "20ms", "--scenario", scenario, "--deadline", "1h"], &[0]);
+    }
+    let load = ["--scenario", "server", "--duration", "50ms", "--find-peak", "--target-qps", "100", "--deadline", "1us"];
+    let peak = ask(&[&["bench", "mnist_cnn.tune"], &load[..]].concat(), &[0]);
+    assert_eq!((&peak["peak"]["target_qps"], &peak["valid"]), (&Value::Null, &false.into()), "{peak}");
     ask(&["explain", "mnist_cnn.tune"], &[0]);
     let load = ["--arrivals", "poisson:100/s", "--requests", "500", "--policy", "batcher,greedy,knee,fastest,fixed,oracle"];
     let of_artifact = ask(&[&["simulate", "mnist_cnn.tune", "--deadline", "1h"], &load[..]].concat(), &[0]);

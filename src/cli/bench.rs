@@ -1,38 +1,70 @@
-//! `tunewright bench`: requests against an artifact, single-stream (one after the other) or offline (as many at once as there is room
-//! for), with the latencies that came and the placement that was predicted.
+//! `tunewright bench`: requests against artifacts in the scenarios of MLPerf's LoadGen, with the latencies that came, whether enough was
+//! seen to say so, and the placement that was predicted. Never an MLPerf result: that word belongs to reviewed runs.
 
-use super::explain::{from_session, open};
-use super::failure::escape;
-use super::quantity::{self, show_count, show_time};
-use super::table::{Align, lay_out};
+mod assertion;
+mod inputs;
+mod report;
+
+use super::explain::from_session;
 use super::{
     Exit, Failure, Global, Screen,
     model::{self, OpenFlags},
-    screen::Paint,
+    quantity::{self, show_time},
     settings,
 };
-use crate::execute::Port;
+use crate::artifact::Opening;
+use crate::loadgen::{self, Clock, Figures, Library, Mode, Peak, Run, SettingsError, WallClock, find_peak, rate_at_once};
+use crate::schedule::Nanos;
 use crate::session::{Decision, Request, Session};
-use kernels::Tensor;
-use schema::{Batch, DType, Picos, Share};
-use serde_json::json;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use crate::under_test::{Placed, SessionUnderTest};
+use assertion::{Assertion, assertion};
+use inputs::Part;
+use schema::{Batch, Picos, Share};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tunewright bench resnet50.tune --duration 10s\n  tunewright bench resnet50.tune --scenario offline --share 50 --assert 'p99<40ms'"
+    after_help = "Examples:\n  tunewright bench resnet50.tune --duration 10s\n  tunewright bench resnet50.tune --scenario offline --share 50 --assert 'throughput>40'\n  tunewright bench resnet50.tune --scenario server --target-qps 20 --deadline 100ms --assert valid\n  tunewright bench a.tune b.tune --mix a=0.7,b=0.3 --scenario server --find-peak --deadline 50ms"
 )]
 pub struct Arguments {
-    /// An artifact
-    file: PathBuf,
-    /// single-stream: one request after the other; offline: as many at once as the shares leave room for
+    /// Artifacts; several are asked for in a mix
+    #[arg(value_name = "FILE.tune", required = true)]
+    files: Vec<PathBuf>,
+    /// How requests come
     #[arg(long, value_enum, default_value = "single-stream")]
     scenario: Scenario,
-    /// How long
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::duration)]
+    /// Server: requests a second, at random
+    #[arg(long, value_name = "N", visible_alias = "qps", value_parser = quantity::rate)]
+    target_qps: Option<f64>,
+    /// Server: find the highest rate that is valid, from --target-qps (or 1) up; each rate takes --duration
+    #[arg(long)]
+    find_peak: bool,
+    /// When an answer is in time: the bound of server's 99th percentile [default: 100ms in server, else none]
+    #[arg(long, value_name = "TIME", value_parser = quantity::some_time)]
+    deadline: Option<Duration>,
+    /// How long; the published rules want 600s, a shorter run is labelled so
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = quantity::some_time)]
     duration: Duration,
+    /// Server: how often the latencies may be looked at; a run that needs more queries to pass goes on, each look at a confidence of 99.9 %
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=20))]
+    looks: u32,
+    /// Each artifact's part of the requests: a.tune=0.7,b.tune=0.3 [default: equal parts]
+    #[arg(long, value_name = "NAME=WEIGHT,..", value_delimiter = ',', value_parser = inputs::weight)]
+    mix: Vec<(String, f64)>,
+    /// Samples to draw from, one after the other along the first axis [default: one of zeros]
+    #[arg(long, value_name = "X.npz")]
+    input: Option<PathBuf>,
+    /// Ask for every sample once and log each output, instead of measuring
+    #[arg(long, requires = "loadgen_log")]
+    accuracy: bool,
+    /// Log the outputs of about so many random samples
+    #[arg(long, value_name = "N", default_value = "0", requires = "loadgen_log", value_parser = clap::value_parser!(u32))]
+    log_outputs: u32,
+    /// Write settings, verdict, figures and outputs here, with LoadGen's keys
+    #[arg(long, value_name = "FILE.json")]
+    loadgen_log: Option<PathBuf>,
     /// The device
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
@@ -42,7 +74,7 @@ pub struct Arguments {
     /// Rows of a request [default: the smallest batch tuned]
     #[arg(long, value_name = "N", value_parser = quantity::batch)]
     batch: Option<Batch>,
-    /// Exit with 1 unless it holds, such as 'p99<5ms' or 'throughput>100'; repeatable
+    /// Exit with 1 unless it holds, such as 'p99<5ms', 'throughput>100' or valid; repeatable
     #[arg(long = "assert", value_name = "TEST", value_parser = assertion)]
     assertions: Vec<Assertion>,
     #[command(flatten)]
@@ -51,173 +83,261 @@ pub struct Arguments {
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Scenario {
+    /// One request after the other
     SingleStream,
+    /// Eight at once, then the next eight
+    MultiStream,
+    /// At random, at --target-qps
+    Server,
+    /// All at once
     Offline,
 }
 
-/// A test on a figure: seconds for times, requests a second for throughput.
-#[derive(Clone, Debug)]
-struct Assertion {
-    text: String,
-    field: String,
-    less: bool,
-    equal: bool,
-    value: f64,
-}
-
-const FIELDS: [&str; 4] = ["p50", "p99", "mean", "throughput"];
-
-fn assertion(text: &str) -> Result<Assertion, String> {
-    let at = text.find(['<', '>']).ok_or("a test is FIELD<VALUE or FIELD>VALUE; write p99<5ms")?;
-    let (field, rest) = text.split_at(at);
-    let equal = rest[1..].starts_with('=');
-    let value = rest[1 + usize::from(equal)..].trim();
-    let field = field.trim().to_owned();
-    if !FIELDS.contains(&field.as_str()) {
-        return Err(format!("there is no figure {field}; there are {}", FIELDS.join(", ")));
-    }
-    let value = if field == "throughput" {
-        value.trim_end_matches("/s").parse().map_err(|_| "throughput is a number a second; write throughput>100".to_owned())?
-    } else {
-        quantity::duration(value)?.as_secs_f64()
-    };
-    Ok(Assertion { text: text.to_owned(), field, less: rest.starts_with('<'), equal, value })
-}
-
-/// What a run of requests gave.
-struct Figures {
-    /// Seconds, ascending.
-    latencies: Vec<f64>,
-    took: f64,
-    decision: Decision,
-}
-
-impl Figures {
-    fn get(&self, field: &str) -> f64 {
-        let at =
-            |part: f64| self.latencies[((self.latencies.len() as f64 * part).ceil() as usize).clamp(1, self.latencies.len()) - 1];
-        match field {
-            "p50" => at(0.5),
-            "p99" => at(0.99),
-            "mean" => self.latencies.iter().sum::<f64>() / self.latencies.len() as f64,
-            _ => self.latencies.len() as f64 * f64::from(self.decision.batch.rows()) / self.took,
+impl From<Scenario> for loadgen::Scenario {
+    fn from(scenario: Scenario) -> Self {
+        match scenario {
+            Scenario::SingleStream => loadgen::Scenario::SingleStream,
+            Scenario::MultiStream => loadgen::Scenario::MultiStream,
+            Scenario::Server => loadgen::Scenario::Server,
+            Scenario::Offline => loadgen::Scenario::Offline,
         }
     }
 }
 
-impl Assertion {
-    fn holds(&self, figures: &Figures) -> bool {
-        let found = figures.get(&self.field);
-        (self.equal && found == self.value) || if self.less { found < self.value } else { found > self.value }
-    }
+/// Before the measured time everything runs at once for this part of it, and at most for [`WARM_MAX`]: plans get compiled, and Offline
+/// learns which rate to expect.
+const WARM_PART: u32 = 10;
+const WARM_MAX: Duration = Duration::from_secs(1);
+/// A Server run ends early when more has queued up than arrives in this time: it would only wait for a verdict that is known.
+const QUEUED_MAX_S: f64 = 10.0;
+const QUEUED_MAX_LEAST: u64 = 1_000;
+
+/// A model that is asked for.
+struct Model {
+    path: PathBuf,
+    weight: f64,
+    batch: Batch,
+    samples: u32,
+    /// The placement of its first run.
+    decision: Decision,
+    placed: Vec<Placed>,
+}
+
+/// Everything that was measured.
+struct Measured {
+    models: Vec<Model>,
+    run: Run,
+    figures: Figures,
+    peak: Option<Peak>,
 }
 
 pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
-    let path = &arguments.file;
+    let parts = check(arguments)?;
+    let database = settings::database_of_records(global, &screen.settings);
     let opening = arguments.open.opening();
-    let artifact = model::open_artifact(path, opening)?;
-    let session = open(path, &arguments.device, opening, settings::database_of_records(global, &screen.settings))?;
-    let name = artifact.provenance().model_name.clone();
-    let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
-    let batch = arguments.batch.unwrap_or(smallest);
-    let (inputs, _) = session.ports(&name, batch).map_err(|error| from_session(path, &error))?;
-    let mut request = Request::new(&name);
-    for port in &inputs {
-        request = request.input(&port.name, zeros(path, port)?);
+    let mut models = Vec::new();
+    let mut requests = Vec::new();
+    let session = open(&parts, arguments, opening, database.clone())?;
+    for part in parts {
+        let (model, asked) = prepare(arguments, opening, &session, part)?;
+        models.push(model);
+        requests.push(asked);
     }
-    if let Some(share) = arguments.share {
-        request = request.share(share);
+    let measured = measure(arguments, screen, session, models, requests)?;
+    if let Some(path) = &arguments.loadgen_log {
+        report::save_log(path, arguments, &measured, database.as_deref())?;
     }
-    let figures = measure(arguments, &session, &request)?;
-    let broken: Vec<&Assertion> = arguments.assertions.iter().filter(|assertion| !assertion.holds(&figures)).collect();
-    print(arguments, screen, &figures, &broken);
+    let rows = measured.models[0].batch.rows();
+    let broken: Vec<&Assertion> = arguments.assertions.iter().filter(|test| !test.holds(&measured.figures, rows)).collect();
+    report::print(arguments, screen, &measured, &broken);
     Ok(if broken.is_empty() { Exit::Done } else { Exit::No })
 }
 
-/// An input of zeros: legal for every model, indices included.
-fn zeros(path: &std::path::Path, port: &Port) -> Result<Tensor, Failure> {
-    let open =
-        || Failure::new("input.open_axis", path.display(), format!("the size of input \"{}\" is open", escape(&port.name)));
-    let (dtype, shape) = (port.ty.dtype().ok_or_else(open)?, port.ty.fixed_shape().ok_or_else(open)?);
-    let count: usize = shape.iter().product();
-    if dtype == DType::String {
-        return Ok(Tensor::strings(shape, vec![String::new(); count]));
-    }
-    Tensor::from_bytes(dtype, shape, vec![0; count * dtype.bytes()].into()).ok_or_else(open)
-}
-
-fn measure(arguments: &Arguments, session: &Session, request: &Request) -> Result<Figures, Failure> {
-    let fail = |error| from_session(&arguments.file, &error);
-    let first = session.run(request).map_err(fail)?; // compiles the plan and wakes the pool
-    let lanes = match arguments.scenario {
-        Scenario::SingleStream => 1,
-        Scenario::Offline => (100.0 / first.decision.share.as_percent()).floor().max(1.0) as usize,
-    };
-    let latencies = Mutex::new(Vec::new());
-    let failed = Mutex::new(None);
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..lanes {
-            scope.spawn(|| {
-                let mut own = Vec::new();
-                while start.elapsed() < arguments.duration || own.is_empty() {
-                    let before = Instant::now();
-                    match session.run(request) {
-                        Ok(_) => own.push(before.elapsed().as_secs_f64()),
-                        Err(error) => {
-                            *failed.lock().expect("no holder panics") = Some(error);
-                            return;
-                        }
-                    }
-                }
-                latencies.lock().expect("no holder panics").extend(own);
-            });
+/// What doesn't go together, before anything is opened.
+fn check(arguments: &Arguments) -> Result<Vec<Part>, Failure> {
+    let server = arguments.scenario == Scenario::Server;
+    let flag = |what: String, why: &str, remedy: &str| Err(Failure::new("usage.flag", what, why).remedy(remedy));
+    match arguments.target_qps {
+        Some(rate) if !server => {
+            return flag(format!("--target-qps {rate}"), "only the server scenario has a rate", "add --scenario server");
         }
-    });
-    let took = start.elapsed().as_secs_f64();
-    if let Some(error) = failed.into_inner().expect("no holder panics") {
-        return Err(fail(error));
+        None if server && !arguments.find_peak => {
+            let failure = Failure::new("usage.missing", "--target-qps", "the server scenario needs a rate");
+            return Err(failure.remedy("add --target-qps 100, or --find-peak"));
+        }
+        _ => {}
     }
-    let mut latencies = latencies.into_inner().expect("no holder panics");
-    latencies.sort_by(f64::total_cmp);
-    Ok(Figures { latencies, took, decision: first.decision })
+    if !server && arguments.find_peak {
+        return flag("--find-peak".to_owned(), "only the server scenario has a rate to find", "add --scenario server");
+    }
+    if arguments.looks > 1 && (!server || arguments.find_peak) {
+        let why = "only one server run at a rate of its own looks again";
+        return flag(format!("--looks {}", arguments.looks), why, "leave it out, or take --scenario server with --target-qps");
+    }
+    if arguments.accuracy && (arguments.find_peak || arguments.log_outputs > 0) {
+        return flag("--accuracy".to_owned(), "it logs every output and measures nothing", "leave the others out");
+    }
+    if arguments.input.is_some() && arguments.files.len() > 1 {
+        return flag("--input".to_owned(), "it holds the samples of one model", "bench one artifact at a time");
+    }
+    inputs::parts(&arguments.files, &arguments.mix)
 }
 
-fn print(arguments: &Arguments, screen: &mut Screen, figures: &Figures, broken: &[&Assertion]) {
-    let decision = &figures.decision;
-    let time = |field| Picos::from_secs_f64(figures.get(field));
-    screen.result(
-        || {
-            json!({
-                "schema": "bench.result", "version": 1, "file": arguments.file.display().to_string(),
-                "scenario": if arguments.scenario == Scenario::Offline { "offline" } else { "single_stream" }, "device": decision.device.0,
-                "share_pct": decision.share.as_percent(), "batch": decision.batch.rows(), "rung": decision.rung.to_string(),
-                "requests": figures.latencies.len(), "took_ns": (figures.took * 1e9) as u64, "predicted_ns": decision.predicted.map(|p| p.time.as_nanos()),
-                "predicted_by": decision.predicted.map(|p| p.evidence.to_string()),
-                "p50_ns": time("p50").as_nanos(), "p99_ns": time("p99").as_nanos(), "mean_ns": time("mean").as_nanos(),
-                "throughput_per_s": figures.get("throughput"),
-                "assertions": arguments.assertions.iter().map(|a| json!({"test": a.text, "holds": a.holds(figures)})).collect::<Vec<_>>(),
-            })
-        },
-        |screen| {
-            let predicted = match decision.predicted {
-                Some(p) => format!("predicted {} by the {}, measured {:.2} of it", show_time(p.time), p.evidence, figures.get("p50") / p.time.as_secs_f64()),
-                None => "no record to predict from".to_owned(),
-            };
-            let fact = |name: &str, value: String| vec![format!("  {name}"), value];
-            let mut lines = vec![format!("{}   {} share {}, batch {} ({})", arguments.file.display(), decision.device, decision.share, decision.batch, decision.rung)];
-            lines.extend(lay_out(
-                &[
-                    fact("requests", format!("{} in {:.1} s", show_count(figures.latencies.len() as u64), figures.took)),
-                    fact("latency", format!("{} median, {} p99, {} mean; {predicted}", screen.paint(Paint::Bold, &show_time(time("p50"))), show_time(time("p99")), show_time(time("mean")))),
-                    fact("throughput", format!("{:.1} rows/s", figures.get("throughput"))),
-                ],
-                &[Align::Left; 2],
-            ));
-            for assertion in broken {
-                lines.push(screen.paint(Paint::Red, &format!("  not met: {}", assertion.text)));
+fn open(parts: &[Part], arguments: &Arguments, opening: Opening, database: Option<PathBuf>) -> Result<Session, Failure> {
+    for part in parts {
+        model::open_artifact(&part.path, opening)?;
+    }
+    super::devices::open(&arguments.device)?;
+    let builder = Session::builder().device(&arguments.device).opening(opening);
+    let builder = parts.iter().fold(builder, |builder, part| builder.artifact(&part.path));
+    let builder = if let Some(database) = database { builder.database(database) } else { builder };
+    builder.open().map_err(|error| from_session(&parts[0].path, &error))
+}
+
+/// A model with the requests of its samples, once run: that compiles its plan and tells where it is placed.
+fn prepare(arguments: &Arguments, opening: Opening, session: &Session, part: Part) -> Result<(Model, Vec<Request>), Failure> {
+    let artifact = model::open_artifact(&part.path, opening)?;
+    let name = artifact.provenance().model_name.clone();
+    let smallest = artifact.shapes().map(|(batch, _)| batch).min().unwrap_or(Batch::ONE);
+    let batch = arguments.batch.unwrap_or(smallest);
+    let mut asked = inputs::requests(session, &part.path, &name, batch, arguments.share, arguments.input.as_deref())?;
+    if let Some(deadline) = arguments.deadline {
+        asked = asked.into_iter().map(|request| request.deadline(deadline)).collect();
+    }
+    let first = session.run(&asked[0]).map_err(|error| from_session(&part.path, &error))?;
+    let samples = u32::try_from(asked.len()).unwrap_or(u32::MAX);
+    let Part { path, weight } = part;
+    Ok((Model { path, weight, batch, samples, decision: first.decision, placed: Vec::new() }, asked))
+}
+
+/// The settings of the run; Offline's rate is still to be found.
+fn settings_of(arguments: &Arguments) -> loadgen::Settings {
+    let published = loadgen::Settings::published(arguments.scenario.into());
+    let rate = arguments.target_qps.unwrap_or(1.0);
+    let settings = loadgen::Settings {
+        mode: if arguments.accuracy { Mode::Accuracy } else { Mode::Performance },
+        target_latency: arguments.deadline.map(nanos).or(published.target_latency),
+        looks_max: arguments.looks,
+        outputs_logged: u64::from(arguments.log_outputs),
+        ..published.lasting(nanos(arguments.duration))
+    };
+    at_rate(&settings, rate)
+}
+
+fn at_rate(settings: &loadgen::Settings, per_s: f64) -> loadgen::Settings {
+    let outstanding_max = ((per_s * QUEUED_MAX_S) as u64).max(QUEUED_MAX_LEAST);
+    loadgen::Settings { target_qps: per_s, outstanding_max, ..settings.clone() }
+}
+
+fn nanos(time: Duration) -> Nanos {
+    Nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn measure(
+    arguments: &Arguments,
+    screen: &mut Screen,
+    session: Session,
+    mut models: Vec<Model>,
+    requests: Vec<Vec<Request>>,
+) -> Result<Measured, Failure> {
+    let path = models[0].path.clone();
+    let library =
+        Library::new(models.iter().map(|model| (model.samples, model.weight))).map_err(|error| refused(&path, &error))?;
+    let lanes = lanes(&models);
+    // One request after the other needs nobody beside whoever asks.
+    let threads = if arguments.scenario == Scenario::SingleStream { 0 } else { lanes };
+    if arguments.scenario == Scenario::Server && takes_all_cores(arguments, &models) {
+        screen.note("note: no core is left for whoever issues requests; with a smaller --share they are issued in time");
+    }
+    let system = SessionUnderTest::start(session, requests, threads).map_err(|error| from_session(&path, &error))?;
+    let clock: Arc<dyn Clock> = Arc::new(WallClock::begin());
+    let mut settings = settings_of(arguments);
+    if !arguments.accuracy {
+        let long = nanos((arguments.duration / WARM_PART).min(WARM_MAX));
+        let warm = rate_at_once(&library, &system, &clock, long);
+        let rate = warm.map_err(|why| failed(&path, &system, &why))?;
+        if arguments.scenario == Scenario::Offline {
+            settings.target_qps = rate;
+        }
+        system.take_placed();
+    }
+    let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures), Failure> {
+        let run = loadgen::run(settings, &library, &system, &clock).map_err(|error| refused(&path, &error))?;
+        if let loadgen::End::Failed(why) = &run.end {
+            return Err(failed(&path, &system, why));
+        }
+        let figures = run.figures();
+        Ok((run, figures))
+    };
+    let seconds = arguments.duration.as_secs_f64();
+    let (mut kept, mut peak) = (None, None);
+    if arguments.find_peak {
+        let start = settings.target_qps;
+        let found = find_peak(start, |per_s| {
+            screen.status(&format!("bench: {per_s:.1} requests a second for {seconds} s"));
+            let (run, figures) = run_at(&at_rate(&settings, per_s))?;
+            let valid = figures.is_valid();
+            screen.note(&probe(per_s, &figures));
+            if valid || kept.is_none() {
+                kept = Some((run, figures));
             }
-            lines
-        },
-    );
+            Ok::<bool, Failure>(valid)
+        })?;
+        peak = Some(found);
+    }
+    let (run, figures) = match kept {
+        Some(kept) => kept,
+        None => {
+            screen.status(&format!("bench: {} for {seconds} s", settings.scenario.rules().name));
+            run_at(&settings)?
+        }
+    };
+    screen.status("");
+    for placed in system.take_placed() {
+        models[usize::from(placed.model)].placed.push(placed);
+    }
+    Ok(Measured { models, run, figures, peak })
+}
+
+/// How many requests run at once: as many as the shares that were chosen leave room for.
+fn lanes(models: &[Model]) -> usize {
+    let room = |model: &Model| (100.0 / model.decision.share.as_percent()).floor().max(1.0) as usize;
+    models.iter().map(room).max().unwrap_or(1)
+}
+
+/// Whether requests use every core of a host.
+fn takes_all_cores(arguments: &Arguments, models: &[Model]) -> bool {
+    let host = arguments.device.split(':').next() == Some("cpu");
+    let whole = |model: &Model| (100.0 / model.decision.share.as_percent()).fract() < 1e-3;
+    host && models.iter().any(whole)
+}
+
+/// A rate that was tried, for people.
+fn probe(per_s: f64, figures: &Figures) -> String {
+    let p99 = figures.samples.percentile(0.99).map_or("unanswered".to_owned(), time);
+    let failed: Vec<&str> =
+        figures.conditions.iter().filter(|condition| !condition.met).map(|condition| condition.name).collect();
+    let verdict = if failed.is_empty() { "valid".to_owned() } else { format!("invalid: {}", failed.join(", ")) };
+    format!("  {per_s:.1}/s   p99 {p99}   {verdict}")
+}
+
+fn time(time: Nanos) -> String {
+    show_time(Picos(time.0.saturating_mul(1000)))
+}
+
+/// Settings that make no run.
+fn refused(path: &Path, error: &SettingsError) -> Failure {
+    let remedy = match error {
+        SettingsError::Samples(_) => "take a shorter --duration",
+        _ => "see tunewright bench --help",
+    };
+    Failure::new("usage.value", path.display(), error).remedy(remedy)
+}
+
+/// What the system failed with.
+fn failed(path: &Path, system: &SessionUnderTest, why: &str) -> Failure {
+    match system.take_error() {
+        Some(error) => from_session(path, &error),
+        None => Failure::new("bug.bench", path.display(), why),
+    }
 }

@@ -56,6 +56,28 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| "a time is not negative and not endless; write 60s".to_owned())
 }
 
+/// A time over 0.
+///
+/// # Errors
+/// Says so, or which units there are.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it is a time over 0; write 50ms".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// So many a second.
+///
+/// # Errors
+/// Says which rates there are.
+pub fn rate(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches("/s").parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1e9 => Ok(rate),
+        _ => Err("a rate is a number over 0 and at most 1e9 a second; write 100".to_owned()),
+    }
+}
+
 /// A positive number with a finite value.
 ///
 /// # Errors
@@ -126,6 +148,15 @@ mod tests {
         for bad in ["90", "s", "-1s", "1x", "1e400s", "NaNs"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn rates_and_times_that_must_be_some_refuse_none() {
+        assert_eq!((rate("100"), rate("0.5/s"), some_time("1us")), (Ok(100.0), Ok(0.5), Ok(Duration::from_micros(1))));
+        for bad in ["0", "-1", "inf", "NaN", "2e9", "x", ""] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+        assert!(some_time("0s").is_err() && some_time("-1s").is_err() && some_time("5").is_err());
     }
 
     #[test]

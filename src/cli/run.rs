@@ -379,7 +379,7 @@ fn profile_lines(profile: &[StepTime]) -> Vec<String> {
     lay_out(&sorted.iter().map(row).collect::<Vec<_>>(), &[Align::Right, Align::Right, Align::Left, Align::Left, Align::Left])
 }
 
-fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Failure> {
+pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, Failure> {
     let limits = npz::Limits::default();
     let read = if path == Path::new("-") {
         let mut bytes = Vec::new();

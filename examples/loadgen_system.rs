@@ -1,0 +1,74 @@
+//! The runtime as a system that another load generator measures: the other side of `tests/campaigns/loadgen.py`.
+//!
+//! ```text
+//! cargo run --release --example loadgen_system -- answer ARTIFACT.tune SHARE BATCH   a line `ID INDEX` in, a line `ID` out when it is answered
+//! cargo run --release --example loadgen_system -- arrivals RATE COUNT                instants of the Server scenario, in nanoseconds
+//! ```
+//! `answer` runs as many requests at once as the share leaves room for and says `ready LANES` when each of them has run. Every request is
+//! one of zeros, as `tunewright bench` asks without `--input`.
+
+use kernels::Tensor;
+use schema::{Batch, Share};
+use std::error::Error;
+use std::io::{Write, stdin, stdout};
+use std::sync::Barrier;
+use tunewright::loadgen::{Arrivals, Seeds};
+use tunewright::runtime::{Request, Runtime};
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["answer", artifact, share, batch] => answer(artifact, Share::percent(share.parse()?)?, batch.parse()?),
+        ["arrivals", rate, count] => arrivals(rate.parse()?, count.parse()?),
+        _ => Err("usage: loadgen_system answer ARTIFACT.tune SHARE BATCH | arrivals RATE COUNT".into()),
+    }
+}
+
+fn arrivals(rate: f64, count: usize) -> Outcome {
+    let mut out = std::io::BufWriter::new(stdout().lock());
+    for at in Arrivals::new(rate, Seeds::PUBLISHED.schedule).take(count) {
+        writeln!(out, "{}", at.0)?;
+    }
+    Ok(())
+}
+
+fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
+    let batch = Batch::new(batch).ok_or("a batch is at least 1")?;
+    let runtime = Runtime::builder().artifact(artifact).open()?;
+    let model = runtime.models().next().ok_or("the artifact holds a model")?.to_owned();
+    let mut request = Request::new(&model).share(share);
+    for port in runtime.ports(&model, batch)?.0 {
+        let (dtype, shape) = port.ty.dtype().zip(port.ty.fixed_shape()).ok_or("an input has an open size")?;
+        let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes()];
+        request = request.input(&port.name, Tensor::from_bytes(dtype, shape, bytes.into()).ok_or("zeros are legal")?);
+    }
+    let lanes = (100.0 / share.as_percent()).floor().max(1.0) as usize;
+    let warm = Barrier::new(lanes + 1);
+    std::thread::scope(|scope| {
+        let lane = || -> Outcome {
+            let first = runtime.run(&request).map(drop);
+            warm.wait();
+            first?;
+            let mut line = String::new();
+            loop {
+                line.clear();
+                // Whoever is free takes the next line: the lock of stdin is the queue.
+                if stdin().read_line(&mut line)? == 0 {
+                    return Ok(());
+                }
+                let id = line.split_whitespace().next().ok_or("a line is: ID INDEX")?;
+                runtime.run(&request)?;
+                let mut out = stdout().lock();
+                writeln!(out, "{id}")?;
+                out.flush()?;
+            }
+        };
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        warm.wait();
+        println!("ready {}", lanes.len());
+        lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane ends with its outcome"))
+    })
+}
