@@ -5,6 +5,7 @@
 
 mod allocations;
 mod artifact;
+mod bench;
 mod cli;
 mod correct;
 mod drive;

@@ -247,7 +247,9 @@ fn measure(
     // One request after the other needs nobody beside whoever asks.
     let threads = if arguments.scenario == Scenario::SingleStream { 0 } else { lanes };
     if arguments.scenario == Scenario::Server && takes_all_cores(arguments, &models) {
-        screen.note("note: no core is left for whoever issues requests; with a smaller --share they are issued in time");
+        screen.note(
+            "note: requests use every core, none is left for whoever issues them; a run whose requests come late is not valid",
+        );
     }
     let system = SessionUnderTest::start(session, requests, threads).map_err(|error| from_session(&path, &error))?;
     let clock: Arc<dyn Clock> = Arc::new(WallClock::begin());

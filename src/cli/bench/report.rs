@@ -96,11 +96,11 @@ fn lines(arguments: &Arguments, screen: &Screen, measured: &Measured, broken: &[
             Some(per_s) => {
                 format!("{} requests/s are valid, a tenth more is not", screen.paint(Paint::Bold, &format!("{per_s:.1}")))
             }
-            None => format!("even {:.1} requests/s are not valid; start lower with --target-qps", peak.probes[0].0),
+            None => format!("even {:.1} requests/s are not valid; begin lower with --target-qps", peak.probes[0].0),
         };
         facts.push(fact(
             "peak",
-            format!("{found} ({} rates tried; what follows is of {:.1}/s)", peak.probes.len(), measured.run.settings.target_qps),
+            format!("{found} (rates tried: {}; what follows is of {:.1}/s)", peak.probes.len(), measured.run.settings.target_qps),
         ));
     }
     let count = show_count(figures.samples.count());
@@ -123,7 +123,10 @@ fn lines(arguments: &Arguments, screen: &Screen, measured: &Measured, broken: &[
     if arguments.scenario == Scenario::Server {
         let text = |latency: Option<Nanos>| latency.map_or("-".to_owned(), time);
         let (p99, most) = (text(figures.lateness.percentile(0.99)), text(figures.lateness.most()));
-        facts.push(fact("issued", format!("{p99} late at p99, {most} at most; {} looks", measured.run.looks)));
+        facts.push(fact("issued", format!("{p99} late at p99, {most} at most")));
+        if arguments.looks > 1 {
+            facts.push(fact("looks", format!("{} of at most {}", measured.run.looks, arguments.looks)));
+        }
     }
     if measured.models.len() > 1 {
         facts.extend(measured.models.iter().enumerate().map(|(at, model)| fact("", part(measured, at, model))));
@@ -165,7 +168,7 @@ fn latency(screen: &Screen, measured: &Measured) -> String {
     let predicted = match (decision.predicted, usual) {
         (Some(p), Some(usual)) => {
             let part = took(usual).as_secs_f64() / p.time.as_secs_f64();
-            format!("a run predicted {} by the {}, took {part:.2} of it", show_time(p.time), p.evidence)
+            format!("a run predicted {} by the {}, took {part:.2} of it on average", show_time(p.time), p.evidence)
         }
         _ => "no record to predict from".to_owned(),
     };
