@@ -1,4 +1,4 @@
-//! The runtime as a system that another load generator measures: the other side of `tests/campaigns/loadgen.py`.
+//! A session as a system that another load generator measures: the other side of `tests/campaigns/loadgen.py`.
 //!
 //! ```text
 //! cargo run --release --example loadgen_system -- answer ARTIFACT.tune SHARE BATCH   a line `ID INDEX` in, a line `ID` out when it is answered
@@ -13,7 +13,7 @@ use std::error::Error;
 use std::io::{Write, stdin, stdout};
 use std::sync::Barrier;
 use tunewright::loadgen::{Arrivals, Seeds};
-use tunewright::runtime::{Request, Runtime};
+use tunewright::session::{Request, Session};
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -37,10 +37,10 @@ fn arrivals(rate: f64, count: usize) -> Outcome {
 
 fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
     let batch = Batch::new(batch).ok_or("a batch is at least 1")?;
-    let runtime = Runtime::builder().artifact(artifact).open()?;
-    let model = runtime.models().next().ok_or("the artifact holds a model")?.to_owned();
+    let session = Session::builder().artifact(artifact).open()?;
+    let model = session.models().next().ok_or("the artifact holds a model")?.to_owned();
     let mut request = Request::new(&model).share(share);
-    for port in runtime.ports(&model, batch)?.0 {
+    for port in session.ports(&model, batch)?.0 {
         let (dtype, shape) = port.ty.dtype().zip(port.ty.fixed_shape()).ok_or("an input has an open size")?;
         let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes()];
         request = request.input(&port.name, Tensor::from_bytes(dtype, shape, bytes.into()).ok_or("zeros are legal")?);
@@ -49,7 +49,7 @@ fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
     let warm = Barrier::new(lanes + 1);
     std::thread::scope(|scope| {
         let lane = || -> Outcome {
-            let first = runtime.run(&request).map(drop);
+            let first = session.run(&request).map(drop);
             warm.wait();
             first?;
             let mut line = String::new();
@@ -60,7 +60,7 @@ fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
                     return Ok(());
                 }
                 let id = line.split_whitespace().next().ok_or("a line is: ID INDEX")?;
-                runtime.run(&request)?;
+                session.run(&request)?;
                 let mut out = stdout().lock();
                 writeln!(out, "{id}")?;
                 out.flush()?;

@@ -46,11 +46,12 @@ pub(super) fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos 
     let (waiting, rows) = (view.queue(wish.model).rows(), wish.rows.rows());
     let (ahead, own) = if rows > full { (waiting, rows) } else { (waiting / full * full, (waiting % full).saturating_add(rows)) };
     let same = view.pace(likely.curve) * f64::from(ahead) / workers(view, likely.curve);
-    let begins = likely.forecast.finish - view.stages_of(likely.curve, rows).total()
+    let beside = view.beside(wish.model, likely.worker);
+    let begins = likely.forecast.finish - view.stages_of(likely.curve, rows).total().scaled(beside)
         + Nanos::from_f64(same + others(view, wish, curve.device, same));
     let grown = own.saturating_add((view.rate(wish.model) * (begins - view.now).as_secs_f64()) as u32);
     let grown = grown.min(full.max(own));
-    begins + view.stages_of(likely.curve, grown).total().min(curve.cost(grown))
+    begins + view.stages_of(likely.curve, grown).total().min(curve.cost(grown)).scaled(beside)
 }
 
 /// The batch with which a long queue is worked off if each of its runs is to end within `slack`: as usual, or else the largest that does.

@@ -107,6 +107,8 @@ pub(super) struct Run {
     /// Which of the indexes since the start predicted it, and by which row.
     pub epoch: u64,
     pub row: RowId,
+    /// Something ran beside it that makes it slower than its record: it teaches nothing.
+    pub beside: bool,
 }
 
 /// See the module above.
@@ -154,6 +156,7 @@ impl Core {
             requests: Vec::with_capacity(largest.min(limits.queue_len_max)),
             epoch: 0,
             row: RowId { curve: CurveId(0), row: 0 },
+            beside: false,
         };
         let runs = (0..workers.len() * STREAMS_MAX).map(idle).collect();
         let state = State {
@@ -374,6 +377,7 @@ impl Core {
             requests: std::mem::take(&mut run.requests),
             epoch: self.epoch,
             row,
+            beside: false,
         };
         let device = usize::from(decision.device.0);
         model.last_share[device] = Some(decision.share);
@@ -392,7 +396,28 @@ impl Core {
             ends: [Nanos::ZERO; 3],
         });
         worker.forecast_flights(now);
+        self.mark_neighbours(&decision);
         Action::Start { run: id, decision }
+    }
+
+    /// The run just started, and those beside it that it makes slower.
+    fn mark_neighbours(&mut self, decision: &Decision) {
+        let state = &mut self.state;
+        let own = state.workers[usize::from(decision.worker.0)].flights.last().map(|flight| flight.run);
+        let mut disturbed = false;
+        for (at, other) in state.workers.iter().enumerate() {
+            if at == usize::from(decision.worker.0) || other.device != decision.device {
+                continue;
+            }
+            let slower = |flight: &&Flight| state.index.interference(decision.model, flight.model) > 1.0;
+            for flight in other.flights.iter().filter(slower) {
+                state.runs[usize::from(flight.run.slot)].beside = true;
+                disturbed = true;
+            }
+        }
+        if let Some(run) = own {
+            state.runs[usize::from(run.slot)].beside = disturbed;
+        }
     }
 
     fn decide(&self, now: Nanos, placement: &Placement) -> (Decision, RowId) {
@@ -408,7 +433,8 @@ impl Core {
         assert!(rows <= batch.rows() || placement.take == 1, "a policy starts no more than the batch holds");
         let repeats = rows.div_ceil(batch.rows());
         let row = RowId { curve: placement.curve, row: placement.row as u16 };
-        let stages = view.stages(row).map(|_, time| time * repeats);
+        let beside = view.beside(curve.model, placement.worker);
+        let stages = view.stages(row).map(|_, time| (time * repeats).scaled(beside));
         assert!(view.can_begin(placement.worker, stages), "a policy starts where there is room");
         let gap = view.gap(curve.model, placement.worker);
         let mut decision = Decision {
@@ -444,7 +470,7 @@ impl Core {
 
     fn finished(&mut self, now: Nanos, run: RunId, spent: Option<Spent>) -> bool {
         let Some(kept) = self.run(run) else { return false };
-        let (row, epoch) = (kept.row, kept.epoch);
+        let (row, epoch, beside) = (kept.row, kept.epoch, kept.beside);
         let state = &mut self.state;
         let slot = &mut state.runs[usize::from(run.slot)];
         let decision = slot.decision.take().expect("a run in flight has its decision");
@@ -463,7 +489,7 @@ impl Core {
             state.ledger.observe_gap(decision.device, spent.gap);
         }
         if !spent.disturbed {
-            if epoch == self.epoch {
+            if epoch == self.epoch && !beside {
                 self.learn(row, &decision, &spent);
                 self.price_of(decision.model);
             }

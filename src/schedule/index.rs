@@ -229,6 +229,10 @@ pub enum IndexError {
     DeviceTwice(String),
     #[error("the weight of model '{model}' is {weight}; it is a number above 0")]
     Weight { model: String, weight: f64 },
+    #[error(
+        "models {0} and {1} beside each other take {2} times as long; it is a number from 1 on, and both are models of the index"
+    )]
+    Interference(u16, u16, f64),
     #[error("a record names model {model} and device {device}; there are {models} and {devices}")]
     Unknown { model: u16, device: u16, models: usize, devices: usize },
     #[error("model '{model}' on {device} at {share} %, batch {batch}: {what}")]
@@ -251,6 +255,8 @@ pub struct Index {
     row_base: Vec<usize>,
     facts: Facts,
     foresight: Option<Foresight>,
+    /// By pair of models, where it is more than 1: see [`Index::with_interference`].
+    interference: Vec<((ModelId, ModelId), f64)>,
 }
 
 impl Index {
@@ -292,7 +298,7 @@ impl Index {
             Some(base)
         });
         let row_base = bases.collect();
-        Index { generation, models, devices, of_model, row_base, curves, facts: Facts::default(), foresight: None }
+        Index { generation, models, devices, of_model, row_base, curves, facts: Facts::default(), foresight: None, interference: Vec::new() }
     }
 
     /// With what is known besides times. Predictions that were made without it are gone.
@@ -324,6 +330,29 @@ impl Index {
 
     pub fn foresight(&self) -> Option<&Foresight> {
         self.foresight.as_ref()
+    }
+
+    /// The same with runs of two models taking `factor` times as long while they run side by side on shares of one device: shares part
+    /// its units, not its memory bandwidth (papers §3.1). 1 where nothing was said.
+    ///
+    /// # Errors
+    /// [`IndexError::Interference`] for a factor below 1 or no number, or a model that the index has not.
+    pub fn with_interference(mut self, a: ModelId, b: ModelId, factor: f64) -> Result<Index, IndexError> {
+        let known = |model: ModelId| usize::from(model.0) < self.models.len();
+        if !(factor >= 1.0 && factor.is_finite() && known(a) && known(b)) {
+            return Err(IndexError::Interference(a.0, b.0, factor));
+        }
+        let pair = (a.min(b), a.max(b));
+        self.interference.retain(|(other, _)| *other != pair);
+        self.interference.push((pair, factor));
+        self.interference.sort_by_key(|(pair, _)| *pair);
+        Ok(self)
+    }
+
+    /// How many times as long two models take side by side.
+    pub fn interference(&self, a: ModelId, b: ModelId) -> f64 {
+        let pair = (a.min(b), a.max(b));
+        self.interference.iter().find(|(other, _)| *other == pair).map_or(1.0, |(_, factor)| *factor)
     }
 
     /// Which state of the records it was made from.
@@ -387,6 +416,8 @@ impl Index {
         };
         let curves = self.curves.iter().enumerate().filter_map(curve).collect();
         Index { facts: self.facts.clone(), ..Index::over(self.generation, models.collect(), self.devices.clone(), curves) }
+        let index = Index::over(self.generation, models.collect(), self.devices.clone(), curves);
+        Index { interference: self.interference.clone(), ..index }
     }
 
     /// Whether requests and workers that were numbered by this index mean the same in `next`.
@@ -515,6 +546,11 @@ mod tests {
         assert!(make(vec![Measured { device: DeviceId(3), ..good }]).contains("device 3"));
         let twice = vec![models().remove(0), models().remove(0)];
         assert_eq!(Index::new(1, twice, devices(), vec![]), Err(IndexError::ModelTwice("m".into())));
+        let index = Index::new(1, models(), devices(), vec![]).unwrap();
+        for factor in [0.9, f64::NAN, f64::INFINITY] {
+            assert!(index.clone().with_interference(ModelId(0), ModelId(0), factor).is_err(), "{factor}");
+        }
+        assert!(index.clone().with_interference(ModelId(0), ModelId(1), 1.5).is_err(), "there is one model");
         let weightless = vec![Model { name: "m".into(), weight: f64::NAN }];
         assert!(matches!(Index::new(1, weightless, devices(), vec![]), Err(IndexError::Weight { .. })));
     }

@@ -176,12 +176,25 @@ impl<'a> View<'a> {
         own.overlaps.iter().filter(|&&other| self.worker(other).in_flight() > 0)
     }
 
+    /// How many times as long a run of the model takes there beside what is in flight on the device's other workers.
+    pub fn beside(&self, model: ModelId, worker: WorkerId) -> f64 {
+        let device = self.worker(worker).device;
+        let others =
+            self.state.workers.iter().enumerate().filter(|(at, other)| *at != usize::from(worker.0) && other.device == device);
+        others
+            .filter_map(|(_, other)| other.flights.last())
+            .map(|flight| self.index().interference(model, flight.model))
+            .product()
+    }
+
     /// When a run of so many rows would start and finish there; `None` when nothing can be begun there any more.
     pub fn forecast(&self, curve: CurveId, worker: WorkerId, rows: u32) -> Option<Forecast> {
         let at = self.worker(worker);
         (at.presence == Presence::Ready).then(|| {
             let gap = self.gap(self.index().curve(curve).model, worker);
-            at.forecast(self.now, self.share_at(worker), gap, self.stages_of(curve, rows))
+            let beside = self.beside(self.index().curve(curve).model, worker);
+            let stages = self.stages_of(curve, rows).map(|_, time| time.scaled(beside));
+            at.forecast(self.now, self.share_at(worker), gap, stages)
         })
     }
 

@@ -38,12 +38,21 @@ pub struct Reality {
     /// Requests withdrawn, as a part of all, up to `withdrawn_within` after their arrival.
     pub withdrawn: f64,
     pub withdrawn_within: Nanos,
+    /// Runs take so many times as long for each other worker of their device that works when they begin.
+    pub interference: f64,
 }
 
 impl Default for Reality {
     /// As recorded.
     fn default() -> Self {
-        Reality { noise: 0.0, slower: 1.0, slower_from: Nanos::NEVER, withdrawn: 0.0, withdrawn_within: Nanos(1) }
+        Reality {
+            noise: 0.0,
+            slower: 1.0,
+            slower_from: Nanos::NEVER,
+            withdrawn: 0.0,
+            withdrawn_within: Nanos(1),
+            interference: 1.0,
+        }
     }
 }
 
@@ -321,6 +330,7 @@ impl<'a> Engine<'a> {
     fn start(&mut self, now: Nanos, run: RunId, decision: &Decision) {
         let reality = &self.scenario.reality;
         let slower = if now >= reality.slower_from { reality.slower } else { 1.0 };
+        let slower = slower * reality.interference.powi(self.neighbours(decision.worker));
         let curve = self.index.curve(decision.curve);
         let row = curve.row_of(decision.batch).map(|row| &curve.rows[row]).expect("a decision names a row of the index");
         let noise = &mut self.noise;
@@ -343,6 +353,15 @@ impl<'a> Engine<'a> {
             self.push(begins, Future::Begin { worker, number: run.number });
         }
         self.run_engines(now, worker);
+    }
+
+    /// Other workers of the device that have something in flight.
+    fn neighbours(&self, worker: WorkerId) -> i32 {
+        let devices = self.scenario.fleet.devices.iter().enumerate();
+        let device_of: Vec<usize> = devices.flat_map(|(at, device)| device.workers.iter().map(move |_| at)).collect();
+        let own = usize::from(worker.0);
+        let others = self.workers.iter().enumerate().filter(|(at, _)| *at != own && device_of[*at] == device_of[own]);
+        others.filter(|(_, bench)| !bench.live.is_empty()).count() as i32
     }
 
     /// Begins every stage that has its engine free.

@@ -58,6 +58,7 @@ pub fn swarm(seed: Seed) -> Case {
         slower_from: span.scaled(draw.unit()),
         withdrawn: if draw.below(3) == 0 { draw.unit() * 0.3 } else { 0.0 },
         withdrawn_within: slowest * 3,
+        interference: if draw.below(4) == 0 { 1.0 + draw.unit() } else { 1.0 },
     };
     // All that is accepted, and what is in flight, one run after the other as slowly as may be: whoever is due later than that was starved.
     let ahead =

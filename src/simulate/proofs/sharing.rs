@@ -2,8 +2,8 @@
 
 use super::{MS, campaign, device, poisson, run, scenario};
 use crate::schedule::testing::{curve, index, placed, reference};
-use crate::schedule::{Admission, Engines, Index, Nanos, POLICIES, Priority};
-use crate::simulate::{Arrival, Reality, Scenario, Seen, most_in_time, search, swarm};
+use crate::schedule::{Admission, Engines, Index, ModelId, Nanos, POLICIES, Priority, ShareLine, policy};
+use crate::simulate::{Arrival, Reality, Scenario, Seen, most_in_time, search, simulate, swarm};
 use schema::{Seed, Share};
 
 fn share(percent: f64) -> Share {
@@ -33,6 +33,62 @@ fn slices_at_the_knee_gain_what_the_formula_says() {
         let formula = f64::from(count) * (serial + parallel) / (serial + parallel * 100.0 / slice);
         assert!((gain / formula - 1.0).abs() < 0.1, "{serial} + {parallel}/s: {gain:.2}, formula {formula:.2}");
     }
+}
+
+/// Two models that slow each other down. Without the factor of their pair refits take alone for side by side and refuse what could be
+/// served; with it predictions are right and more is in time.
+#[test]
+fn what_runs_side_by_side_is_predicted_by_the_factor_of_the_pair() {
+    let workers: Vec<Share> = [50.0, 50.0].map(share).to_vec();
+    let records = models(2, 4.0, 3.0, &[50.0]);
+    let both = |index: Index| {
+        let [a, b] = [ModelId(0), ModelId(1)];
+        let index = index.with_interference(a, b, 1.5).unwrap().with_interference(a, a, 1.5).unwrap();
+        index.with_interference(b, b, 1.5).unwrap()
+    };
+    let serve = |index: Index| {
+        let mut scenario = scenario(device(Engines::None, &workers), index, Admission::Predicted);
+        scenario.reality.interference = 1.5;
+        run(&scenario, "knee", poisson(200.0, 2, Nanos(18 * MS)).take(20_000))
+    };
+    let (without, with) = (serve(records.clone()), serve(both(records)));
+    let [error_without, error_with] = [&without, &with].map(|figures| figures.error_median().unwrap());
+    println!("in time {} and {}, median errors {error_without:.3} and {error_with:.3}", without.in_time, with.in_time);
+    assert!(with.in_time as f64 >= 1.02 * without.in_time as f64, "in time {}, with the factor {}", without.in_time, with.in_time);
+    assert!(error_with < 0.01 && error_with < error_without, "median errors {error_without} and {error_with}");
+}
+
+/// A law with a serial and a parallel part, each share measured by runs with noise, and one share left out of the fit.
+#[test]
+fn a_share_left_out_is_predicted_from_noisy_runs() {
+    let shares = [12.5, 25.0, 50.0, 75.0, 100.0];
+    let mut worst = 0.0f64;
+    for (serial, parallel) in [(1.0, 0.2), (1.0, 0.6), (0.5, 1.0), (0.1, 3.0)] {
+        let measured = shares.map(|percent| {
+            let mut scenario =
+                scenario(device(Engines::None, &[share(percent)]), models(1, serial, parallel, &[percent]), Admission::All);
+            scenario.reality.noise = 0.05;
+            scenario.seed = Seed((percent * 10.0) as u64);
+            let mut times = Vec::new();
+            let mut watch = |seen: Seen<'_>| {
+                if let Seen::Answered { at, decision, .. } = seen {
+                    times.push(at - decision.started);
+                }
+            };
+            let arrivals = poisson(1.0, 1, Nanos::NEVER).take(65);
+            simulate(&scenario, arrivals, policy("fastest").unwrap(), &mut watch).unwrap();
+            times.sort_unstable();
+            (share(percent), times[times.len() / 2])
+        });
+        for out in 0..shares.len() {
+            let rest: Vec<_> = measured.iter().enumerate().filter(|(at, _)| *at != out).map(|(_, point)| *point).collect();
+            let truth = (serial + parallel * 100.0 / shares[out]) * MS as f64;
+            let error = (ShareLine::through(&rest).unwrap().at(share(shares[out])).as_f64() / truth - 1.0).abs();
+            worst = worst.max(error);
+            assert!(error <= 0.05, "{serial} + {parallel}/s at {} %: {:.1} % off", shares[out], 100.0 * error);
+        }
+    }
+    println!("worst error {:.1} %", 100.0 * worst);
 }
 
 /// A slice that leaves share over loses against the whole device, so what nobody waits for is handed on.
