@@ -14,9 +14,10 @@ use super::{
 };
 use crate::artifact::Opening;
 use crate::loadgen::{self, Clock, Figures, Library, Mode, Peak, Run, SettingsError, WallClock, find_peak, rate_at_once};
+use crate::runtime::{Runtime, RuntimeError};
 use crate::schedule::Nanos;
 use crate::session::{Decision, Request, Session};
-use crate::under_test::{Placed, SessionUnderTest};
+use crate::under_test::{Placed, Placing, RuntimeUnderTest, SessionUnderTest, UnderTestError};
 use assertion::{Assertion, assertion};
 use inputs::Part;
 use schema::{Batch, Picos, Share};
@@ -68,6 +69,10 @@ pub struct Arguments {
     /// The device
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
+    /// Let the runtime serve, with workers of every share that was tuned for and requests put together to batches by this policy (see
+    /// simulate), instead of a session that runs each request by itself
+    #[arg(long, value_name = "NAME", value_parser = policy)]
+    policy: Option<String>,
     /// Only this share
     #[arg(long, value_name = "PER CENT", value_parser = quantity::share)]
     share: Option<Share>,
@@ -129,6 +134,11 @@ struct Measured {
     run: Run,
     figures: Figures,
     peak: Option<Peak>,
+}
+
+/// A policy by its name.
+fn policy(text: &str) -> Result<String, String> {
+    crate::schedule::policy(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
@@ -251,22 +261,26 @@ fn measure(
             "note: requests use every core, none is left for whoever issues them; a run whose requests come late is not valid",
         );
     }
-    let system = SessionUnderTest::start(session, requests, threads).map_err(|error| from_session(&path, &error))?;
+    let system: Box<dyn Placing> = match &arguments.policy {
+        Some(policy) => Box::new(serving(arguments, policy, &models, requests)?),
+        None => Box::new(SessionUnderTest::start(session, requests, threads).map_err(|error| from_session(&path, &error))?),
+    };
+    let system = &*system;
     let clock: Arc<dyn Clock> = Arc::new(WallClock::begin());
     let mut settings = settings_of(arguments);
     if !arguments.accuracy {
         let long = nanos((arguments.duration / WARM_PART).min(WARM_MAX));
-        let warm = rate_at_once(&library, &system, &clock, long);
-        let rate = warm.map_err(|why| failed(&path, &system, &why))?;
+        let warm = rate_at_once(&library, system, &clock, long);
+        let rate = warm.map_err(|why| failed(&path, system, &why))?;
         if arguments.scenario == Scenario::Offline {
             settings.target_qps = rate;
         }
         system.take_placed();
     }
     let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures), Failure> {
-        let run = loadgen::run(settings, &library, &system, &clock).map_err(|error| refused(&path, &error))?;
+        let run = loadgen::run(settings, &library, system, &clock).map_err(|error| refused(&path, &error))?;
         if let loadgen::End::Failed(why) = &run.end {
-            return Err(failed(&path, &system, why));
+            return Err(failed(&path, system, why));
         }
         let figures = run.figures();
         Ok((run, figures))
@@ -299,6 +313,38 @@ fn measure(
         models[usize::from(placed.model)].placed.push(placed);
     }
     Ok(Measured { models, run, figures, peak })
+}
+
+/// The runtime over the same artifacts.
+fn serving(
+    arguments: &Arguments,
+    policy: &str,
+    models: &[Model],
+    requests: Vec<Vec<Request>>,
+) -> Result<RuntimeUnderTest, Failure> {
+    let builder = Runtime::builder().device(&arguments.device).policy(policy).opening(arguments.open.opening());
+    let builder = arguments.share.into_iter().fold(builder, |builder, share| builder.share(share));
+    let builder = models.iter().fold(builder, |builder, model| builder.artifact(&model.path));
+    let runtime = builder.open().map_err(|error| from_runtime(&models[0].path, &error))?;
+    let requests = requests.into_iter().map(|asked| asked.into_iter().map(Into::into).collect());
+    Ok(RuntimeUnderTest::new(runtime, requests.collect()))
+}
+
+/// Why the runtime does not serve.
+fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
+    match error {
+        RuntimeError::Artifact(error) => model::from_artifact(path, error),
+        RuntimeError::Database { path, source } => super::db::from_store(path, source),
+        RuntimeError::Share(error) => super::devices::from_grant(error),
+        RuntimeError::Device(_) => Failure::new("device.unknown", path.display(), error),
+        RuntimeError::Worker(_) => Failure::new("device.worker", "cannot start workers", error),
+        RuntimeError::Threads(_) => Failure::new("machine.threads", "cannot start threads", error),
+        RuntimeError::Policy(_) => Failure::new("usage.value", "--policy", error),
+        RuntimeError::Ports { .. } | RuntimeError::Nowhere { .. } | RuntimeError::TwoOfAName(_) => {
+            Failure::new("artifact.unserved", path.display(), error).remedy("leave --policy out")
+        }
+        _ => Failure::new("bug.bench", path.display(), error),
+    }
 }
 
 /// How many requests run at once: as many as the shares that were chosen leave room for.
@@ -337,9 +383,10 @@ fn refused(path: &Path, error: &SettingsError) -> Failure {
 }
 
 /// What the system failed with.
-fn failed(path: &Path, system: &SessionUnderTest, why: &str) -> Failure {
+fn failed(path: &Path, system: &dyn Placing, why: &str) -> Failure {
     match system.take_error() {
-        Some(error) => from_session(path, &error),
+        Some(UnderTestError::Session(error)) => from_session(path, &error),
+        Some(UnderTestError::Runtime(error)) => from_runtime(path, &error),
         None => Failure::new("bug.bench", path.display(), why),
     }
 }

@@ -193,6 +193,14 @@ impl Request {
     }
 }
 
+impl From<crate::session::Request> for Request {
+    /// The same request of a runtime, whose workers have the shares it was opened with.
+    fn from(request: crate::session::Request) -> Self {
+        let crate::session::Request { model, inputs, deadline, .. } = request;
+        Request { model, inputs, deadline, priority: Priority::default() }
+    }
+}
+
 impl Builder {
     /// With an artifact.
     #[must_use]

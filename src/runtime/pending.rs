@@ -22,6 +22,7 @@ pub(super) struct Slot {
 struct State {
     answer: Option<Answered>,
     waker: Option<Waker>,
+    then: Option<Box<dyn FnOnce(Answered) + Send>>,
 }
 
 impl Slot {
@@ -29,6 +30,10 @@ impl Slot {
     pub fn fill(&self, answer: Answered) {
         let waker = {
             let mut state = self.lock();
+            if let Some(then) = state.then.take() {
+                drop(state);
+                return then(answer);
+            }
             state.answer = Some(answer);
             state.waker.take()
         };
@@ -90,6 +95,19 @@ impl Pending {
                 return Err(self);
             }
             state = self.slot.filled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Calls `then` with the answer: on the thread that brings it, which serves others and is not to be kept, or at once when it is there.
+    pub fn then(mut self, then: impl FnOnce(Answered) + Send + 'static) {
+        self.over = true;
+        let mut state = self.slot.lock();
+        match state.answer.take() {
+            Some(answer) => {
+                drop(state);
+                then(answer);
+            }
+            None => state.then = Some(Box::new(then)),
         }
     }
 

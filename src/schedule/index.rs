@@ -298,7 +298,17 @@ impl Index {
             Some(base)
         });
         let row_base = bases.collect();
-        Index { generation, models, devices, of_model, row_base, curves, facts: Facts::default(), foresight: None, interference: Vec::new() }
+        Index {
+            generation,
+            models,
+            devices,
+            of_model,
+            row_base,
+            curves,
+            facts: Facts::default(),
+            foresight: None,
+            interference: Vec::new(),
+        }
     }
 
     /// With what is known besides times. Predictions that were made without it are gone.
@@ -415,9 +425,8 @@ impl Index {
             (!rows.is_empty()).then(|| Curve::new((curve.model, curve.device, curve.share), rows))
         };
         let curves = self.curves.iter().enumerate().filter_map(curve).collect();
-        Index { facts: self.facts.clone(), ..Index::over(self.generation, models.collect(), self.devices.clone(), curves) }
         let index = Index::over(self.generation, models.collect(), self.devices.clone(), curves);
-        Index { interference: self.interference.clone(), ..index }
+        Index { facts: self.facts.clone(), interference: self.interference.clone(), ..index }
     }
 
     /// Whether requests and workers that were numbered by this index mean the same in `next`.

@@ -86,9 +86,9 @@ pub struct Builder {
 /// One inference that is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    model: String,
-    inputs: Vec<(String, Tensor)>,
-    deadline: Option<Duration>,
+    pub(crate) model: String,
+    pub(crate) inputs: Vec<(String, Tensor)>,
+    pub(crate) deadline: Option<Duration>,
     share: Option<Share>,
 }
 

@@ -76,10 +76,10 @@ fn of_model(measured: &Measured, at: usize, model: &Model) -> Value {
         "p50_ns": nanos(0.5), "p99_ns": nanos(0.99),
         "goodput_per_s": figures.goodput_per_s() * f64::from(model.batch.rows()),
         "placed": model.placed.iter().map(|placed| json!({
-            "device": placed.decision.device.0, "share_pct": placed.decision.share.as_percent(),
-            "rung": placed.decision.rung.to_string(), "runs": placed.runs,
-            "predicted_ns": placed.decision.predicted.map(|p| p.time.as_nanos()),
-            "took_mean_ns": placed.took.as_nanos() / placed.runs.max(1),
+            "device": placed.device.0, "share_pct": placed.share.as_percent(),
+            "rung": placed.rung.to_string(), "runs": placed.answers,
+            "predicted_ns": placed.predicted.map(Picos::as_nanos),
+            "took_mean_ns": placed.took.as_nanos() / placed.answers.max(1),
         })).collect::<Vec<_>>(),
     })
 }
@@ -163,8 +163,8 @@ fn latency(screen: &Screen, measured: &Measured) -> String {
     let text = |latency: Option<Nanos>| latency.map_or("unanswered".to_owned(), time);
     let queries = figures.of_queries();
     let median = screen.paint(Paint::Bold, &text(queries.percentile(0.5)));
-    let took = |placed: &super::Placed| Picos(placed.took.0 / placed.runs.max(1));
-    let usual = measured.models[0].placed.iter().max_by_key(|placed| placed.runs);
+    let took = |placed: &super::Placed| Picos(placed.took.0 / placed.answers.max(1));
+    let usual = measured.models[0].placed.iter().max_by_key(|placed| placed.answers);
     let predicted = match (decision.predicted, usual) {
         (Some(p), Some(usual)) => {
             let part = took(usual).as_secs_f64() / p.time.as_secs_f64();

@@ -54,7 +54,12 @@ fn what_runs_side_by_side_is_predicted_by_the_factor_of_the_pair() {
     let (without, with) = (serve(records.clone()), serve(both(records)));
     let [error_without, error_with] = [&without, &with].map(|figures| figures.error_median().unwrap());
     println!("in time {} and {}, median errors {error_without:.3} and {error_with:.3}", without.in_time, with.in_time);
-    assert!(with.in_time as f64 >= 1.02 * without.in_time as f64, "in time {}, with the factor {}", without.in_time, with.in_time);
+    assert!(
+        with.in_time as f64 >= 1.02 * without.in_time as f64,
+        "in time {}, with the factor {}",
+        without.in_time,
+        with.in_time
+    );
     assert!(error_with < 0.01 && error_with < error_without, "median errors {error_without} and {error_with}");
 }
 

@@ -1,11 +1,8 @@
-//! The session as the system that [`loadgen`](crate::loadgen) measures.
-//!
-//! The one place where the two meet: samples become requests, answers become outcomes. It knows no clock; when a sample was answered is
-//! the run's to say.
+//! A session as the system that is measured: each sample runs on a thread of its own choosing, none waits for another to fill a batch.
 
+use super::{Placed, Placing, Tally, bytes};
 use crate::loadgen::{Outcome, Responses, Sample, SystemUnderTest};
 use crate::session::{Answer, Decision, Request, Session, SessionError};
-use kernels::Datum;
 use schema::Picos;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,32 +14,19 @@ pub struct SessionUnderTest {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Runs of one model that were placed alike.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    /// The model's place among the requests.
-    pub model: u16,
-    /// Of the first of them.
-    pub decision: Decision,
-    pub runs: u64,
-    /// What they took in all, without waiting.
-    pub took: Picos,
-}
-
 struct Shared {
     session: Session,
     /// By model and sample.
     requests: Vec<Vec<Request>>,
     state: Mutex<State>,
     work: Condvar,
+    tally: Tally,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<(Sample, Arc<Responses>)>,
     closed: bool,
-    placed: Vec<Placed>,
-    error: Option<SessionError>,
 }
 
 impl SessionUnderTest {
@@ -51,23 +35,14 @@ impl SessionUnderTest {
     /// # Errors
     /// [`SessionError::Threads`].
     pub fn start(session: Session, requests: Vec<Vec<Request>>, threads: usize) -> Result<Self, SessionError> {
-        let shared = Arc::new(Shared { session, requests, state: Mutex::default(), work: Condvar::new() });
+        let shared =
+            Arc::new(Shared { session, requests, state: Mutex::default(), work: Condvar::new(), tally: Tally::default() });
         let mut system = SessionUnderTest { shared, threads: Vec::with_capacity(threads) };
         for at in 0..threads {
             let shared = Arc::clone(&system.shared);
             system.threads.push(Builder::new().name(format!("lane-{at}")).spawn(move || shared.serve())?);
         }
         Ok(system)
-    }
-
-    /// What has been placed where since it was last asked.
-    pub fn take_placed(&self) -> Vec<Placed> {
-        std::mem::take(&mut self.shared.state().placed)
-    }
-
-    /// The first error, if there was one.
-    pub fn take_error(&self) -> Option<SessionError> {
-        self.shared.state().error.take()
     }
 }
 
@@ -79,6 +54,12 @@ impl SystemUnderTest for SessionUnderTest {
         }
         self.shared.state().queue.extend(samples.iter().map(|sample| (*sample, Arc::clone(responses))));
         if samples.len() == 1 { self.shared.work.notify_one() } else { self.shared.work.notify_all() }
+    }
+}
+
+impl Placing for SessionUnderTest {
+    fn tally(&self) -> &Tally {
+        &self.shared.tally
     }
 }
 
@@ -116,43 +97,21 @@ impl Shared {
 
     fn answer(&self, sample: Sample, responses: &Responses) {
         let request = &self.requests[usize::from(sample.model)][sample.index as usize];
-        match self.session.run(request) {
-            Ok(answer) => {
-                let output = sample.logged.then(|| bytes(&answer));
+        let outcome = match self.session.run(request) {
+            Ok(Answer { outputs, decision }) => {
+                let output = sample.logged.then(|| bytes(&outputs));
                 // Before the answer is heard, so that whoever heard the last one finds all of them counted.
-                self.state().count(sample.model, answer.decision);
-                responses.complete(sample.id, Outcome::Answered(output));
+                self.tally.count(placed(sample.model, decision));
+                Outcome::Answered(output)
             }
-            Err(error) => {
-                let why = error.to_string();
-                self.state().error.get_or_insert(error);
-                responses.complete(sample.id, Outcome::Failed(why));
-            }
-        }
-    }
-}
-
-impl State {
-    fn count(&mut self, model: u16, decision: Decision) {
-        let took = decision.actual.unwrap_or(Picos(0));
-        let alike = |placed: &&mut Placed| {
-            let known = &placed.decision;
-            placed.model == model
-                && (known.share, known.batch, known.rung) == (decision.share, decision.batch, decision.rung)
-                && known.device == decision.device
+            Err(error) => Outcome::Failed(self.tally.fail(error.into())),
         };
-        match self.placed.iter_mut().find(alike) {
-            Some(placed) => {
-                placed.runs += 1;
-                placed.took = Picos(placed.took.0.saturating_add(took.0));
-            }
-            None => self.placed.push(Placed { model, decision, runs: 1, took }),
-        }
+        responses.complete(sample.id, outcome);
     }
 }
 
-/// The bytes of all output tensors, one after the other. Texts and sequences have none.
-fn bytes(answer: &Answer) -> Vec<u8> {
-    let tensors = answer.outputs.iter().filter_map(|(_, datum)| Datum::tensor(datum));
-    tensors.flat_map(|tensor| tensor.bytes().iter().copied()).collect()
+fn placed(model: u16, decision: Decision) -> Placed {
+    let Decision { device, share, batch, rung, predicted, actual, .. } = decision;
+    let (predicted, took) = (predicted.map(|predicted| predicted.time), actual.unwrap_or(Picos(0)));
+    Placed { model, device, share, batch, rung, predicted, answers: 1, took }
 }
