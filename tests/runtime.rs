@@ -1,5 +1,6 @@
 //! The runtime under requests from many threads: dynamic batches, several models, cancellation, faults, shutdown.
 
+use crate::cli::tunewright;
 use crate::faults::{noted, noted_program};
 use crate::models::bound;
 use crate::session::{artifact, image};
@@ -270,6 +271,79 @@ fn workers_that_are_killed_cost_nobody_an_answer() {
     });
     assert!(noted(folder.path()).len() > 2, "workers were replaced");
     assert_eq!(values(&runtime.run(row(1.0)).unwrap().outputs[0].1), [2.0; 4]);
+}
+
+#[test]
+fn a_device_that_is_lost_leaves_its_requests_to_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = noted_program(folder.path());
+    let builder = builder().program(&program).device("cpu").device("cpu:scalar").share(Share::WHOLE);
+    let runtime = builder.artifact(double(folder.path())).open().unwrap();
+    // Nothing can take the place of a worker that dies now.
+    std::fs::remove_file(&program).unwrap();
+    let workers = noted(folder.path());
+    assert_eq!(workers.len(), 2, "one for each device");
+    let pending: Vec<_> = (0..50).map(|i| (i, runtime.submit(row(i as f32)).unwrap())).collect();
+    kill_process(Pid::from_raw(workers[0]).unwrap(), Signal::KILL).unwrap();
+    for (i, pending) in pending {
+        assert_eq!(values(&pending.wait().unwrap().outputs[0].1), [2.0 * i as f32; 4]);
+    }
+    let (began, mut lost) = (Instant::now(), false);
+    while !lost {
+        assert!(began.elapsed() < Duration::from_secs(60), "the device is not given up");
+        let answer = runtime.run(row(1.0)).unwrap();
+        lost = answer.decision.rivals.iter().any(|rival| rival.why == "the device is lost");
+    }
+    kill_process(Pid::from_raw(workers[1]).unwrap(), Signal::KILL).unwrap();
+    // The last device: what waits for it is refused when it is given up.
+    let error = loop {
+        match runtime.run(row(1.0)) {
+            Ok(_) => assert!(began.elapsed() < Duration::from_secs(60), "the last device is not given up"),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("no device is left") || error.to_string().contains("workers died"), "{error}");
+}
+
+#[test]
+fn a_database_that_is_damaged_or_gone_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, database) = (mnist_cnn(), folder.path().join("db"));
+    let tune = ["tune", model.to_str().unwrap(), "--budget", "trials=4", "--db", "db", "-o", "mnist_cnn.tune"];
+    let tuned = tunewright(folder.path(), &tune);
+    assert_eq!(tuned.status.code(), Some(0), "{}", String::from_utf8_lossy(&tuned.stderr));
+    let runtime = builder().artifact(folder.path().join("mnist_cnn.tune")).database(&database).open().unwrap();
+    let (name, wanted) = (input_name(), expected(1));
+    let ask = || {
+        let answer = runtime.run(Request::new("mnist_cnn").input(&name, image(1))).unwrap();
+        let worst = values(&answer.outputs[0].1).iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "{worst}");
+        answer.decision.predicted_by
+    };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                ask();
+            }
+        });
+        assert!(!runtime.refresh().unwrap(), "nothing is new");
+        let files = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        for file in files(&database).into_iter().filter(|path| path.is_file()) {
+            let bytes = std::fs::read(&file).unwrap();
+            std::fs::write(&file, vec![0xa5; bytes.len()]).unwrap();
+        }
+        // Whether the damage is seen is the reader's business; it is an answer, and the records that are held stay.
+        let _ = runtime.refresh();
+        std::fs::rename(&database, folder.path().join("gone")).unwrap();
+        let _ = runtime.refresh();
+        let tuned = tunewright(folder.path(), &tune);
+        assert_eq!(tuned.status.code(), Some(0), "{}", String::from_utf8_lossy(&tuned.stderr));
+        let _ = runtime.refresh();
+        over.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+    });
+    assert!(matches!(ask(), Evidence::Records(_)));
 }
 
 #[test]

@@ -133,6 +133,38 @@ fn refusals_carry_a_time_after_which_there_is_room() {
     assert!(core.step(Nanos(6)).is_some(), "what was accepted is still served");
 }
 
+/// While all workers of a model are being replaced nobody can say when a request would run: one without a deadline waits, any other is
+/// told to come again.
+#[test]
+fn requests_wait_for_workers_that_are_being_replaced() {
+    let mut core = core("greedy", Limits { queue_len_max: 1, ..Limits::default() });
+    [2, 3].map(|at| core.on(Nanos(0), Event::WorkerLost { worker: WorkerId(at) }).unwrap());
+    let Err(Refusal::TooLate { retry_after, .. }) = core.submit(Nanos(1), wish(1, Some(90 * MS))) else { panic!() };
+    assert_eq!(retry_after, Limits::default().patience);
+    core.submit(Nanos(1), wish(1, None)).unwrap();
+    assert!(matches!(core.submit(Nanos(1), wish(1, None)), Err(Refusal::QueueFull { .. })));
+    assert_eq!(core.step(Nanos(1)), None);
+    core.on(Nanos(2), Event::WorkerReady { worker: WorkerId(3) }).unwrap();
+    assert_eq!(start(&mut core, 2).1.worker, WorkerId(3));
+}
+
+/// Two workers that own units in common never run at once, whatever their shares allow.
+#[test]
+fn workers_that_overlap_take_turns() {
+    let halves = vec![share(50.0), share(50.0)];
+    let device = |overlaps| FleetDevice { engines: Engines::None, gap: Nanos(0), workers: halves.clone(), overlaps };
+    for (overlaps, at_once) in [(Vec::new(), true), (vec![(0, 1)], false)] {
+        let fleet = Fleet { devices: vec![device(overlaps)] };
+        let index = index(&[placed(curve(&[1], |_| 5 * MS), 0, 0, 50.0)]);
+        let mut core = Core::new(&fleet, Arc::new(index), Limits::default(), policy("greedy").unwrap()).unwrap();
+        (0..2).for_each(|_| assert!(core.submit(Nanos(0), wish(0, None)).is_ok()));
+        let (run, decision) = start(&mut core, 0);
+        assert_eq!(core.step(Nanos(0)).is_some(), at_once);
+        finish(&mut core, 5 * MS, run, &decision);
+        assert_eq!(core.step(Nanos(5 * MS)).is_some(), !at_once);
+    }
+}
+
 #[test]
 fn a_waiting_request_can_be_taken_back_and_one_in_flight_cannot() {
     let mut core = core("fastest", Limits::default());
