@@ -276,3 +276,49 @@ fn an_export_imports_into_the_same_database() {
     let no_schema = tuning_db::import(&c, &mut &text[text.len() / 2..], ImportOptions::default());
     assert!(no_schema.is_err());
 }
+
+/// What models are like travels every way that names do: a reader's, a rebuilt index', a merge's, an export's; saying it again changes
+/// nothing, and a newer revision replaces an older one.
+#[test]
+fn features_go_where_observations_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let features = |rows, revision| ModelFeatures {
+        model: sample::model_key(0),
+        batch: Batch::new(rows).unwrap(),
+        dims: vec![],
+        revision,
+        features: Features { flops: 1000 * u64::from(rows), depth: u32::from(revision), ..Features::default() },
+    };
+    let store = Store::open(&path("a"), options()).unwrap();
+    for said in [features(1, 1), features(4, 1), features(4, 2), features(4, 2), features(4, 1)] {
+        store.put_features(&said).unwrap();
+    }
+    write(&store, 1, 3);
+    store.close().unwrap();
+    let known = |name: &str| Reader::open(&path(name), Source::C).unwrap().model_features().unwrap();
+    let mut expected = known("a");
+    expected.sort_by_key(|features| features.batch);
+    assert_eq!(expected, [features(1, 1), features(4, 2)]);
+    for entry in std::fs::read_dir(path("a")).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_name().to_string_lossy().starts_with("index-") {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    Store::open(&path("a"), options()).unwrap().close().unwrap();
+    let store = Store::open(&path("b"), options()).unwrap();
+    store.put_features(&features(4, 1)).unwrap();
+    let merged = tuning_db::merge(&store, &path("a")).unwrap();
+    assert_eq!(merged.added, 3);
+    store.close().unwrap();
+    let mut text = Vec::new();
+    tuning_db::export(&Reader::open(&path("b"), Source::Auto).unwrap(), &Query::parse("").unwrap(), &mut text).unwrap();
+    let store = Store::open(&path("c"), options()).unwrap();
+    tuning_db::import(&store, &mut text.as_slice(), ImportOptions::default()).unwrap();
+    store.close().unwrap();
+    for name in ["a", "b", "c"] {
+        let mut found = known(name);
+        found.sort_by_key(|features| features.batch);
+        assert_eq!(found, expected, "{name}");
+    }
+}
