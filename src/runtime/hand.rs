@@ -1,16 +1,20 @@
 //! The thread that keeps one worker: puts requests together in shared memory, asks the worker to run them, takes the answers apart, and
 //! puts another worker in the place of one that died.
 
-use super::catalog::{Form, Served};
-use super::rows::Part;
+use super::catalog::{Bound, Form, Served};
+use super::rows::{Cut, Part};
 use super::{Outputs, Shared};
 use crate::device::Grant;
+use crate::execute::Port;
 use crate::schedule::{DeviceId, ModelId, Nanos, RequestId, RunId, WorkerId};
 use crate::worker::segment::{Segment, Sizes};
 use crate::worker::{Answer, Ask, Death, Serve, Worker, sizes};
+use bytes::Bytes;
 use kernels::{Datum, Tensor};
 use schema::{Batch, FailureClass, Picos};
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Weak};
@@ -44,7 +48,6 @@ pub(super) struct PlanKey {
 pub(super) struct Spec {
     pub key: PlanKey,
     pub served: Arc<Served>,
-    pub graph: usize,
     /// Whose configs; `None`: defaults.
     pub entry: Option<usize>,
 }
@@ -94,12 +97,12 @@ pub(super) struct Done {
 
 /// See the module.
 pub(super) struct Hand {
-    pub id: WorkerId,
-    pub device: DeviceId,
-    pub grant: Grant,
-    pub program: PathBuf,
-    pub shared: Weak<Shared>,
-    pub jobs: Receiver<Job>,
+    id: WorkerId,
+    device: DeviceId,
+    grant: Grant,
+    program: PathBuf,
+    shared: Weak<Shared>,
+    jobs: Receiver<Job>,
     worker: Option<Worker>,
     plans: BTreeMap<PlanKey, Plan>,
     next_slot: u32,
@@ -169,45 +172,33 @@ impl Hand {
 
     /// Makes a plan in the worker, and measures it.
     fn load(&mut self, spec: Spec) -> Result<Loaded, String> {
-        match self.make(&spec) {
-            Ok(()) => {}
-            Err(Fault::Refused(detail)) => return Err(detail),
-            Err(Fault::Death(death)) => {
-                let detail = death.detail.clone();
-                self.bury(&death, None);
-                return Err(detail);
-            }
-        }
         let key = spec.key;
-        match self.measure(key) {
-            Ok(loaded) => Ok(loaded),
-            Err(fault) => {
-                self.plans.remove(&key);
-                match fault {
-                    Fault::Refused(detail) => Err(detail),
-                    Fault::Death(death) => {
-                        let detail = death.detail.clone();
-                        self.bury(&death, None);
-                        Err(detail)
-                    }
+        self.make(&spec).and_then(|()| self.measure(key)).map_err(|fault| {
+            self.plans.remove(&key);
+            match fault {
+                Fault::Refused(detail) => detail,
+                Fault::Death(death) => {
+                    let detail = death.detail.clone();
+                    self.bury(&death, None);
+                    detail
                 }
             }
-        }
+        })
+    }
+
+    fn plan(&mut self, key: PlanKey) -> Result<&mut Plan, Fault> {
+        self.plans.get_mut(&key).ok_or_else(|| refused("there is no such plan"))
     }
 
     fn make(&mut self, spec: &Spec) -> Result<(), Fault> {
-        let served = &spec.served;
-        let bound = served.graphs.iter().find(|bound| bound.rows == spec.key.rows);
-        let bound = bound.ok_or_else(|| Fault::Refused("there is no such graph".to_owned()))?;
-        let (inputs, outputs) = served.ports_of(bound.graph).map_err(|error| Fault::Refused(error.to_string()))?;
-        let sizes =
-            sizes(inputs.iter(), outputs.iter()).ok_or_else(|| Fault::Refused("an input has no fixed size".to_owned()))?;
-        let segment = Segment::create(&sizes).map_err(|error| Fault::Refused(format!("no shared memory: {error}")))?;
+        let (bound, (inputs, outputs)) = spec.graph()?;
+        let sizes = sizes(inputs.iter(), outputs.iter()).ok_or_else(|| refused("an input has no fixed size"))?;
+        let segment = Segment::create(&sizes).map_err(no_memory)?;
         let slot = self.next_slot;
         self.next_slot += 1;
         let serve = Serve {
-            artifact: served.source.path(),
-            graph: spec.graph as u32,
+            artifact: spec.served.source.path(),
+            graph: bound.graph as u32,
             entry: spec.entry.map(|entry| entry as u32),
             segment: segment.path(),
             room: 0,
@@ -217,22 +208,19 @@ impl Hand {
                 self.plans.insert(spec.key, Plan { spec: spec.clone(), slot, sizes, segment });
                 Ok(())
             }
-            Answer::Refused { detail, .. } | Answer::Wrong { reason: detail } => Err(Fault::Refused(detail)),
-            other => Err(Fault::Refused(format!("the worker answered {other:?}"))),
+            other => Err(unwelcome(other)),
         }
     }
 
     /// Times a plan on the inputs that the worker left in its segment, by the whole way that requests go.
     fn measure(&mut self, key: PlanKey) -> Result<Loaded, Fault> {
-        let plan = self.plans.get_mut(&key).ok_or_else(|| Fault::Refused("there is no such plan".to_owned()))?;
-        let bound = plan.spec.served.bound(key.rows).ok_or_else(|| Fault::Refused("there is no such graph".to_owned()))?;
-        let (ports, _) = plan.spec.served.ports_of(bound.graph).map_err(|error| Fault::Refused(error.to_string()))?;
-        let tensor = |(port, bytes): (&crate::execute::Port, &mut &mut [u8])| {
-            Tensor::from_bytes(port.ty.dtype()?, port.ty.fixed_shape()?, bytes::Bytes::copy_from_slice(bytes))
+        let plan = self.plan(key)?;
+        let (_, (ports, _)) = plan.spec.graph()?;
+        let tensor = |(port, bytes): (&Port, &mut &mut [u8])| {
+            Tensor::from_bytes(port.ty.dtype()?, port.ty.fixed_shape()?, Bytes::copy_from_slice(bytes))
         };
-        let mut parts = plan.segment.parts();
-        let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut parts.inputs).map(tensor).collect();
-        let inputs = inputs.ok_or_else(|| Fault::Refused("an input has no fixed size".to_owned()))?;
+        let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut plan.segment.parts().inputs).map(tensor).collect();
+        let inputs = inputs.ok_or_else(|| refused("an input has no fixed size"))?;
         let request = [Taken { id: RequestId(0), inputs, rows: key.rows.rows() as usize }];
         let (mut inner, mut whole, began) = (Vec::new(), Vec::new(), Instant::now());
         while inner.is_empty() || (inner.len() < ROUNDS && began.elapsed() < ROUNDS_TIME) {
@@ -291,23 +279,21 @@ impl Hand {
 
     /// The outputs of each request, in batches of the plan's rows, and the picoseconds that the worker computed.
     fn compute(&mut self, key: PlanKey, requests: &[Taken], patience: Duration) -> Result<(Vec<Outputs>, u64), Fault> {
-        let plan = self.plans.get_mut(&key).ok_or_else(|| Fault::Refused("there is no such plan".to_owned()))?;
-        let served = plan.spec.served.clone();
+        let served = self.plan(key)?.spec.served.clone();
         let Form::Rows { inputs, outputs } = &served.form else {
             return self.compute_whole(key, &requests[0], patience);
         };
         let batch = key.rows.rows() as usize;
         let total: usize = requests.iter().map(|request| request.rows).sum();
-        let bytes_of = |cut: &super::rows::Cut, rows| cut.shape_of(rows).iter().product::<usize>() * cut.dtype.bytes();
+        let bytes_of = |cut: &Cut, rows| cut.shape_of(rows).iter().product::<usize>() * cut.dtype.bytes();
         let room = |request: &Taken| outputs.iter().map(|cut| vec![0u8; bytes_of(cut, request.rows)]).collect::<Vec<_>>();
         let mut results: Vec<Vec<Vec<u8>>> = requests.iter().map(room).collect();
         let mut spent = 0;
         for begin in (0..total).step_by(batch) {
             let together = pieces(requests, begin, (begin + batch).min(total));
-            let plan = self.plans.get_mut(&key).ok_or_else(|| Fault::Refused("there is no such plan".to_owned()))?;
-            let mut parts = plan.segment.parts();
+            let mut parts = self.plan(key)?.segment.parts();
             for (at, cut) in inputs.iter().enumerate() {
-                let part = |(request, taken): &(usize, std::ops::Range<usize>)| {
+                let part = |(request, taken): &(usize, Range<usize>)| {
                     let request = &requests[*request];
                     Part { bytes: request.inputs[at].bytes(), rows: request.rows, taken: taken.clone() }
                 };
@@ -315,8 +301,7 @@ impl Hand {
                 cut.gather(parts.inputs[at], batch, &rows);
             }
             spent += self.ask_run(key, patience)?.0;
-            let plan = self.plans.get_mut(&key).ok_or_else(|| Fault::Refused("there is no such plan".to_owned()))?;
-            let parts = plan.segment.parts();
+            let parts = self.plan(key)?.segment.parts();
             for (at, cut) in outputs.iter().enumerate() {
                 let mut first = 0;
                 for (request, taken) in &together {
@@ -327,12 +312,12 @@ impl Hand {
             }
         }
         let tensors = |(request, results): (&Taken, Vec<Vec<u8>>)| {
-            let tensor = |(cut, bytes): (&super::rows::Cut, Vec<u8>)| {
+            let tensor = |(cut, bytes): (&Cut, Vec<u8>)| {
                 let tensor = Tensor::from_bytes(cut.dtype, cut.shape_of(request.rows), bytes.into());
                 tensor.map(|tensor| (cut.name.clone(), Datum::Tensor(tensor)))
             };
             let all: Option<Outputs> = outputs.iter().zip(results).map(tensor).collect();
-            all.ok_or_else(|| Fault::Refused("an output has another size than its type says".to_owned()))
+            all.ok_or_else(|| refused("an output has another size than its type says"))
         };
         let answers: Result<Vec<Outputs>, Fault> = requests.iter().zip(results).map(tensors).collect();
         Ok((answers?, spent))
@@ -340,19 +325,17 @@ impl Hand {
 
     /// One request of exactly the plan's shapes.
     fn compute_whole(&mut self, key: PlanKey, request: &Taken, patience: Duration) -> Result<(Vec<Outputs>, u64), Fault> {
-        let gone = || Fault::Refused("there is no such plan".to_owned());
-        let plan = self.plans.get_mut(&key).ok_or_else(gone)?;
+        let plan = self.plan(key)?;
         let served = plan.spec.served.clone();
         for (part, tensor) in plan.segment.parts().inputs.into_iter().zip(&request.inputs) {
             part.copy_from_slice(tensor.bytes());
         }
         let (picos, dynamic) = self.ask_run(key, patience)?;
-        let plan = self.plans.get_mut(&key).ok_or_else(gone)?;
-        let parts = plan.segment.parts();
+        let parts = self.plan(key)?.segment.parts();
         let (mut shapes, mut end) = (dynamic.into_iter(), 0usize);
         let mut outputs = Outputs::new();
         for (port, part) in served.outputs.iter().zip(&parts.outputs) {
-            let odd = || Fault::Refused(format!("output \"{}\" has another size than the worker says", port.name));
+            let odd = || refused(format!("output \"{}\" has another size than the worker says", port.name));
             let dtype = port.ty.dtype().ok_or_else(odd)?;
             let (shape, bytes) = match port.ty.fixed_shape() {
                 Some(shape) => (shape, &**part),
@@ -365,7 +348,7 @@ impl Hand {
                     (shape, parts.room.get(place).ok_or_else(odd)?)
                 }
             };
-            let tensor = Tensor::from_bytes(dtype, shape, bytes::Bytes::copy_from_slice(bytes)).ok_or_else(odd)?;
+            let tensor = Tensor::from_bytes(dtype, shape, Bytes::copy_from_slice(bytes)).ok_or_else(odd)?;
             outputs.push((port.name.clone(), Datum::Tensor(tensor)));
         }
         Ok((vec![outputs], picos))
@@ -373,23 +356,19 @@ impl Hand {
 
     /// Runs what lies in a plan's segment: picoseconds, and the shapes of outputs without a fixed size.
     fn ask_run(&mut self, key: PlanKey, patience: Duration) -> Result<(u64, Vec<Vec<u64>>), Fault> {
-        let Some(slot) = self.plans.get(&key).map(|plan| plan.slot) else {
-            return Err(Fault::Refused("there is no such plan".to_owned()));
-        };
+        let slot = self.plan(key)?.slot;
         let mut answer = self.ask(&Ask::Run { slot }, patience)?;
         if let Answer::Room { bytes } = answer {
-            let plan = self.plans.get_mut(&key).ok_or_else(|| Fault::Refused("there is no such plan".to_owned()))?;
-            let sizes = Sizes { room: bytes.next_power_of_two(), ..plan.sizes.clone() };
-            let segment = Segment::create(&sizes).map_err(|error| Fault::Refused(format!("no shared memory: {error}")))?;
-            let ask = Ask::Collect { slot, segment: segment.path(), room: sizes.room };
+            let plan = self.plan(key)?;
+            plan.sizes.room = bytes.next_power_of_two();
             // The inputs are in the old one; the next run writes new ones.
-            (plan.segment, plan.sizes) = (segment, sizes);
+            plan.segment = Segment::create(&plan.sizes).map_err(no_memory)?;
+            let ask = Ask::Collect { slot, segment: plan.segment.path(), room: plan.sizes.room };
             answer = self.ask(&ask, SHORT)?;
         }
         match answer {
             Answer::Ran { picos, dynamic } => Ok((picos, dynamic)),
-            Answer::Refused { detail, .. } | Answer::Wrong { reason: detail } => Err(Fault::Refused(detail)),
-            other => Err(Fault::Refused(format!("the worker answered {other:?}"))),
+            other => Err(unwelcome(other)),
         }
     }
 
@@ -439,8 +418,33 @@ impl Hand {
     }
 }
 
+impl Spec {
+    /// Its graph, with inputs and outputs.
+    fn graph(&self) -> Result<(Bound, (Vec<Port>, Vec<Port>)), Fault> {
+        let bound = *self.served.bound(self.key.rows).ok_or_else(|| refused("there is no such graph"))?;
+        let ports = self.served.ports_of(bound.graph).map_err(|error| refused(error.to_string()))?;
+        Ok((bound, ports))
+    }
+}
+
+fn refused(detail: impl Into<String>) -> Fault {
+    Fault::Refused(detail.into())
+}
+
+fn no_memory(error: io::Error) -> Fault {
+    refused(format!("no memory to share with the worker: {error}"))
+}
+
+/// An answer that is none.
+fn unwelcome(answer: Answer) -> Fault {
+    match answer {
+        Answer::Refused { detail, .. } | Answer::Wrong { reason: detail } => Fault::Refused(detail),
+        other => refused(format!("the worker answered {other:?}")),
+    }
+}
+
 /// Which rows of which requests are the rows `begin..end` of all.
-fn pieces(requests: &[Taken], begin: usize, end: usize) -> Vec<(usize, std::ops::Range<usize>)> {
+fn pieces(requests: &[Taken], begin: usize, end: usize) -> Vec<(usize, Range<usize>)> {
     let mut first = 0;
     let mut pieces = Vec::new();
     for (at, request) in requests.iter().enumerate() {

@@ -402,7 +402,7 @@ impl Runtime {
                     let choice = predict::choose(served, bound, seat, share, records);
                     let key = PlanKey { model: id, rows: bound.rows };
                     let place = PlacedAt { model: id, device: schedule::DeviceId(at as u16), share, rows: bound.rows };
-                    let spec = Spec { key, served: served.clone(), graph: bound.graph, entry: choice.entry };
+                    let spec = Spec { key, served: served.clone(), entry: choice.entry };
                     let answers: Vec<_> = workers
                         .clone()
                         .map(|worker| {
