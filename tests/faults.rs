@@ -10,13 +10,16 @@ use kernels::Task;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use schema::{Config, FailureClass, Outcome, Seed, Share};
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tunewright::device::{self, Grant};
-use tunewright::measure::{Bench, Effort, Trial, bench::WorkerBench};
+use tunewright::measure::ahead::Compilers;
+use tunewright::measure::{Bench, Effort, Phase, Trial, bench::WorkerBench};
 use tunewright::passes::{Options, Pipeline};
 use tunewright::session::{Request, Session, SessionError};
 use tunewright::space::Space;
@@ -109,6 +112,57 @@ fn a_race_survives(signal: Signal, class: FailureClass) {
     let trials = race(None);
     assert!(classes(&trials).is_empty(), "{trials:?}");
     assert!(noted(folder.path()).len() > 1, "another worker took over");
+}
+
+/// Races configs with a compiler beside the slot, whose worker is this program: none falls. What became of the compiler.
+fn races_beside_a_compiler(program: &Path) -> Option<(Arc<Compilers>, usize)> {
+    let grant = grant()?;
+    let compilers = Arc::new(Compilers::start(program, vec![grant.clone()], Seed(1)));
+    let bench = WorkerBench::new(&worker::program().unwrap(), &grant, Seed(1), 1e-4);
+    let mut bench = bench.helped_by(compilers.clone(), 0);
+    let configs = configs(&grant, 4);
+    let trials = bench.race(&task(), &configs, &Effort::SEARCH).expect("nothing stops the race");
+    assert!(trials.iter().map(|trial| &trial.config).eq(&configs), "one trial each, in order");
+    assert!(classes(&trials).is_empty(), "{trials:?}");
+    bench.rest();
+    Some((compilers, configs.len()))
+}
+
+#[test]
+fn a_compiler_beside_a_slot_compiles_what_the_slot_then_builds() {
+    let Some((compilers, configs)) = races_beside_a_compiler(&worker::program().unwrap()) else { return };
+    let tally = compilers.tally();
+    assert!((1..=configs).contains(&(tally.compiled as usize)) && tally.used <= tally.compiled, "{tally:?}");
+    assert!(compilers.phases().of(Phase::Compile) > Duration::ZERO);
+}
+
+/// A program of a shell's.
+fn script(folder: &Path, text: &str) -> PathBuf {
+    let program = folder.join("program");
+    std::fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn compilers_that_die_cost_no_candidate_and_are_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((compilers, _)) = races_beside_a_compiler(&script(folder.path(), "exit 1")) else { return };
+    let (start, configs) = (Instant::now(), configs(&grant().unwrap(), 12));
+    compilers.foresee(&[(task(), configs)]);
+    while compilers.tally().off.is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", compilers.tally());
+        std::thread::yield_now();
+    }
+    let tally = compilers.tally();
+    assert!(tally.off.as_ref().unwrap().contains("died") && (tally.compiled, tally.used) == (0, 0), "{tally:?}");
+}
+
+#[test]
+fn a_compiler_that_hangs_costs_no_candidate() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some((compilers, _)) = races_beside_a_compiler(&script(folder.path(), "exec sleep 60")) else { return };
+    assert_eq!((compilers.tally().compiled, compilers.tally().used), (0, 0));
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Queue {
     }
 
     /// What a compiler is to do next: the end of the longest round, or else what is foreseen.
-    pub fn next(&mut self) -> Option<Job> {
+    pub fn next_job(&mut self) -> Option<Job> {
         let longest = self.rounds.values_mut().max_by_key(|round| round.len());
         let mut next = longest.and_then(VecDeque::pop_back);
         while next.is_none() {
@@ -380,7 +380,7 @@ impl Shared {
                 state = self.state();
                 continue;
             }
-            if let Some(job) = state.queue.next() {
+            if let Some(job) = state.queue.next_job() {
                 state.busy += 1;
                 return Some(job);
             }
@@ -426,15 +426,15 @@ mod tests {
         let (jobs, mut queue) = (some(4), Queue::default());
         queue.begin(0, jobs.clone());
         assert_eq!(queue.claim(0, jobs[0].key()), Claim::Own);
-        assert_eq!(queue.next(), Some(jobs[3].clone()));
-        assert_eq!(queue.next(), Some(jobs[2].clone()));
+        assert_eq!(queue.next_job(), Some(jobs[3].clone()));
+        assert_eq!(queue.next_job(), Some(jobs[2].clone()));
         queue.done(&jobs[3], Some(TOOK));
         assert_eq!(queue.claim(0, jobs[1].key()), Claim::Own);
         assert_eq!(queue.claim(0, jobs[2].key()), Claim::Wait);
         queue.done(&jobs[2], None);
         assert_eq!(queue.claim(0, jobs[2].key()), Claim::Own, "what a compiler leaves the slot builds");
         assert_eq!(queue.claim(0, jobs[3].key()), Claim::Ready(TOOK));
-        assert_eq!((queue.claim(0, jobs[3].key()), queue.next()), (Claim::Own, None), "its worker has it now");
+        assert_eq!((queue.claim(0, jobs[3].key()), queue.next_job()), (Claim::Own, None), "its worker has it now");
     }
 
     #[test]
@@ -443,11 +443,11 @@ mod tests {
         queue.foresee(vec![jobs[0].clone(), jobs[1].clone(), jobs[4].clone(), jobs[5].clone()]);
         queue.begin(0, vec![jobs[0].clone()]);
         queue.begin(1, vec![jobs[2].clone(), jobs[3].clone(), jobs[0].clone()]);
-        let order: Vec<Job> = std::iter::from_fn(|| queue.next()).collect();
+        let order: Vec<Job> = std::iter::from_fn(|| queue.next_job()).collect();
         assert_eq!(order, [0, 3, 2, 1, 4, 5].map(|at| jobs[at].clone()));
         queue.begin(0, jobs.clone());
         queue.foresee(jobs);
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.next_job(), None);
     }
 
     /// Any order of begins, claims and compilers: each config is built by its slot exactly once it is not waiting, and compiled at most
@@ -474,7 +474,7 @@ mod tests {
                             rounds[slot].pop_front();
                         }
                     }
-                    1 => at_work.extend(queue.next().inspect(|job| compiled.push(job.key()))),
+                    1 => at_work.extend(queue.next_job().inspect(|job| compiled.push(job.key()))),
                     _ if !at_work.is_empty() => {
                         let job = at_work.swap_remove(stream.below(at_work.len()));
                         queue.done(&job, (stream.below(4) > 0).then_some(TOOK));
