@@ -13,6 +13,7 @@ mod evil;
 mod execute;
 mod faults;
 mod files;
+mod flights;
 mod import;
 mod inference;
 mod interpret;

@@ -26,7 +26,7 @@ pub fn machine() -> Option<Machine> {
     found
 }
 
-fn open(machine: &Machine) -> Gpu {
+pub fn open(machine: &Machine) -> Gpu {
     let grant = machine.grant(schema::Share::WHOLE).expect("a device gives all of itself");
     device::gpu(&grant.device, &grant.cores).expect("it opens").expect("it has memory of its own")
 }

@@ -7,6 +7,8 @@
 //!
 //! Running a plan whose values all have fixed sizes, and whose nodes all have kernels, allocates nothing.
 //!
+//! A plan for a device with memory of its own may run in steps that do not wait for it ([`Plan::begin_upload`]).
+//!
 //! This room chooses no config, opens no file and reads no store: what it is not given it takes from the operators' defaults.
 //!
 //! Invariants: one step's writes overlap neither its reads nor each other ([`memory`] refuses a table that breaks this); a plan is run
@@ -14,6 +16,7 @@
 
 mod compile;
 mod control;
+mod flight;
 mod homes;
 mod liveness;
 #[allow(unsafe_code)]
@@ -28,6 +31,7 @@ mod stages;
 mod untuned;
 
 pub use compile::{Configs, PlanError};
+pub use flight::Leg;
 pub use memory::release_constants;
 pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
 pub use pool::{Pool, pool, pool_on};

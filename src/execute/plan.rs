@@ -57,6 +57,10 @@ pub enum RunError {
     Device { source: cube_kernels::GpuError },
     #[error("node '{node}' ({op}): its result {reason}")]
     Result { node: String, op: String, reason: String },
+    #[error(
+        "{step} out of turn: the last step of the run was {last}; the steps are upload, compute, download, and then its outputs"
+    )]
+    OutOfTurn { step: String, last: String },
     /// A value was asked for before it was made: a bug of the compiler of plans.
     #[error("a value is absent")]
     Absent,
@@ -207,13 +211,19 @@ impl Plan {
     /// # Errors
     /// [`RunError`] when an input is missing, unknown or of another type or shape, or when a node refuses its data.
     pub fn run<N: AsRef<str>>(&mut self, inputs: &[(N, Tensor)]) -> Result<Vec<Datum>, RunError> {
-        let program = self.program.clone();
+        let fed = self.fed(inputs)?;
+        self.run_fed(&fed)
+    }
+
+    /// What each input is fed, of inputs given by name.
+    fn fed<'a, N: AsRef<str>>(&self, inputs: &'a [(N, Tensor)]) -> Result<Vec<Fed<'a>>, RunError> {
+        let program = &self.program;
         let given = |(at, input): (usize, &Entrance)| {
             let named = |(name, _): &&(N, Tensor)| name.as_ref() == input.port.name;
             let found = inputs.get(at).filter(named).or_else(|| inputs.iter().find(named));
             found.map(|(_, tensor)| Fed::Tensor(tensor)).ok_or_else(|| RunError::MissingInput { name: input.port.name.clone() })
         };
-        let fed: Result<Vec<Fed<'_>>, RunError> = program.inputs.iter().enumerate().map(given).collect();
+        let fed: Result<Vec<Fed<'a>>, RunError> = program.inputs.iter().enumerate().map(given).collect();
         if fed.is_err() || inputs.len() > program.inputs.len() {
             let known = |name: &str| program.inputs.iter().any(|input| input.port.name == name);
             if let Some((name, _)) = inputs.iter().find(|(name, _)| !known(name.as_ref())) {
@@ -221,7 +231,30 @@ impl Plan {
                 return Err(RunError::UnknownInput { name: name.as_ref().to_owned(), known: known.join(", ") });
             }
         }
-        self.run_fed(&fed?)
+        fed
+    }
+
+    /// Data in the order of the inputs, of inputs given by name, as [`run`](Self::run) takes them.
+    pub(super) fn given<N: AsRef<str>>(&self, inputs: &[(N, Tensor)]) -> Result<Vec<Datum>, RunError> {
+        let fed = self.fed(inputs)?;
+        self.check(&fed)?;
+        Ok(fed.into_iter().map(Fed::datum).collect())
+    }
+
+    fn check(&self, inputs: &[Fed<'_>]) -> Result<(), RunError> {
+        let ports = &self.program.inputs;
+        if inputs.len() != ports.len() {
+            return Err(RunError::InputCount { found: inputs.len(), wanted: ports.len() });
+        }
+        ports.iter().zip(inputs).try_for_each(|(input, fed)| check_input(&input.port, *fed))
+    }
+
+    pub(super) fn stages(&self) -> Option<&Stages> {
+        self.stages.as_ref()
+    }
+
+    pub(super) fn stages_mut(&mut self) -> Option<&mut Stages> {
+        self.stages.as_mut()
     }
 
     /// Runs on data in the order of the inputs.
@@ -235,12 +268,7 @@ impl Plan {
 
     fn run_fed(&mut self, inputs: &[Fed<'_>]) -> Result<Vec<Datum>, RunError> {
         let program = self.program.clone();
-        if inputs.len() != program.inputs.len() {
-            return Err(RunError::InputCount { found: inputs.len(), wanted: program.inputs.len() });
-        }
-        for (input, fed) in program.inputs.iter().zip(inputs) {
-            check_input(&input.port, *fed)?;
-        }
+        self.check(inputs)?;
         if let Some(stages) = &mut self.stages {
             return stages.run(inputs.iter().map(|fed| fed.datum()).collect());
         }

@@ -6,78 +6,85 @@
 //! is computed by plans of the host, one for each stage, and what crosses is copied. Stages are made as long as the order of the nodes
 //! allows, so that little crosses.
 //!
-//! Weights are uploaded when the plan is made, and buffers are shared by values that do not live at the same time. What a run allocates
-//! are the buffers of what is uploaded, and Burn's results.
+//! Weights are uploaded when the plan is made, and buffers are shared by values that do not live at the same time. How it runs is
+//! [`super::flight`]'s.
 
 use super::compile::{Configs, PlanError};
+use super::flight::{Flight, Watch};
 use super::homes::{renames, same_bytes};
-use super::order::{part, stages_of};
-use super::plan::{Plan, RunError, StepTime, outside};
+use super::order::{part, reads, stages_of};
+use super::plan::{Plan, StepTime, outside};
 use super::program::{MemoryUse, StepFacts};
 use super::rooms::Rooms;
 use crate::graph::{Graph, Node, ValueId};
 use crate::task;
 use burn_ops::Given;
-use bytes::Bytes;
-use cube_kernels::{Buffer, CubeKernel, Gpu, GpuError};
+use cube_kernels::{Buffer, CubeKernel, Gpu, Stream};
 use kernels::{BuildError, Datum, Fill, Limits, OperandSpec, Request, Signature, Task, Tensor};
 use schema::DType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The stages of a plan, with the buffers of one instance.
 pub(super) struct Stages {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Plans of the host's stages, in order.
-    hosts: Vec<Plan>,
+    pub(super) hosts: Vec<Plan>,
     /// Of values that the device computes.
-    buffers: Vec<Buffer>,
+    pub(super) buffers: Vec<Buffer>,
     /// Nanoseconds of each launch of the last run, when asked for.
-    times: Option<Vec<u64>>,
+    pub(super) times: Option<Vec<u64>>,
+    /// On which everything of this instance is uploaded, launched and downloaded.
+    pub(super) stream: Stream,
+    pub(super) flight: Option<Flight>,
+    pub(super) watch: Option<Watch>,
 }
 
 /// What all instances have in common.
-struct Shared {
-    gpu: Gpu,
-    stages: Vec<Stage>,
+pub(super) struct Shared {
+    pub(super) gpu: Gpu,
+    pub(super) stages: Vec<Stage>,
     /// Constants that launches read as they are, by value.
-    constants: HashMap<ValueId, Buffer>,
+    pub(super) constants: HashMap<ValueId, Buffer>,
     /// Sizes of the buffers.
-    rooms: Vec<usize>,
-    inputs: Vec<ValueId>,
-    outputs: Vec<Crossing>,
+    pub(super) rooms: Vec<usize>,
+    pub(super) inputs: Vec<ValueId>,
+    /// Those that a launch reads.
+    pub(super) uploads: Vec<ValueId>,
+    pub(super) outputs: Vec<Crossing>,
+    /// Whether the host reads between launches what the device computed.
+    pub(super) waits_within: bool,
     /// Outputs that are constants.
-    known: Vec<(ValueId, Datum)>,
+    pub(super) known: Vec<(ValueId, Datum)>,
     /// For each value, whose bytes it is: its own, or those of the value it is a view of.
-    roots: Vec<ValueId>,
-    prepared_bytes: u64,
+    pub(super) roots: Vec<ValueId>,
+    pub(super) prepared_bytes: u64,
 }
 
 /// What is done in one go.
-enum Stage {
+pub(super) enum Stage {
     Device(Vec<Launch>),
     Host { inputs: Vec<Crossing>, outputs: Vec<ValueId> },
 }
 
 /// A value that the host reads.
-struct Crossing {
-    id: ValueId,
+pub(super) struct Crossing {
+    pub(super) id: ValueId,
     /// `None` where nobody knows it: then it never lies on the device.
-    shape: Option<Vec<usize>>,
+    pub(super) shape: Option<Vec<usize>>,
 }
 
 /// One node on its operands.
-struct Launch {
-    work: Work,
-    inputs: Vec<Option<ValueId>>,
+pub(super) struct Launch {
+    pub(super) work: Work,
+    pub(super) inputs: Vec<Option<ValueId>>,
     /// The input that holds indices along an axis, and the axis' extent: they are checked first.
-    indices: Option<(ValueId, usize)>,
-    facts: StepFacts,
+    pub(super) indices: Option<(ValueId, usize)>,
+    pub(super) facts: StepFacts,
 }
 
 /// What computes a node, and where it writes.
-enum Work {
+pub(super) enum Work {
     /// `scratch` are buffers of its own, whose contents end with it.
     Kernel { kernel: Box<dyn CubeKernel>, outputs: Vec<Written>, scratch: Vec<Written> },
     /// It brings a buffer for its result.
@@ -85,12 +92,12 @@ enum Work {
 }
 
 /// What a launch writes.
-struct Written {
+pub(super) struct Written {
     /// `None` where nobody reads it.
-    root: Option<ValueId>,
+    pub(super) root: Option<ValueId>,
     /// The buffer, and how much of it.
-    room: usize,
-    bytes: usize,
+    pub(super) room: usize,
+    pub(super) bytes: usize,
 }
 
 /// What the device computes a node with.
@@ -102,13 +109,6 @@ enum Chosen {
     },
     /// An operation of Burn's, where no kernel takes the node.
     Burn(burn_ops::Operation),
-}
-
-/// Where a value is during a run.
-#[derive(Clone, Default)]
-struct Whereabouts {
-    host: Option<Datum>,
-    device: Option<Buffer>,
 }
 
 impl Plan {
@@ -165,6 +165,10 @@ impl Plan {
             }
         }
         let (constants, prepared_bytes) = (builder.constants, builder.prepared_bytes);
+        let read: HashSet<ValueId> =
+            stages.iter().flat_map(Stage::launches).flat_map(|launch| launch.inputs.iter().flatten().copied()).collect();
+        let uploads = graph.inputs.iter().copied().filter(|id| read.contains(id)).collect();
+        let waits_within = waits_within(&graph, &order);
         let known = |&id: &ValueId| Some((id, Datum::Tensor(graph.value(id).constant.clone()?)));
         let shared = Shared {
             gpu: gpu.clone(),
@@ -172,6 +176,8 @@ impl Plan {
             constants,
             rooms: rooms.sizes,
             inputs: graph.inputs.clone(),
+            uploads,
+            waits_within,
             outputs: crossings(&graph, &graph.outputs),
             known: graph.outputs.iter().filter_map(known).collect(),
             roots,
@@ -180,6 +186,31 @@ impl Plan {
         let stages = Stages::instance(Arc::new(shared), hosts)?;
         Plan::over_stages(inputs, outputs, stages, replaced)
     }
+}
+
+impl Stage {
+    fn launches(&self) -> &[Launch] {
+        match self {
+            Stage::Device(launches) => launches,
+            Stage::Host { .. } => &[],
+        }
+    }
+}
+
+/// Whether a node of the host reads what one of the device makes before it.
+fn waits_within(graph: &Graph, order: &[(bool, Vec<usize>)]) -> bool {
+    let mut made: HashSet<ValueId> = HashSet::new();
+    for (device, nodes) in order {
+        for &at in nodes {
+            let node = &graph.nodes[at];
+            match device {
+                true => made.extend(node.outputs.iter().flatten()),
+                false if reads(node).any(|id| made.contains(&id)) => return true,
+                false => {}
+            }
+        }
+    }
+    false
 }
 
 /// Values that the host reads.
@@ -229,7 +260,7 @@ fn indexes_wrongly(graph: &Graph, node: &Node, signature: &Signature) -> bool {
 }
 
 /// The first index that stands for no place of an axis.
-fn wrong_index(tensor: &Tensor, extent: usize) -> Option<i64> {
+pub(super) fn wrong_index(tensor: &Tensor, extent: usize) -> Option<i64> {
     let tensor = super::compile::aligned(tensor);
     outside(tensor.bytes(), tensor.dtype(), extent)
 }
@@ -340,11 +371,13 @@ impl Builder<'_> {
 
 impl Stages {
     fn instance(shared: Arc<Shared>, hosts: Vec<Plan>) -> Result<Self, PlanError> {
-        let buffers = shared.rooms.iter().map(|&bytes| shared.gpu.room(bytes)).collect::<Result<_, _>>();
-        Ok(Stages { buffers: buffers.map_err(|source| PlanError::Device { source })?, shared, hosts, times: None })
+        let stream = Stream::new();
+        let buffers = stream.on(|| shared.rooms.iter().map(|&bytes| shared.gpu.room(bytes)).collect::<Result<_, _>>());
+        let buffers = buffers.map_err(|source| PlanError::Device { source })?;
+        Ok(Stages { buffers, shared, hosts, times: None, stream, flight: None, watch: None })
     }
 
-    /// A second instance with buffers of its own.
+    /// A second instance with buffers and a stream of its own.
     pub fn another(&self) -> Result<Self, PlanError> {
         Self::instance(self.shared.clone(), self.hosts.iter().map(Plan::another).collect::<Result<_, _>>()?)
     }
@@ -399,108 +432,5 @@ impl Stages {
             constant_bytes: constants,
         };
         self.hosts.iter().fold(own, |sum, plan| sum.with(plan.memory()))
-    }
-
-    /// Runs on data in the order of the inputs.
-    pub fn run(&mut self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RunError> {
-        let shared = self.shared.clone();
-        let mut places = vec![Whereabouts::default(); shared.roots.len()];
-        let given = shared.inputs.iter().copied().zip(inputs);
-        for (id, datum) in given.chain(shared.known.iter().cloned()) {
-            places[id.index()].host = Some(datum);
-        }
-        self.times.iter_mut().for_each(Vec::clear);
-        let mut hosts = self.hosts.iter_mut();
-        for stage in &shared.stages {
-            match stage {
-                Stage::Device(launches) => {
-                    for launch in launches {
-                        let start = self.times.is_some().then(Instant::now);
-                        shared.launch(launch, &self.buffers, &mut places)?;
-                        if let Some((times, start)) = self.times.as_mut().zip(start) {
-                            shared.gpu.sync().map_err(|source| RunError::Device { source })?;
-                            times.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-                        }
-                    }
-                }
-                Stage::Host { inputs, outputs } => {
-                    let plan = hosts.next().ok_or(RunError::Absent)?;
-                    let given = inputs.iter().map(|crossing| shared.on_host(crossing, &mut places)).collect::<Result<_, _>>()?;
-                    for (id, datum) in outputs.iter().zip(plan.run_data(given)?) {
-                        places[id.index()].host = Some(datum);
-                    }
-                }
-            }
-        }
-        let outputs = shared.outputs.iter().map(|output| shared.on_host(output, &mut places)).collect();
-        // Launches fail late: without a download nobody would have asked.
-        shared.gpu.sync().map_err(|source| RunError::Device { source })?;
-        outputs
-    }
-}
-
-impl Shared {
-    fn launch(&self, launch: &Launch, buffers: &[Buffer], places: &mut [Whereabouts]) -> Result<(), RunError> {
-        if let Some((id, extent)) = launch.indices {
-            let place = &places[self.roots[id.index()].index()];
-            let indices = place.host.as_ref().and_then(Datum::tensor).ok_or(RunError::Absent)?;
-            if let Some(index) = wrong_index(indices, extent) {
-                let (node, op) = (launch.facts.node.clone(), launch.facts.op.clone());
-                return Err(RunError::Index { node, op, index, extent });
-            }
-        }
-        let inputs = launch.inputs.iter().map(|id| id.map(|id| self.on_device(id, places)).transpose());
-        let inputs: Vec<Option<Buffer>> = inputs.collect::<Result<_, _>>()?;
-        match &launch.work {
-            Work::Kernel { kernel, outputs, scratch } => {
-                let cut = |written: &Written| buffers[written.room].cut(written.bytes);
-                let rooms: Vec<Buffer> = outputs.iter().map(cut).collect();
-                let scratch: Vec<Buffer> = scratch.iter().map(cut).collect();
-                // Of nothing there is nothing to compute.
-                if outputs.iter().any(|written| written.bytes > 0) {
-                    kernel.launch(&self.gpu, &inputs, &rooms, &scratch);
-                }
-                for (written, buffer) in outputs.iter().zip(rooms) {
-                    if let Some(root) = written.root {
-                        places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
-                    }
-                }
-            }
-            Work::Burn { operation, root } => {
-                let buffer = operation.run(&self.gpu, &inputs).map_err(|source| RunError::Device { source })?;
-                places[root.index()] = Whereabouts { host: None, device: Some(buffer) };
-            }
-        }
-        Ok(())
-    }
-
-    /// A value on the device; uploaded where it is not there yet.
-    fn on_device(&self, id: ValueId, places: &mut [Whereabouts]) -> Result<Buffer, RunError> {
-        if let Some(constant) = self.constants.get(&id) {
-            return Ok(constant.clone());
-        }
-        let place = &mut places[self.roots[id.index()].index()];
-        if let Some(buffer) = &place.device {
-            return Ok(buffer.clone());
-        }
-        let tensor = place.host.as_ref().and_then(Datum::tensor).ok_or(RunError::Absent)?;
-        let buffer = self.gpu.upload(tensor.bytes()).map_err(|source| RunError::Device { source })?;
-        place.device = Some(buffer.clone());
-        Ok(buffer)
-    }
-
-    /// A value on the host; downloaded where it is not there yet.
-    fn on_host(&self, crossing: &Crossing, places: &mut [Whereabouts]) -> Result<Datum, RunError> {
-        let id = crossing.id;
-        if let Some(datum) = &places[id.index()].host {
-            return Ok(datum.clone());
-        }
-        let place = &places[self.roots[id.index()].index()];
-        let (Some(buffer), Some(shape)) = (&place.device, &crossing.shape) else { return Err(RunError::Absent) };
-        let bytes = self.gpu.download(buffer).map_err(|source: GpuError| RunError::Device { source })?;
-        let tensor = Tensor::from_bytes(DType::F32, shape.clone(), Bytes::from(bytes)).ok_or(RunError::Absent)?;
-        let datum = Datum::Tensor(tensor);
-        places[id.index()].host = Some(datum.clone());
-        Ok(datum)
     }
 }

@@ -16,11 +16,12 @@ use thiserror::Error;
 /// A device with memory of its own, ready for buffers and launches. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct Gpu {
-    pub(crate) client: Client,
+    /// CubeCL's devices last as long as the process, and so does this: what is begun may be waited for on any thread.
+    pub(crate) client: &'static Client,
     /// How CubeCL addresses it; none where kernels are only compiled.
     pub(crate) device: Option<Handle>,
     limits: GpuLimits,
-    faults: Arc<Faults>,
+    pub(crate) faults: Arc<Faults>,
     /// Where it was opened through wgpu.
     opened: Option<Opened>,
 }
@@ -58,7 +59,7 @@ pub enum GpuError {
 /// Evaluates an expression with the client of whatever runtime there is.
 macro_rules! with_client {
     ($gpu:expr, $client:ident => $body:expr) => {
-        match &$gpu.client {
+        match $gpu.client {
             $crate::gpu::Client::Wgpu($client) => $body,
             $crate::gpu::Client::Cuda($client) => $body,
             #[cfg(feature = "sources")]
@@ -84,13 +85,14 @@ impl Gpu {
             })
         })?;
         let faults = opened.as_ref().map_or_else(Arc::default, |opened| opened.faults.clone());
+        let client = Box::leak(Box::new(client));
         Ok(Gpu { client, device: Some(adapter.handle.clone()), limits: adapter.limits, faults, opened })
     }
 
     /// Without a device: kernels are only compiled.
     #[cfg(feature = "sources")]
     pub(crate) fn of_sources(client: Client, limits: GpuLimits) -> Gpu {
-        Gpu { client, device: None, limits, faults: Arc::default(), opened: None }
+        Gpu { client: Box::leak(Box::new(client)), device: None, limits, faults: Arc::default(), opened: None }
     }
 
     /// What it can do.
@@ -141,12 +143,8 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`]: also that of an earlier launch.
     pub fn download(&self, buffer: &Buffer) -> Result<Vec<u8>, GpuError> {
-        self.ask(|| {
-            let read = with_client!(self, client => self.faults.wait(client.read_async(vec![buffer.handle.clone()])))?;
-            let all = read.map_err(|error| told(&error))?;
-            let bytes = all.first().map_or(&[][..], |bytes| &bytes[..]);
-            Ok(bytes[..buffer.bytes.min(bytes.len())].to_vec())
-        })
+        let mut all = self.begin_download(std::slice::from_ref(buffer))?.wait()?;
+        Ok(all.pop().unwrap_or_default())
     }
 
     /// Waits until everything launched has ended.
@@ -154,10 +152,7 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`] of what was launched since the last question.
     pub fn sync(&self) -> Result<(), GpuError> {
-        self.ask(|| {
-            let done = with_client!(self, client => self.faults.wait(client.sync()))?;
-            done.map_err(|error| told(&error))
-        })
+        self.begin_sync()?.wait()
     }
 
     /// What the device died of; `None` while it lives, as far as is known.
@@ -166,7 +161,7 @@ impl Gpu {
     }
 
     /// Asks the device something. One that panics then is not asked again.
-    fn ask<T>(&self, question: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+    pub(crate) fn ask<T>(&self, question: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
         let answer = self.guard(question);
         if let Err(GpuError::Lost(why)) = &answer {
             self.faults.lose(why.clone());
@@ -195,7 +190,7 @@ impl Gpu {
 }
 
 /// A server's error in our words.
-fn told(error: &ServerError) -> GpuError {
+pub(crate) fn told(error: &ServerError) -> GpuError {
     match error {
         ServerError::ServerUnhealthy { errors, .. } if !errors.is_empty() => told(&errors[0]),
         // A buffer for which there was no room is none that launches find.

@@ -16,7 +16,7 @@ pub enum Opened<'a> {
 impl Gpu {
     /// As CubeCL knows it; `None` where kernels are only compiled.
     pub fn opened(&self) -> Option<Opened<'_>> {
-        match (&self.client, &self.device) {
+        match (self.client, &self.device) {
             (Client::Wgpu(client), Some(Handle::Wgpu(device))) => Some(Opened::Wgpu(client, device)),
             (Client::Cuda(client), Some(Handle::Cuda(device))) => Some(Opened::Cuda(client, device)),
             _ => None,

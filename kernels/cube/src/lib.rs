@@ -38,6 +38,7 @@ mod resize;
 mod softmax;
 #[cfg(feature = "sources")]
 pub mod sources;
+mod stream;
 mod team;
 mod turns;
 mod uniform;
@@ -46,3 +47,4 @@ mod weights;
 pub use adapter::{Adapter, AdapterKind, cuda_adapters, wgpu_adapters};
 pub use gpu::{Buffer, Gpu, GpuError};
 pub use operator::{CubeKernel, CubeOperator, CubeVariant, OPERATORS, operator};
+pub use stream::{Begun, Stream};

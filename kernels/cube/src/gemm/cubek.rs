@@ -247,7 +247,7 @@ fn build(request: &Request<'_>, gpu: &Gpu) -> Result<Box<dyn CubeKernel>, BuildE
 
 /// The product, or what cubek says against it.
 fn checked(gpu: &Gpu, sizes: &Sizes, blueprint: &Blueprint) -> Result<Product, String> {
-    match &gpu.client {
+    match gpu.client {
         Client::Wgpu(client) => Product::on_wgpu(client, sizes, blueprint),
         Client::Cuda(client) => Product::on_cuda(client, sizes, blueprint),
         #[cfg(feature = "sources")]
@@ -280,7 +280,7 @@ impl CubeKernel for Kernel {
         let sums = scratch.first().unwrap_or(&outputs[0]);
         for (product, (b, first, columns)) in self.products.iter().zip(self.prepared.launches(inputs)) {
             let operands = [&a.handle, &b.handle, &sums.handle];
-            match &gpu.client {
+            match gpu.client {
                 Client::Wgpu(client) => product.launch_on_wgpu(client, operands),
                 Client::Cuda(client) => product.launch_on_cuda(client, operands),
                 #[cfg(feature = "sources")]
