@@ -115,7 +115,7 @@ const WARM_PART: u32 = 10;
 const WARM_MAX: Duration = Duration::from_secs(1);
 /// A Server run ends early when more has queued up than arrives in this time: it would only wait for a verdict that is known.
 const QUEUED_MAX_S: f64 = 10.0;
-const QUEUED_MAX_LEAST: u64 = 1_000;
+const QUEUED_MAX_LEAST: u64 = 100;
 
 /// A model that is asked for.
 struct Model {
@@ -277,13 +277,13 @@ fn measure(
         }
         system.take_placed();
     }
-    let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures), Failure> {
+    let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures, Vec<Placed>), Failure> {
         let run = loadgen::run(settings, &library, system, &clock).map_err(|error| refused(&path, &error))?;
         if let loadgen::End::Failed(why) = &run.end {
             return Err(failed(&path, system, why));
         }
         let figures = run.figures();
-        Ok((run, figures))
+        Ok((run, figures, system.take_placed()))
     };
     let seconds = arguments.duration.as_secs_f64();
     let (mut kept, mut peak) = (None, None);
@@ -291,17 +291,17 @@ fn measure(
         let start = settings.target_qps;
         let found = find_peak(start, |per_s| {
             screen.status(&format!("bench: {per_s:.1} requests a second for {seconds} s"));
-            let (run, figures) = run_at(&at_rate(&settings, per_s))?;
-            let valid = figures.is_valid();
-            screen.note(&probe(per_s, &figures));
+            let probed = run_at(&at_rate(&settings, per_s))?;
+            let valid = probed.1.is_valid();
+            screen.note(&probe(per_s, &probed.1));
             if valid || kept.is_none() {
-                kept = Some((run, figures));
+                kept = Some(probed);
             }
             Ok::<bool, Failure>(valid)
         })?;
         peak = Some(found);
     }
-    let (run, figures) = match kept {
+    let (run, figures, placed) = match kept {
         Some(kept) => kept,
         None => {
             screen.status(&format!("bench: {} for {seconds} s", settings.scenario.rules().name));
@@ -309,7 +309,7 @@ fn measure(
         }
     };
     screen.status("");
-    for placed in system.take_placed() {
+    for placed in placed {
         models[usize::from(placed.model)].placed.push(placed);
     }
     Ok(Measured { models, run, figures, peak })

@@ -109,7 +109,7 @@ pub enum Command {
     Tune(tune::Arguments),
     /// One inference from an artifact, or untuned from a model
     Run(run::Arguments),
-    /// Requests against an artifact: latencies, throughput, assertions
+    /// Load on artifacts in the scenarios of LoadGen: latencies, throughput, a verdict, assertions
     Bench(bench::Arguments),
     /// Which placement a request would get, and why each rival loses
     Explain(explain::Arguments),
