@@ -144,7 +144,7 @@ impl Download {
 /// Who waits for a download.
 enum Arriving {
     /// Whoever asks for the outputs.
-    Here(Download),
+    Here(Box<Download>),
     /// The thread of the instance, which passes them on.
     Told(mpsc::Receiver<Result<Vec<Vec<u8>>, GpuError>>),
 }
@@ -285,7 +285,7 @@ impl Stages {
                 watch.send(Watched::Download(begun, sender))?;
                 Arriving::Told(receiver)
             }
-            None => Arriving::Here(begun),
+            None => Arriving::Here(Box::new(begun)),
         });
         flight.leg = Leg::Download;
         self.flight = Some(flight);
