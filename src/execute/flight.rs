@@ -4,6 +4,8 @@
 //! another stream, which shares the weights: while one computes, the next batch goes up to the other and the last one comes down. How
 //! much of it happens at once is the device's: CUDA has engines for copies, wgpu one queue (docs/adr/0012).
 //!
+//! What a run allocates are the device's buffers of what is uploaded, what comes down, and Burn's results.
+//!
 //! Who wants to know when the device is done with a part has it told by [`Plan::observe`], on a thread of the instance: it alone waits.
 
 use super::plan::{Plan, RunError};
