@@ -78,7 +78,8 @@ fn others(view: &View<'_>, wish: &Wish, device: DeviceId, same: f64) -> f64 {
 
 /// The part of a device's time that arrivals of all models ask for, if each runs where it takes least of one.
 pub(super) fn load(view: &View<'_>, device: DeviceId) -> f64 {
-    view.models().map(|model| view.rate(model) * view.device_time(model, device) * 1e-9).sum()
+    let costs = view.models().map(|model| (model, view.device_time(model, device)));
+    costs.filter(|(_, cost)| *cost > 0.0).map(|(model, cost)| view.rate(model) * cost * 1e-9).sum()
 }
 
 /// Where a row of a model takes least of a whole device, among the workers that are ready, and how many nanoseconds of it.

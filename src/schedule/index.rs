@@ -359,6 +359,11 @@ impl Index {
         Ok(self)
     }
 
+    /// Whether some pair has a factor.
+    pub fn has_interference(&self) -> bool {
+        !self.interference.is_empty()
+    }
+
     /// How many times as long two models take side by side.
     pub fn interference(&self, a: ModelId, b: ModelId) -> f64 {
         let pair = (a.min(b), a.max(b));

@@ -78,6 +78,9 @@ impl Pipeline {
     }
 
     /// The greatest rate, in rows a second, whose p99 keeps `bound`; 0 when none does. The closed form of the paper overloads.
+    ///
+    /// It sizes a service. Admission does not go by it: what waits and runs now says more of a request than what is usual at the rate of now
+    /// (docs/measurements/schedule.md).
     pub fn rate_within(&self, bound: Nanos) -> f64 {
         let (mut low, mut high) = (0.0, self.capacity_per_s());
         for _ in 0..40 {

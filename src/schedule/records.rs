@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 /// share of a device the fastest counts: that is the plan which an artifact would keep. A model with fixed axes is one of its own for
 /// each choice, named `bert[seq=128]`. Devices of one name that are not the same are told apart by their keys, as `cpu#3f0c`.
 ///
-/// A device has as many workers of each recorded share as fit into it. `engines` is what copies on devices other than hosts.
+/// A device has as many workers of each recorded share as fit into it. `engines` is what copies on devices other than hosts. On a host copying
+/// takes cores that compute: two halves that copy and compute in turns do at least as much as one that computes while the other copies
+/// (`simulate::proofs::host`), so what pays there is decided between its shares.
 ///
 /// # Errors
 /// [`IndexError`] when a record makes no sense.

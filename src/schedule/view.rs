@@ -10,6 +10,7 @@ use super::{
     Stages, Worker, WorkerId,
 };
 use schema::Share;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -178,6 +179,9 @@ impl<'a> View<'a> {
 
     /// How many times as long a run of the model takes there beside what is in flight on the device's other workers.
     pub fn beside(&self, model: ModelId, worker: WorkerId) -> f64 {
+        if !self.index().has_interference() {
+            return 1.0;
+        }
         let device = self.worker(worker).device;
         let others =
             self.state.workers.iter().enumerate().filter(|(at, other)| *at != usize::from(worker.0) && other.device == device);
@@ -228,28 +232,39 @@ impl<'a> View<'a> {
         all.min_by_key(|candidate| (admission::finish(self, wish, candidate), self.rank(candidate)))
     }
 
-    /// The place where the first of a model's waiting rows would finish first, as many of them together as a batch there takes, among
-    /// the curves that `allowed` lets pass.
+    /// The place for the first of a model's waiting rows, as many of them together as a batch there takes, among the curves that `allowed`
+    /// lets pass: where they keep their deadline and finish first, counting what the run costs those that come behind it.
     pub fn best_for_waiting(&self, model: ModelId, allowed: impl Fn(&Curve) -> bool) -> Option<Candidate> {
         let queue = self.queue(model);
         let front = queue.front()?.rows.rows();
         let together = |curve: &Curve| queue.rows().min(curve.largest().batch.rows()).max(front);
         let all = self.candidates(model, together).filter(|candidate| allowed(self.index().curve(candidate.curve)));
         let deadline = queue.front().map_or(Nanos::NEVER, |front| front.deadline);
+        // Curves come by device: its load is asked for once.
+        let known = Cell::new((None, 0.0));
+        let queued = |device: DeviceId| match known.get() {
+            (Some(of), queued) if of == device => queued,
+            _ => {
+                let load = admission::load(self, device).min(LOAD_MAX);
+                known.set((Some(device), load / (1.0 - load)));
+                known.get().1
+            }
+        };
         all.min_by_key(|candidate| {
-            let late = candidate.forecast.finish > deadline;
-            let at = if late { candidate.forecast.finish } else { candidate.forecast.finish + self.burden(candidate, together) };
-            (late, at, self.rank(candidate))
+            let Candidate { forecast: Forecast { start, finish }, worker, curve } = *candidate;
+            let curve = self.index().curve(curve);
+            // What a run costs those behind it: the device time it takes, as many times as a queue at the device's load is long.
+            let burden = || {
+                let cycle = match self.worker(worker).engines {
+                    // The same, unless something beside it makes it longer.
+                    Engines::None if !self.index().has_interference() => finish - start,
+                    engines => engines.cycle(self.stages_of(candidate.curve, together(curve))),
+                };
+                cycle.scaled(f64::from(curve.share.as_per_mille()) * 1e-3 * queued(curve.device))
+            };
+            let late = finish > deadline;
+            (late, if late { finish } else { finish + burden() }, self.rank(candidate))
         })
-    }
-
-    /// What a run costs those that come behind it: the device time it takes, as many times as a queue at the device's load is long.
-    fn burden(&self, candidate: &Candidate, rows: impl Fn(&Curve) -> u32) -> Nanos {
-        let curve = self.index().curve(candidate.curve);
-        let load = admission::load(self, curve.device).min(LOAD_MAX);
-        let stages = self.stages_of(candidate.curve, rows(curve));
-        let engines = self.worker(candidate.worker).engines;
-        engines.cycle(stages).scaled(f64::from(curve.share.as_per_mille()) * 1e-3 * load / (1.0 - load))
     }
 
     /// Earliest finish first, then the smaller share, then the lower number.

@@ -3,6 +3,7 @@
 mod batching;
 mod closing;
 mod forest;
+mod host;
 mod sharing;
 
 use super::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, simulate};
