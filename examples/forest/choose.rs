@@ -1,0 +1,123 @@
+//! Decisions that have a right answer, and the neighbour that a forest is compared with.
+
+use std::collections::BTreeMap;
+use tunewright::schedule::{Example, Index, ModelId, RowId, Setting};
+
+/// Robust deviations of a ratio's logarithm within which two places are equal.
+const DEVIATIONS: f64 = 2.0;
+/// A normal deviation over its median absolute deviation.
+const OVER_MAD: f64 = 1.4826;
+
+/// A place to choose, with what it costs there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub setting: Setting,
+    pub cost: f64,
+    /// Deviation of the cost's logarithm, of single runs.
+    pub deviation: f64,
+}
+
+/// Which of the places is best for a model at a batch?
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub model: ModelId,
+    /// 0 among all places, 1 between two of different devices.
+    pub kind: usize,
+    pub places: Vec<Place>,
+}
+
+impl Decision {
+    /// What choosing a place costs over the best, as a part of that.
+    pub fn regret(&self, chosen: usize) -> f64 {
+        self.places[chosen].cost / self.least().cost - 1.0
+    }
+
+    fn least(&self) -> &Place {
+        self.places.iter().min_by(|a, b| a.cost.total_cmp(&b.cost)).expect("a decision has places")
+    }
+
+    /// Whether the best is better than every other by more than the noise.
+    pub fn can_be_told(&self) -> bool {
+        let best = self.least();
+        let others = self.places.iter().filter(|place| !std::ptr::eq(*place, best));
+        others.into_iter().all(|other| {
+            let noise = DEVIATIONS * (best.deviation.powi(2) + other.deviation.powi(2)).sqrt();
+            (other.cost / best.cost).ln() > noise
+        })
+    }
+}
+
+/// All decisions that the rows know the answer of.
+pub fn decisions(index: &Index, rows: &[(RowId, Example)]) -> Vec<Decision> {
+    let mut groups: BTreeMap<(ModelId, schema::Batch), Vec<Place>> = BTreeMap::new();
+    for (id, example) in rows {
+        let row = index.row(*id);
+        let cost = row.stages.total().as_f64();
+        let deviation = OVER_MAD * row.spread.as_f64() / cost;
+        let place = Place { setting: example.setting, cost, deviation };
+        groups.entry((index.curve(id.curve).model, row.batch)).or_default().push(place);
+    }
+    let mut decisions = Vec::new();
+    for ((model, _), places) in groups.into_iter().filter(|(_, places)| places.len() > 1) {
+        for (at, one) in places.iter().enumerate() {
+            let others = places[at + 1..].iter().filter(|other| other.setting.device != one.setting.device);
+            decisions.extend(others.map(|other| Decision { model, kind: 1, places: vec![one.clone(), other.clone()] }));
+        }
+        decisions.push(Decision { model, kind: 0, places });
+    }
+    decisions
+}
+
+/// Answers with what the most similar setting on the same place cost.
+pub struct NearestNeighbour {
+    known: Vec<Example>,
+    /// Mean and deviation of each coordinate.
+    scale: [(f64, f64); COORDINATES],
+}
+
+const COORDINATES: usize = 12;
+
+impl NearestNeighbour {
+    pub fn of(known: &[Example]) -> NearestNeighbour {
+        let count = known.len().max(1) as f64;
+        let mut scale = [(0.0, 0.0); COORDINATES];
+        for (at, scale) in scale.iter_mut().enumerate() {
+            let values = || known.iter().map(|example| coordinates(&example.setting)[at]);
+            let mean = values().sum::<f64>() / count;
+            *scale = (mean, (values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt().max(1e-9));
+        }
+        NearestNeighbour { known: known.to_vec(), scale }
+    }
+
+    pub fn ln_ratio(&self, setting: &Setting) -> f64 {
+        let place = |setting: &Setting| (setting.device, setting.share);
+        let distance = |other: &Setting| -> f64 {
+            let (a, b) = (coordinates(setting), coordinates(other));
+            (0..COORDINATES).map(|at| ((a[at] - b[at]) / self.scale[at].1).powi(2)).sum()
+        };
+        let same = self.known.iter().filter(|example| place(&example.setting) == place(setting));
+        let nearest = same.map(|example| (distance(&example.setting), example.ln_ratio)).min_by(|a, b| a.0.total_cmp(&b.0));
+        nearest.map_or(f64::INFINITY, |(_, ln_ratio)| f64::from(ln_ratio))
+    }
+}
+
+fn coordinates(setting: &Setting) -> [f64; COORDINATES] {
+    let f = &setting.features;
+    let all = f.convs + f.depthwise_convs + f.gemms + f.attentions + f.recurrents + f.embeddings + f.elementwises + f.others;
+    let part = |count: u32| f64::from(count) / f64::from(all.max(1));
+    let log = |value: u64| ((value + 1) as f64).ln();
+    [
+        log(u64::from(setting.batch.rows())),
+        log(f.parameters),
+        log(f.flops),
+        log(f.activation_bytes),
+        log(f.flops) - log(f.weights_bytes + f.input_bytes + f.output_bytes),
+        part(f.convs),
+        part(f.depthwise_convs),
+        part(f.gemms),
+        part(f.recurrents),
+        part(f.embeddings),
+        log(u64::from(f.depth)),
+        log(f.gemm_max),
+    ]
+}
