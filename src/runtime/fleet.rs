@@ -113,15 +113,13 @@ pub(super) fn hands(
             let (grant, program, shared) = (grant.clone(), program.to_owned(), Arc::downgrade(shared));
             let (ready, answer) = channel();
             let keep = move || {
-                let hand = Hand::new((id, device), grant, program, shared, receiver);
-                let hand = hand.map(|hand| {
-                    let _ = ready.send(Ok(()));
-                    hand
-                });
-                match hand {
-                    Ok(hand) => hand.serve(),
-                    Err(error) => drop(ready.send(Err(error))),
-                }
+                let (hand, said) = match Hand::new((id, device), grant, program, shared, receiver) {
+                    Ok(hand) => (Some(hand), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                // Who opens the runtime waits for it.
+                let _ = ready.send(said);
+                hand.into_iter().for_each(Hand::serve);
             };
             threads.push(std::thread::Builder::new().name(format!("hand-{}", id.0)).spawn(keep)?);
             jobs.push(sender);

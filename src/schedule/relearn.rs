@@ -138,7 +138,7 @@ impl Lesson {
         let error = |predictors: &Predictors| {
             let errors: Vec<f32> = newest
                 .iter()
-                .filter_map(|seen| ratio(seen))
+                .filter_map(&ratio)
                 .map(|example| (predictors.time.ln_ratio(&example.setting) - example.ln_ratio).abs())
                 .collect();
             errors.iter().sum::<f32>() / errors.len().max(1) as f32

@@ -138,7 +138,9 @@ fn refusals_carry_a_time_after_which_there_is_room() {
 #[test]
 fn requests_wait_for_workers_that_are_being_replaced() {
     let mut core = core("greedy", Limits { queue_len_max: 1, ..Limits::default() });
-    [2, 3].map(|at| core.on(Nanos(0), Event::WorkerLost { worker: WorkerId(at) }).unwrap());
+    for worker in [2, 3].map(WorkerId) {
+        core.on(Nanos(0), Event::WorkerLost { worker }).unwrap();
+    }
     let Err(Refusal::TooLate { retry_after, .. }) = core.submit(Nanos(1), wish(1, Some(90 * MS))) else { panic!() };
     assert_eq!(retry_after, Limits::default().patience);
     core.submit(Nanos(1), wish(1, None)).unwrap();

@@ -6,7 +6,7 @@ use crate::schedule::testing::{curve, index, placed};
 use crate::schedule::{
     Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Hole, Measured, ModelId, Nanos, Wake, fill, policy,
 };
-use crate::simulate::{Arrival, Figures, Scenario, simulate};
+use crate::simulate::{Arrival, Figures, Scenario, Seen, simulate};
 use crate::space::Stream;
 use schema::{Batch, Features, Seed, Share};
 
@@ -45,7 +45,7 @@ fn training() -> Training {
 }
 
 fn two_devices() -> Fleet {
-    let device = || FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers: vec![Share::WHOLE] };
+    let device = || FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers: vec![Share::WHOLE], overlaps: Vec::new() };
     Fleet { devices: vec![device(), device()] }
 }
 
@@ -60,8 +60,10 @@ fn right(scenario: &Scenario, name: &str, every: Nanos, count: u64, best: impl F
         priority: Default::default(),
     };
     let mut right = 0;
-    let mut watch = |started: crate::simulate::Started<'_>| {
-        right += u64::from(started.decision.device == best(started.decision.model));
+    let mut watch = |seen: Seen<'_>| {
+        if let Seen::Started { decision, .. } = seen {
+            right += u64::from(decision.device == best(decision.model));
+        }
     };
     simulate(scenario, (0..count).map(arrival), policy(name).unwrap(), &mut watch).unwrap();
     right as f64 / count as f64
@@ -146,8 +148,8 @@ fn a_device_that_sleeps_is_chosen_when_its_wake_is_worth_it() {
         };
         let mut last = Nanos::ZERO;
         let (mut right, mut all) = (0, 0);
-        let mut watch = |started: crate::simulate::Started<'_>| {
-            let decision = started.decision;
+        let mut watch = |seen: Seen<'_>| {
+            let Seen::Started { decision, .. } = seen else { return };
             let awake = wake.factor(decision.started - last);
             let costs = [time(decision.model, 0), time(decision.model, 1) * awake];
             let chosen = usize::from(decision.device.0);
@@ -238,7 +240,9 @@ fn the_second_best_is_tried_now_and_then_where_there_is_time() {
     let scenario = scenario(two_devices(), index(&records), Admission::All);
     let tried = |within: u64| {
         let mut tried = 0;
-        let mut watch = |started: crate::simulate::Started<'_>| tried += u32::from(started.decision.device == DeviceId(1));
+        let mut watch = |seen: Seen<'_>| {
+            tried += u32::from(matches!(seen, Seen::Started { decision, .. } if decision.device == DeviceId(1)));
+        };
         // So rare that the first is idle.
         let arrivals = (0..20_000u64).map(|at| Arrival {
             at: Nanos(at * 50 * MS),
