@@ -113,6 +113,20 @@ fn requests_that_come_together_run_together() {
     assert!(together > 1 && together <= 8, "{together}");
 }
 
+#[test]
+fn every_policy_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = double(folder.path());
+    for (name, _) in tunewright::schedule::POLICIES {
+        let text = if *name == "fixed" { "fixed:cpu/100/1" } else { name };
+        let runtime = builder().artifact(&path).policy(text).open().unwrap();
+        let pending: Vec<_> = (0..40).map(|i| runtime.submit(row(i as f32)).unwrap()).collect();
+        for (i, pending) in pending.into_iter().enumerate() {
+            assert_eq!(values(&pending.wait().unwrap().outputs[0].1), [2.0 * i as f32; 4], "{name}");
+        }
+    }
+}
+
 /// Counts how often it is woken.
 struct Woken(AtomicUsize);
 

@@ -64,6 +64,11 @@ impl Seat {
         Here { device, name: self.name(), environment, mechanism: &self.mechanism }
     }
 
+    /// Each share with the units that its workers have.
+    pub fn units(&self) -> impl Iterator<Item = (Share, u32)> {
+        self.shares.iter().filter_map(|(share, grants)| Some((*share, grants.first()?.grant.units)))
+    }
+
     /// Each share with its workers.
     pub fn workers(&self) -> impl Iterator<Item = (Share, impl Iterator<Item = WorkerId> + Clone)> {
         let ends = self.shares.iter().scan(self.first, |next, (share, grants)| {

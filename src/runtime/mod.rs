@@ -47,9 +47,11 @@ pub use pending::{Answered, Pending};
 use crate::artifact::{ArtifactError, Opening};
 use crate::device::{DeviceError, GrantError};
 use crate::execute::Port;
-use crate::schedule::{self, Alarm, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Priority, Refusal, Wish};
+use crate::features;
+use crate::forest::Training;
+use crate::schedule::{self, Alarm, Facts, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Priority, Refusal, Wish};
 use crate::worker::{self, SpawnError};
-use catalog::{Served, Source};
+use catalog::{Bound, Served, Source};
 use fleet::Seat;
 use hand::{Job, PlanKey, Spec};
 use kernels::{Datum, Tensor};
@@ -76,6 +78,8 @@ pub struct Runtime {
     seats: Vec<Seat>,
     hands: Mutex<Vec<JoinHandle<()>>>,
     opening: Opening,
+    /// The policy goes by forests, which an index is to be taught for.
+    foresees: bool,
 }
 
 /// What is loaded, and where its plans are.
@@ -288,7 +292,8 @@ impl Builder {
         let loaded =
             LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
         let (loaded, hands) = (Mutex::new(loaded), Mutex::new(hands));
-        let runtime = Runtime { shared, loaded, seats, hands, opening: self.opening };
+        let foresees = self.policy.split(':').next() == Some("forest");
+        let runtime = Runtime { shared, loaded, seats, hands, opening: self.opening, foresees };
         sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)
     }
@@ -445,9 +450,29 @@ impl Runtime {
         let models = loaded.names.iter().map(|name| Model { name: name.clone(), weight: 1.0 }).collect();
         let devices = self.seats.iter().map(|seat| seat.name().clone()).collect();
         loaded.generation += 1;
-        let index = Arc::new(schedule::Index::new(loaded.generation, models, devices, table.measured())?);
-        self.shared.publish(index, loaded.models.clone(), table)?;
+        let index = schedule::Index::new(loaded.generation, models, devices, table.measured())?;
+        let index = match self.foresees {
+            true => index.with_facts(self.facts(loaded)).taught(&Training::default()),
+            false => index,
+        };
+        self.shared.publish(Arc::new(index), loaded.models.clone(), table)?;
         Ok(())
+    }
+
+    /// What an index is taught by besides times: what the graphs are like, and what was granted.
+    fn facts(&self, loaded: &LoadedModels) -> Facts {
+        let mut facts = Facts::default();
+        for (at, served) in loaded.models.iter().enumerate() {
+            let Some(served) = served else { continue };
+            let of =
+                |bound: &Bound| ((ModelId(at as u16), bound.rows), features::of(served.source.artifact.outline(bound.graph)));
+            facts.features.extend(served.graphs.iter().map(of));
+        }
+        for (at, seat) in self.seats.iter().enumerate() {
+            let units = seat.units().map(|(share, units)| ((schedule::DeviceId(at as u16), share), units));
+            facts.units.extend(units);
+        }
+        facts
     }
 
     /// Unloads a model: refuses what comes from now on, answers what it has accepted, then frees its plans.

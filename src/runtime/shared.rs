@@ -10,7 +10,8 @@ use super::pending::{Answered, Slot};
 use super::predict::{PlacedAt, Table};
 use super::{Answer, RuntimeError};
 use crate::schedule::{
-    self, Action, Cancelled, Core, DeviceId, Event, Index, IndexError, ModelId, Nanos, RequestId, RunId, Spent, Stages, WorkerId,
+    self, Action, Cancelled, Core, DeviceId, Event, Index, IndexError, Lesson, ModelId, Nanos, RequestId, RunId, Spent, Stages,
+    WorkerId,
 };
 use crate::worker::Death;
 use kernels::Tensor;
@@ -18,7 +19,7 @@ use schema::Batch;
 use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Workers that may die under one request before it is given up: it may be what they die of.
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     /// Something was answered.
     answered: Condvar,
     start: Instant,
+    /// For threads that must not keep it alive.
+    own: Weak<Shared>,
 }
 
 /// Behind the lock.
@@ -80,8 +83,9 @@ impl Shared {
             over: false,
         };
         let (sooner, answered) = (Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { inner: Mutex::new(inner), sooner, answered, start: Instant::now() });
-        let weak = Arc::downgrade(&shared);
+        let (inner, start) = (Mutex::new(inner), Instant::now());
+        let shared = Arc::new_cyclic(|own| Shared { inner, sooner, answered, start, own: own.clone() });
+        let weak = shared.own.clone();
         // It holds the runtime only while it works, so that dropping it ends it.
         std::thread::Builder::new()
             .name("clock".to_owned())
@@ -172,6 +176,9 @@ impl Shared {
         // A run that is not in flight any more was lost with its worker: its requests run again.
         let counts = inner.core.on(now, Event::Finished { run, spent }).unwrap_or(false);
         let (Some(decision), true) = (decision, counts) else { return self.pump(inner) };
+        if let Some(lesson) = inner.core.take_lesson(now) {
+            self.learn(lesson);
+        }
         let place = PlacedAt { model: decision.model, device: decision.device, share: decision.share, rows: decision.batch };
         let (index, table) = (inner.index.clone(), inner.table.clone());
         let mut answers = Answers::with_capacity(done.answers.len());
@@ -189,6 +196,22 @@ impl Shared {
             answers.push((live.slot, answer));
         }
         self.pump_with(inner, answers);
+    }
+
+    /// Learns on a thread of its own, which nothing waits for. Without one what was known stays.
+    fn learn(&self, lesson: Lesson) {
+        let shared = self.own.clone();
+        let learn = move || {
+            let learnt = lesson.learn();
+            if let Some(shared) = shared.upgrade() {
+                let mut inner = shared.lock();
+                let _ = inner.core.on(shared.now(), Event::Learnt(learnt));
+                shared.pump(inner);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("lesson".to_owned()).spawn(learn) {
+            tracing::warn!("nothing is learnt from what ran: no thread: {error}");
+        }
     }
 
     /// A worker died, with a run or without.
