@@ -155,7 +155,7 @@ fn the_readme_and_ci_name_the_same_test_command() {
 
 /// The kernels' package has many such places and its own words for them; here each one is a decision.
 #[test]
-fn unsafe_is_allowed_in_five_places_of_the_library() {
+fn unsafe_is_allowed_in_six_places_of_the_library() {
     let mut allowed = Vec::new();
     for path in sources(&["src", "tuning-db"]) {
         let text = fs::read_to_string(&path).unwrap();
@@ -171,6 +171,7 @@ fn unsafe_is_allowed_in_five_places_of_the_library() {
         "src/artifact/mod.rs: mod map;",
         "src/execute/mod.rs: mod memory;",
         "src/import/source.rs: the file",
+        "src/worker/mod.rs: pub mod segment;",
         "src/worker/mod.rs: mod task_bench;",
     ];
     assert_eq!(allowed, known, "a new place needs a line in ARCHITECTURE.md and here");
