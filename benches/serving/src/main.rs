@@ -6,7 +6,8 @@
 //! serving overload A.tune           three times the capacity: goodput beside the best there is, queues, times to come again
 //! ```
 //!
-//! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more.
+//! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more. A mix has
+//! as many requests of each model, at `--load N` of what can be done (1), each to be answered within `--deadline MS` (100).
 
 mod load;
 
@@ -34,6 +35,9 @@ struct Arguments {
     devices: Vec<String>,
     seconds: f64,
     seed: u64,
+    /// Of a mix.
+    load: f64,
+    within: Nanos,
 }
 
 fn main() -> ExitCode {
@@ -62,13 +66,16 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
 }
 
 fn parse(rest: &[String]) -> Result<Arguments, Failed> {
-    let mut arguments = Arguments { artifacts: Vec::new(), devices: Vec::new(), seconds: 20.0, seed: 0 };
+    let within = Nanos(100_000_000);
+    let mut arguments = Arguments { artifacts: Vec::new(), devices: Vec::new(), seconds: 20.0, seed: 0, load: 1.0, within };
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{word} wants a value"));
         match word.as_str() {
             "--seconds" => arguments.seconds = value()?.parse()?,
             "--seed" => arguments.seed = value()?.parse()?,
+            "--load" => arguments.load = value()?.parse()?,
+            "--deadline" => arguments.within = Nanos::from_secs_f64(value()?.parse::<f64>()? * 1e-3),
             "--device" => arguments.devices.push(value()?.clone()),
             path => arguments.artifacts.push(path.to_owned()),
         }
@@ -82,17 +89,13 @@ impl Arguments {
         self.artifacts.iter().fold(with_devices, |builder, path| builder.artifact(path))
     }
 
-    /// Arrivals at that rate for the time of a run, of each model as often as `weights` say; a deadline each.
-    fn trace(&self, per_s: f64, weights: &[f64], index: &Index) -> Vec<Arrival> {
-        let mixes: Vec<Mix> = (weights.iter().enumerate())
-            .map(|(at, &weight)| {
-                let model = ModelId(at as u16);
-                Mix { model, weight, within: deadline(index, model), sizes: Sizes::Fixed(Batch::ONE) }
-            })
-            .filter(|mix| mix.weight > 0.0)
-            .collect();
+    /// Arrivals at that rate for the time of a run, of each model as many, each with its deadline.
+    fn trace(&self, per_s: f64, index: &Index, within: impl Fn(ModelId) -> Nanos) -> Vec<Arrival> {
+        let models = (0..index.models().len() as u16).map(ModelId);
+        let mix = models.map(|model| Mix { model, weight: 1.0, within: within(model), sizes: Sizes::Fixed(Batch::ONE) });
         let end = Nanos::from_secs_f64(self.seconds);
-        Arrivals::new(Pattern::Poisson { per_s }, mixes, Seed(self.seed)).take_while(|arrival| arrival.at < end).collect()
+        let arrivals = Arrivals::new(Pattern::Poisson { per_s }, mix.collect(), Seed(self.seed));
+        arrivals.take_while(|arrival| arrival.at < end).collect()
     }
 }
 
@@ -157,7 +160,7 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             let runtime = one.builder().open()?;
             let index = runtime.index();
             let noise = noise_of(&runtime, &runtime.models()[0])?;
-            let trace = one.trace(load * capacity(&index, ModelId(0)), &[1.0], &index);
+            let trace = one.trace(load * capacity(&index, ModelId(0)), &index, |model| deadline(&index, model));
             let played = play(&runtime, &trace)?;
             let figures = simulated(&runtime, &index, &trace, "batcher", noise)?;
             let real = played.latencies();
@@ -188,14 +191,11 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
     let plain = arguments.builder().open()?;
     let index = plain.index();
     let count = index.models().len();
-    // Each model has the same part of the device's time.
-    let rates: Vec<f64> = (0..count).map(|model| capacity(&index, ModelId(model as u16)) / count as f64).collect();
-    let trace = arguments.trace(rates.iter().sum(), &rates, &index);
-    println!(
-        "{} requests of {count} models, {:.0} /s, deadlines {DEADLINE} times what a request takes alone",
-        trace.len(),
-        rates.iter().sum::<f64>()
-    );
+    let a_request: f64 = (0..count).map(|model| 1.0 / capacity(&index, ModelId(model as u16))).sum::<f64>() / count as f64;
+    let per_s = arguments.load / a_request;
+    let trace = arguments.trace(per_s, &index, |_| arguments.within);
+    let within = arguments.within.as_secs_f64() * 1e3;
+    println!("{} requests of {count} models, {per_s:.0} /s, each to be answered within {within} ms", trace.len());
     println!("\n| policy | in time | late | refused | in time, simulated | mean ms | p99 ms |");
     println!("|---|---|---|---|---|---|---|");
     let fixed = fixed_of(&index);
@@ -248,7 +248,7 @@ fn overload(arguments: &Arguments) -> Result<(), Failed> {
         let runtime = arguments.builder().limits(limits.clone()).open()?;
         let index = runtime.index();
         let offered = load * capacity(&index, ModelId(0));
-        let trace = arguments.trace(offered, &[1.0], &index);
+        let trace = arguments.trace(offered, &index, |model| deadline(&index, model));
         let played = play(&runtime, &trace)?;
         let goodput = played.in_time() as f64 / arguments.seconds;
         let retries = played
