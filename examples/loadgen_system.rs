@@ -1,11 +1,11 @@
 //! A session as a system that another load generator measures: the other side of `tests/campaigns/loadgen.py`.
 //!
 //! ```text
-//! cargo run --release --example loadgen_system -- answer ARTIFACT.tune SHARE BATCH   a line `ID INDEX` in, a line `ID` out when it is answered
-//! cargo run --release --example loadgen_system -- arrivals RATE COUNT                instants of the Server scenario, in nanoseconds
+//! cargo run --release --example loadgen_system -- answer ARTIFACT.tune SHARE BATCH LANES   a line `ID INDEX` in, a line `ID` out when it is answered
+//! cargo run --release --example loadgen_system -- arrivals RATE COUNT                      instants of the Server scenario, in nanoseconds
 //! ```
-//! `answer` runs as many requests at once as the share leaves room for and says `ready LANES` when each of them has run. Every request is
-//! one of zeros, as `tunewright bench` asks without `--input`.
+//! `answer` runs LANES requests at once and says `ready` when each lane has run. Every request is one of zeros, as `tunewright bench` asks
+//! without `--input`.
 
 use kernels::Tensor;
 use schema::{Batch, Share};
@@ -21,9 +21,11 @@ fn main() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["answer", artifact, share, batch] => answer(artifact, Share::percent(share.parse()?)?, batch.parse()?),
+        ["answer", artifact, share, batch, lanes] => {
+            answer(artifact, Share::percent(share.parse()?)?, batch.parse()?, lanes.parse()?)
+        }
         ["arrivals", rate, count] => arrivals(rate.parse()?, count.parse()?),
-        _ => Err("usage: loadgen_system answer ARTIFACT.tune SHARE BATCH | arrivals RATE COUNT".into()),
+        _ => Err("usage: loadgen_system answer ARTIFACT.tune SHARE BATCH LANES | arrivals RATE COUNT".into()),
     }
 }
 
@@ -35,7 +37,7 @@ fn arrivals(rate: f64, count: usize) -> Outcome {
     Ok(())
 }
 
-fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
+fn answer(artifact: &str, share: Share, batch: u32, lanes: usize) -> Outcome {
     let batch = Batch::new(batch).ok_or("a batch is at least 1")?;
     let session = Session::builder().artifact(artifact).open()?;
     let model = session.models().next().ok_or("the artifact holds a model")?.to_owned();
@@ -45,7 +47,6 @@ fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
         let bytes = vec![0; shape.iter().product::<usize>() * dtype.bytes()];
         request = request.input(&port.name, Tensor::from_bytes(dtype, shape, bytes.into()).ok_or("zeros are legal")?);
     }
-    let lanes = (100.0 / share.as_percent()).floor().max(1.0) as usize;
     let warm = Barrier::new(lanes + 1);
     std::thread::scope(|scope| {
         let lane = || -> Outcome {
@@ -68,7 +69,7 @@ fn answer(artifact: &str, share: Share, batch: u32) -> Outcome {
         };
         let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
         warm.wait();
-        println!("ready {}", lanes.len());
+        println!("ready");
         lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane ends with its outcome"))
     })
 }

@@ -100,6 +100,19 @@ fn requests_of_any_number_of_rows_get_what_a_plan_gives() {
 }
 
 #[test]
+fn workers_have_at_most_what_they_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = builder().artifact(double(folder.path())).share(Share::percent(50.0).unwrap());
+    let slots = whole.clone().open().unwrap().fleet().devices[0].workers.len();
+    let runtime = whole.share(Share::WHOLE).at_most(Share::percent(50.0).unwrap()).open().unwrap();
+    let workers = &runtime.fleet().devices[0].workers;
+    assert_eq!(workers.as_slice(), &[Share::percent(50.0).unwrap()], "of {slots}; none has the whole device");
+    let answer = runtime.run(row(3.0)).unwrap();
+    assert_eq!(values(&answer.outputs[0].1), vec![6.0; 4]);
+    assert_eq!(answer.decision.share, Share::percent(50.0).unwrap());
+}
+
+#[test]
 fn requests_that_come_together_run_together() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = builder().artifact(double(folder.path())).open().unwrap();

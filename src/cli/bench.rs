@@ -76,6 +76,9 @@ pub struct Arguments {
     /// Only this share
     #[arg(long, value_name = "PER CENT", value_parser = quantity::share)]
     share: Option<Share>,
+    /// Requests that run at once; fewer than the share has room for leave cores to whoever issues them [default: as many as there is room for]
+    #[arg(long, value_name = "N", conflicts_with = "policy", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: Option<u16>,
     /// Rows of a request [default: the smallest batch tuned]
     #[arg(long, value_name = "N", value_parser = quantity::batch)]
     batch: Option<Batch>,
@@ -253,12 +256,11 @@ fn measure(
     let path = models[0].path.clone();
     let library =
         Library::new(models.iter().map(|model| (model.samples, model.weight))).map_err(|error| refused(&path, &error))?;
-    let lanes = lanes(&models);
     // One request after the other needs nobody beside whoever asks.
-    let threads = if arguments.scenario == Scenario::SingleStream { 0 } else { lanes };
+    let threads = if arguments.scenario == Scenario::SingleStream { 0 } else { concurrency(arguments, &models) };
     if arguments.scenario == Scenario::Server && takes_all_cores(arguments, &models) {
         screen.note(
-            "note: requests use every core, none is left for whoever issues them; a run whose requests come late is not valid",
+            "note: requests use every core, none is left for whoever issues them (--concurrency); a run whose requests come late is not valid",
         );
     }
     let system: Box<dyn Placing> = match &arguments.policy {
@@ -347,17 +349,17 @@ fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
     }
 }
 
-/// How many requests run at once: as many as the shares that were chosen leave room for.
-fn lanes(models: &[Model]) -> usize {
+/// How many requests run at once: as many as the shares that were chosen leave room for, unless it is said.
+fn concurrency(arguments: &Arguments, models: &[Model]) -> usize {
     let room = |model: &Model| (100.0 / model.decision.share.as_percent()).floor().max(1.0) as usize;
-    models.iter().map(room).max().unwrap_or(1)
+    arguments.concurrency.map_or_else(|| models.iter().map(room).max().unwrap_or(1), usize::from)
 }
 
 /// Whether requests use every core of a host.
 fn takes_all_cores(arguments: &Arguments, models: &[Model]) -> bool {
     let host = arguments.device.split(':').next() == Some("cpu");
-    let whole = |model: &Model| (100.0 / model.decision.share.as_percent()).fract() < 1e-3;
-    host && models.iter().any(whole)
+    let at_once = concurrency(arguments, models) as f64;
+    host && models.iter().any(|model| at_once * model.decision.share.as_percent() >= 100.0)
 }
 
 /// A rate that was tried, for people.

@@ -26,11 +26,12 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// A device with workers of these shares, or of those that the artifacts were tuned for there, or of all of it.
+    /// A device with workers of these shares, or of those that the artifacts were tuned for there, or of `at_most`, the part of it that
+    /// workers may have together.
     ///
     /// # Errors
     /// A device that is not here, or a share that it does not give.
-    pub fn open(name: &str, wanted: &[Share], sources: &[Arc<Source>]) -> Result<Seat, RuntimeError> {
+    pub fn open(name: &str, wanted: &[Share], at_most: Share, sources: &[Arc<Source>]) -> Result<Seat, RuntimeError> {
         let machine = device::open(name)?;
         let mut shares = wanted.to_vec();
         if shares.is_empty() {
@@ -38,15 +39,17 @@ impl Seat {
             let here = entries.filter(|entry| entry.device.key() == machine.key() && machine.slots(entry.share) > 0);
             shares.extend(here.map(|entry| entry.share));
         }
+        shares.retain(|share| *share <= at_most);
         if shares.is_empty() {
-            shares.push(Share::WHOLE);
+            shares.push(at_most);
         }
         shares.sort_unstable();
         shares.dedup();
         let granted = |&share: &Share| {
             // The error of a share that it does not give.
             machine.grant(share)?;
-            let grants = (0..machine.slots(share)).map(|slot| machine.grant_slot(share, slot)).collect::<Result<Vec<_>, _>>()?;
+            let count = machine.slots(share).min(usize::from(at_most.as_per_mille() / share.as_per_mille()));
+            let grants = (0..count).map(|slot| machine.grant_slot(share, slot)).collect::<Result<Vec<_>, _>>()?;
             Ok((share, grants))
         };
         let shares = shares.iter().rev().map(granted).collect::<Result<Vec<_>, RuntimeError>>()?;

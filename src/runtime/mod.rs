@@ -100,6 +100,7 @@ pub struct Builder {
     artifacts: Vec<PathBuf>,
     devices: Vec<String>,
     shares: Vec<Share>,
+    at_most: Share,
     database: Option<PathBuf>,
     policy: String,
     limits: Limits,
@@ -228,6 +229,13 @@ impl Builder {
         self
     }
 
+    /// Workers have at most this share of each device together: the rest, such as a core, is left to whoever submits. Without it they may have
+    /// all of it.
+    #[must_use]
+    pub fn at_most(self, share: Share) -> Self {
+        Builder { at_most: share, ..self }
+    }
+
     /// Predictions by the records of this tuning database, where it has some of the plans in the artifacts; it's only read.
     #[must_use]
     pub fn database(self, path: impl AsRef<Path>) -> Self {
@@ -274,7 +282,7 @@ impl Builder {
             .map(|path| Ok(Arc::new(Source::open(path, self.opening)?)))
             .collect::<Result<_, RuntimeError>>()?;
         let names = if self.devices.is_empty() { vec!["cpu".to_owned()] } else { self.devices };
-        let mut seats = names.iter().map(|name| Seat::open(name, &self.shares, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let mut seats = names.iter().map(|name| Seat::open(name, &self.shares, self.at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
         let database = match self.database {
             Some(path) => match Reader::open(&path, ReadFrom::Auto) {
                 Ok(reader) => Some(reader),
@@ -310,6 +318,7 @@ impl Runtime {
             artifacts: Vec::new(),
             devices: Vec::new(),
             shares: Vec::new(),
+            at_most: Share::WHOLE,
             database: None,
             policy: "batcher".to_owned(),
             limits: Limits::default(),

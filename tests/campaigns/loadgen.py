@@ -104,14 +104,13 @@ def schedule(_):
 class Piped:
     """The library in a process of its own: a line for each sample, a line back when it is answered."""
 
-    def __init__(self, artifact, share, batch):
-        command = [TARGET / "examples/loadgen_system", "answer", artifact, str(share), str(batch)]
+    def __init__(self, artifact, share, batch, lanes):
+        command = [TARGET / "examples/loadgen_system", "answer", artifact, str(share), str(batch), str(lanes)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.answers = self.process.stdout
-        ready = self.answers.readline().split()
-        if ready[:1] != [b"ready"]:
+        ready = self.answers.readline().strip()
+        if ready != b"ready":
             sys.exit(f"the example did not start: {ready}")
-        self.lanes = int(ready[1])
         threading.Thread(target=self.listen, daemon=True).start()
 
     def issue(self, samples):
@@ -139,7 +138,7 @@ def bench(words):
 
 def p99(arguments):
     sys.setswitchinterval(1e-4)
-    common = [arguments.artifact, "--share", arguments.share, "--batch", arguments.batch]
+    common = [arguments.artifact, "--share", arguments.share, "--batch", arguments.batch, "--concurrency", arguments.lanes]
     whole = bench([*common, "--scenario", "offline", "--duration", "5s"])
     capacity = whole["throughput_per_s"] / arguments.batch
     rate = round(arguments.load * capacity, 1)
@@ -154,7 +153,7 @@ def p99(arguments):
                 n, latencies, late = result["requests"], (result["p50_ns"], result["p99_ns"]), result["lateness_p99_ns"]
             else:
                 with tempfile.TemporaryDirectory() as folder:
-                    system = Piped(arguments.artifact, arguments.share, arguments.batch)
+                    system = Piped(arguments.artifact, arguments.share, arguments.batch, arguments.lanes)
                     log = server(rate, arguments.queries, system.issue, folder, bound_ns=10_000_000_000)
                     system.close()
                 n, late = log["result_query_count"], None
@@ -175,7 +174,8 @@ def main():
     command = commands.add_parser("p99")
     command.add_argument("artifact")
     command.add_argument("--share", type=float, default=50)
-    command.add_argument("--batch", type=int, default=64)
+    command.add_argument("--batch", type=int, default=1)
+    command.add_argument("--lanes", type=int, default=1, help="requests at once: leave a core to whoever issues them")
     command.add_argument("--load", type=float, default=0.5)
     command.add_argument("--queries", type=int, default=QUERIES)
     command.add_argument("--rounds", type=int, default=2)

@@ -6,17 +6,18 @@
 //! serving overload A.tune           three times the capacity: goodput beside the best there is, queues, times to come again
 //! ```
 //!
-//! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more. A mix has
-//! as many requests of each model, at `--load N` of what can be done (1), each to be answered within `--deadline MS` (100).
+//! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more. Workers have
+//! `--at-most PER CENT` of each device (100): with less a core is left to whoever submits. A mix has as many requests of each model, at
+//! `--load N` of what can be done (1), each to be answered within `--deadline MS` (100).
 
 mod load;
 
 use load::{Outcome, Played, noise_of, play};
-use schema::{Batch, Seed};
+use schema::{Batch, Seed, Share};
 use std::process::ExitCode;
 use std::time::Duration;
 use tunewright::runtime::{Builder, Runtime};
-use tunewright::schedule::{Admission, Index, Limits, ModelId, Nanos, policy};
+use tunewright::schedule::{Admission, Fleet, Index, Limits, ModelId, Nanos, policy};
 use tunewright::simulate::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, search, simulate};
 
 type Failed = Box<dyn std::error::Error>;
@@ -25,14 +26,17 @@ type Failed = Box<dyn std::error::Error>;
 const LOADS: [f64; 3] = [0.3, 0.6, 0.8];
 /// A deadline is so many times what one request takes alone.
 const DEADLINE: f64 = 10.0;
+/// What one would fix without a scheduler: the greatest share of the first device, and one request at a time.
+const FIXED: &str = "fixed";
 /// Policies that are played in a mix.
-const POLICIES: [&str; 4] = ["batcher", "knee", "fastest", "fixed"];
+const POLICIES: [&str; 4] = ["batcher", "knee", "fastest", FIXED];
 /// Simulations that the search for a schedule may take.
 const SEARCH: usize = 200;
 
 struct Arguments {
     artifacts: Vec<String>,
     devices: Vec<String>,
+    at_most: Share,
     seconds: f64,
     seed: u64,
     /// Of a mix.
@@ -67,7 +71,15 @@ fn run(arguments: &[String]) -> Result<(), Failed> {
 
 fn parse(rest: &[String]) -> Result<Arguments, Failed> {
     let within = Nanos(100_000_000);
-    let mut arguments = Arguments { artifacts: Vec::new(), devices: Vec::new(), seconds: 20.0, seed: 0, load: 1.0, within };
+    let mut arguments = Arguments {
+        artifacts: Vec::new(),
+        devices: Vec::new(),
+        at_most: Share::WHOLE,
+        seconds: 20.0,
+        seed: 0,
+        load: 1.0,
+        within,
+    };
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{word} wants a value"));
@@ -76,6 +88,7 @@ fn parse(rest: &[String]) -> Result<Arguments, Failed> {
             "--seed" => arguments.seed = value()?.parse()?,
             "--load" => arguments.load = value()?.parse()?,
             "--deadline" => arguments.within = Nanos::from_secs_f64(value()?.parse::<f64>()? * 1e-3),
+            "--at-most" => arguments.at_most = Share::percent(value()?.parse()?)?,
             "--device" => arguments.devices.push(value()?.clone()),
             path => arguments.artifacts.push(path.to_owned()),
         }
@@ -85,7 +98,8 @@ fn parse(rest: &[String]) -> Result<Arguments, Failed> {
 
 impl Arguments {
     fn builder(&self) -> Builder {
-        let with_devices = self.devices.iter().fold(Runtime::builder(), |builder, device| builder.device(device));
+        let builder = Runtime::builder().at_most(self.at_most);
+        let with_devices = self.devices.iter().fold(builder, |builder, device| builder.device(device));
         self.artifacts.iter().fold(with_devices, |builder, path| builder.artifact(path))
     }
 
@@ -108,14 +122,13 @@ fn deadline(index: &Index, model: ModelId) -> Nanos {
     alone(index, model).scaled(DEADLINE)
 }
 
-/// Requests a second that the device can do of one model at most: on one share that has workers for the whole device.
-fn capacity(index: &Index, model: ModelId) -> f64 {
-    let of = |share: schema::Share, rows: u32, time: Nanos| {
-        f64::from(rows) / time.as_secs_f64() * f64::from(1000 / u32::from(share.as_per_mille()))
-    };
-    let rates = index
-        .curves_of(model)
-        .flat_map(|(_, curve)| curve.rows.iter().map(move |row| of(curve.share, row.batch.rows(), row.stages.total())));
+/// Requests a second of one model at most, by all workers of one share of one device.
+fn capacity(index: &Index, fleet: &Fleet, model: ModelId) -> f64 {
+    let rates = index.curves_of(model).map(|(_, curve)| {
+        let workers = fleet.devices[usize::from(curve.device.0)].workers.iter().filter(|share| **share == curve.share).count();
+        let of_one = curve.rows.iter().map(|row| f64::from(row.batch.rows()) / row.stages.total().as_secs_f64());
+        of_one.fold(0.0, f64::max) * workers as f64
+    });
     rates.fold(0.0, f64::max)
 }
 
@@ -160,7 +173,7 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             let runtime = one.builder().open()?;
             let index = runtime.index();
             let noise = noise_of(&runtime, &runtime.models()[0])?;
-            let trace = one.trace(load * capacity(&index, ModelId(0)), &index, |model| deadline(&index, model));
+            let trace = one.trace(load * capacity(&index, &runtime.fleet(), ModelId(0)), &index, |model| deadline(&index, model));
             let played = play(&runtime, &trace)?;
             let figures = simulated(&runtime, &index, &trace, "batcher", noise)?;
             let real = played.latencies();
@@ -191,20 +204,19 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
     let plain = arguments.builder().open()?;
     let index = plain.index();
     let count = index.models().len();
-    let a_request: f64 = (0..count).map(|model| 1.0 / capacity(&index, ModelId(model as u16))).sum::<f64>() / count as f64;
+    let a_second = |model| capacity(&index, &plain.fleet(), ModelId(model as u16));
+    let a_request: f64 = (0..count).map(|model| 1.0 / a_second(model)).sum::<f64>() / count as f64;
     let per_s = arguments.load / a_request;
     let trace = arguments.trace(per_s, &index, |_| arguments.within);
     let within = arguments.within.as_secs_f64() * 1e3;
     println!("{} requests of {count} models, {per_s:.0} /s, each to be answered within {within} ms", trace.len());
     println!("\n| policy | in time | late | refused | in time, simulated | mean ms | p99 ms |");
     println!("|---|---|---|---|---|---|---|");
-    let fixed = fixed_of(&index);
     let mut in_time = Vec::new();
     for name in POLICIES {
-        let text = if name == "fixed" { fixed.as_str() } else { name };
-        let runtime = arguments.builder().policy(text).open()?;
+        let runtime = arguments.builder().policy(name).open()?;
         let played = play(&runtime, &trace)?;
-        let figures = simulated(&runtime, &index, &trace, text, 0.0)?;
+        let figures = simulated(&runtime, &index, &trace, name, 0.0)?;
         let Played { outcomes } = &played;
         let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
         let (late, refused) = (
@@ -213,29 +225,24 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
         );
         let real = played.latencies();
         println!(
-            "| {text} | {} | {late} | {refused} | {} | {:.3} | {:.3} |",
+            "| {name} | {} | {late} | {refused} | {} | {:.3} | {:.3} |",
             played.in_time(),
             figures.in_time,
             mean(&real),
             percentile(&real, 0.99)
         );
-        in_time.push((text.to_owned(), played.in_time()));
+        in_time.push((name, played.in_time()));
     }
     let known = search(&scenario(&plain, &index, 0.0), &trace, SEARCH)?;
     println!("| every arrival known ({}), simulated | {} | | | | | |", known.policy, known.in_time);
-    let best = in_time.iter().filter(|(name, _)| *name != fixed).map(|(_, count)| *count).max().unwrap_or(0);
-    let base = in_time.iter().find(|(name, _)| *name == fixed).map_or(0, |(_, count)| *count);
+    let best = in_time.iter().filter(|(name, _)| *name != FIXED).map(|(_, count)| *count).max().unwrap_or(0);
+    let base = in_time.iter().find(|(name, _)| *name == FIXED).map_or(0, |(_, count)| *count);
     println!(
         "\nbest policy over fixed: {:.2}; over what was done with all arrivals known: {:.2}",
         best as f64 / base as f64,
         best as f64 / known.in_time as f64
     );
     Ok(())
-}
-
-/// The whole of the first device and the smallest batch: what one would fix without a scheduler.
-fn fixed_of(index: &Index) -> String {
-    format!("fixed:{}/100/1", index.devices()[0].0)
 }
 
 /// Three times what can be done.
@@ -247,7 +254,7 @@ fn overload(arguments: &Arguments) -> Result<(), Failed> {
     for load in [0.7, 0.8, 0.9, 1.0, 3.0] {
         let runtime = arguments.builder().limits(limits.clone()).open()?;
         let index = runtime.index();
-        let offered = load * capacity(&index, ModelId(0));
+        let offered = load * capacity(&index, &runtime.fleet(), ModelId(0));
         let trace = arguments.trace(offered, &index, |model| deadline(&index, model));
         let played = play(&runtime, &trace)?;
         let goodput = played.in_time() as f64 / arguments.seconds;

@@ -38,6 +38,7 @@ fn object(arguments: &Arguments, measured: &Measured) -> Value {
         "schema": "bench.result", "version": 1, "file": first.path.display().to_string(),
         "scenario": scenario(arguments), "device": decision.device.0,
         "share_pct": decision.share.as_percent(), "batch": rows, "rung": decision.rung.to_string(),
+        "concurrency": arguments.policy.is_none().then(|| super::concurrency(arguments, &measured.models)),
         "requests": figures.samples.count(), "took_ns": figures.took.0,
         "predicted_ns": decision.predicted.map(|p| p.time.as_nanos()),
         "predicted_by": decision.predicted.map(|p| p.evidence.to_string()),
