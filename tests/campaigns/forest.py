@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import paired
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICES, SHARES = ["cpu:avx2", "cpu:scalar", "wgpu:0"], "50,100"
 
@@ -30,6 +32,8 @@ def measure(arguments, model, device, batch, artifact):
     """Runs one cell: its outcome in a word, what was said, and its seconds."""
     command = [arguments.tunewright, "tune", arguments.models / f"{model}.onnx", "--db", arguments.db, "--device", device]
     command += ["--share", SHARES, "--batch", batch, "--budget", "trials=0", "-o", artifact]
+    for axis, extent in paired.facts(model).get("symbols", {}).items():
+        command += ["--dim", f"{axis}={extent}"]
     start = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
