@@ -282,7 +282,8 @@ impl Builder {
             .map(|path| Ok(Arc::new(Source::open(path, self.opening)?)))
             .collect::<Result<_, RuntimeError>>()?;
         let names = if self.devices.is_empty() { vec!["cpu".to_owned()] } else { self.devices };
-        let mut seats = names.iter().map(|name| Seat::open(name, &self.shares, self.at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let mut seats =
+            names.iter().map(|name| Seat::open(name, &self.shares, self.at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
         let database = match self.database {
             Some(path) => match Reader::open(&path, ReadFrom::Auto) {
                 Ok(reader) => Some(reader),

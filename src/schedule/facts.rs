@@ -1,6 +1,7 @@
 //! What an index knows besides times: of models their features, of devices what was granted and how they wake, of rows how much was
 //! measured. Predictions are made of it (`predict`).
 
+use super::predict::{Cost, Example};
 use super::{DeviceId, ModelId, Nanos};
 use schema::{Batch, Features, Share};
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ pub struct Facts {
     /// Timings behind a row; 0 of one that is only predicted.
     pub samples: BTreeMap<(ModelId, DeviceId, Share, Batch), u32>,
     pub wakes: BTreeMap<DeviceId, Wake>,
+    /// What models that the index has not cost on its devices ([`examples_elsewhere`](super::examples_elsewhere)).
+    pub elsewhere: Vec<(Cost, Example)>,
 }
 
 /// How much longer the first run takes after a device was idle: its time over the warm one's, at each of [`Wake::GAPS_S`] (papers §1).

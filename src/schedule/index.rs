@@ -317,11 +317,11 @@ impl Index {
         Index { facts, foresight: None, ..self }
     }
 
-    /// With predictions learnt from its own rows, where those are enough. Takes about a second for some thousand rows, so it belongs
+    /// With predictions learnt from its own rows and from what it knows of other models, where that is enough. Takes about a second for some thousand rows, so it belongs
     /// to the thread that makes the index, never to one that decides.
     #[must_use]
     pub fn taught(self, training: &Training) -> Index {
-        match Predictors::of(&self, None, training) {
+        match Predictors::of(&self, training) {
             Some(predictors) => self.with_predictors(Arc::new(predictors)),
             None => self,
         }

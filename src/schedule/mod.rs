@@ -54,7 +54,7 @@ pub use ledger::Ledger;
 pub use line::Line;
 pub use nanos::Nanos;
 pub use policies::{POLICIES, Placement, Policy, PolicyError, ShareLine, Step, knee_of, policy};
-pub use predict::{Cost, Example, Foresight, Predicted, Predictor, Predictors, Setting, examples};
+pub use predict::{Cost, Example, Foresight, Predicted, Predictor, Predictors, Setting, examples, examples_elsewhere};
 pub use queue::{PRIORITIES, Prefix, Priority, Queue, RequestId, Waiting};
 pub use rate::{Rate, Served};
 pub use records::{facts, from_records};

@@ -138,14 +138,9 @@ pub struct Predicted {
 }
 
 impl Predictors {
-    /// Learns from the rows of an index, without those of one model where that is asked for; `None` when they are too few. Takes a
-    /// second for some thousand rows.
-    pub fn of(index: &Index, without: Option<ModelId>, training: &Training) -> Option<Predictors> {
-        let examples = |cost| {
-            let all = examples(index, cost).into_iter().filter(|(id, _)| Some(index.curve(id.curve).model) != without);
-            all.map(|(_, example)| example).collect::<Vec<_>>()
-        };
-        Predictors::learn(&examples(Cost::Time), &examples(Cost::Energy), training)
+    /// Learns from the rows of an index and from what it knows of other models; `None` when that is too little.
+    pub fn of(index: &Index, training: &Training) -> Option<Predictors> {
+        Predictors::learn(&lessons(index, Cost::Time), &lessons(index, Cost::Energy), training)
     }
 
     /// Learns from examples of both costs; `None` when those of time are too few.
@@ -217,6 +212,27 @@ pub fn examples(index: &Index, cost: Cost) -> Vec<(RowId, Example)> {
         }
     }
     examples
+}
+
+/// All that an index has to learn a cost from; its own rows are the last.
+pub(super) fn lessons(index: &Index, cost: Cost) -> Vec<Example> {
+    let others = index.facts().elsewhere.iter().filter(|(of, _)| *of == cost).map(|(_, example)| *example);
+    others.chain(examples(index, cost).into_iter().map(|(_, example)| example)).collect()
+}
+
+/// What the rows of another index cost on devices of this one, which may have other numbers there.
+pub fn examples_elsewhere(index: &Index, other: &Index) -> Vec<(Cost, Example)> {
+    let here = |device: DeviceId| {
+        let name = &other.devices()[usize::from(device.0)];
+        index.devices().iter().position(|own| own == name).map(|at| DeviceId(at as u16))
+    };
+    let of = |cost| examples(other, cost).into_iter().map(move |(_, example)| (cost, example));
+    let all = [Cost::Time, Cost::Energy].into_iter().flat_map(of);
+    all.filter_map(|(cost, example)| {
+        let setting = Setting { device: here(example.setting.device)?, ..example.setting };
+        Some((cost, Example { setting, ..example }))
+    })
+    .collect()
 }
 
 /// A setting of an index; `None` when the model's features are not known.

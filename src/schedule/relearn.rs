@@ -3,7 +3,7 @@
 //! A policy notices that a lesson is due and hands it out; whoever drives the core lets it be learnt where no decision waits (it is
 //! plain values and takes about a second) and gives it back as an event. Constants and rules: papers §1, (3).
 
-use super::predict::{Cost, Example, examples};
+use super::predict::{Cost, Example, lessons};
 use super::{Foresight, Index, Predicted, Predictors};
 use crate::forest::Training;
 use std::sync::Arc;
@@ -126,8 +126,8 @@ impl Lesson {
     pub fn learn(self) -> Learnt {
         let newest = self.seen.len().div_ceil(10);
         let (older, newest) = self.seen.split_at(self.seen.len() - newest);
-        let mut time: Vec<Example> = examples(&self.index, Cost::Time).into_iter().map(|(_, example)| example).collect();
-        let energy: Vec<Example> = examples(&self.index, Cost::Energy).into_iter().map(|(_, example)| example).collect();
+        let mut time = lessons(&self.index, Cost::Time);
+        let energy = lessons(&self.index, Cost::Energy);
         let settings = self.index.settings();
         let ratio = |seen: &Seen| {
             let known = self.table[seen.row as usize];

@@ -61,6 +61,11 @@ impl Played {
     }
 }
 
+/// The name that requests give to a model of an index, which tells choices of axes apart: `gnmt` of `gnmt[T=20]`.
+fn asked_by(name: &str) -> &str {
+    name.split('[').next().unwrap_or(name)
+}
+
 /// Inputs of one row.
 fn inputs(runtime: &Runtime, model: &str) -> Result<Vec<(String, Tensor)>, Failed> {
     let tensor = |port: &Port| {
@@ -82,8 +87,8 @@ fn inputs(runtime: &Runtime, model: &str) -> Result<Vec<(String, Tensor)>, Faile
 /// Another error than a refusal.
 pub fn play(runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
     let index = runtime.index();
-    let made = index.models().iter().map(|model| inputs(runtime, &model.name));
-    let made = made.collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<&str> = index.models().iter().map(|model| asked_by(&model.name)).collect();
+    let made = names.iter().map(|name| inputs(runtime, name)).collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now() + Duration::from_millis(50);
     let mut pending: Vec<(Duration, Result<Pending, Option<Duration>>)> = Vec::with_capacity(trace.len());
     for arrival in trace {
@@ -93,9 +98,8 @@ pub fn play(runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
             std::hint::spin_loop();
         }
         let model = usize::from(arrival.model.0);
-        let request = made[model]
-            .iter()
-            .fold(Request::new(&index.models()[model].name), |request, (name, tensor)| request.input(name, tensor.clone()));
+        let request =
+            made[model].iter().fold(Request::new(names[model]), |request, (name, tensor)| request.input(name, tensor.clone()));
         let late = due.elapsed();
         // The deadline counts from the instant it was to be submitted, whenever that really was.
         let within = Duration::from_nanos((arrival.deadline - arrival.at).0);

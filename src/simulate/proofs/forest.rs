@@ -4,11 +4,12 @@ use super::{MS, poisson, scenario};
 use crate::forest::Training;
 use crate::schedule::testing::{curve, index, placed};
 use crate::schedule::{
-    Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Hole, Measured, ModelId, Nanos, Wake, fill, policy,
+    Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Hole, Index, Measured, Model, ModelId, Nanos, Wake,
+    examples_elsewhere, fill, policy,
 };
 use crate::simulate::{Arrival, Figures, Scenario, Seen, simulate};
 use crate::space::Stream;
-use schema::{Batch, Features, Seed, Share};
+use schema::{Batch, DeviceName, Features, Seed, Share};
 
 /// So many models at batches 1, 2, 4 and 8 on a host (device 0) and on a device that launches slowly and computes fast (1): small ones
 /// are faster on the first. Features tell which are which. Times are exact but for 2 % of noise.
@@ -110,6 +111,28 @@ fn places_that_nobody_measured_are_chosen_by_what_others_cost_there() {
         let scenario = scenario(two_devices(), filled, Admission::All);
         let right = right(&scenario, "forest:latency/explore=0", Nanos(500 * MS), 400, |model| quicker(&records, model));
         assert!(right >= 0.9, "seed {seed}: {right:.3} right in the simulator");
+    }
+}
+
+/// One model is too little to learn from. With the records of others, whose index calls the devices by other numbers, its rows are predicted.
+#[test]
+fn the_rows_of_one_model_are_predicted_by_what_others_cost() {
+    let (records, facts) = law(40, 5);
+    let (one, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|records| records[0].model == ModelId(0));
+    let swapped = |device: DeviceId| DeviceId(1 - device.0);
+    let others = others.concat().into_iter().map(|record| Measured { device: swapped(record.device), ..record });
+    let models = (0..40).map(|at| Model { name: format!("m{at}"), weight: 1.0 }).collect();
+    let names = ["d1", "d0"].map(|name| DeviceName(name.to_owned()));
+    let others = Index::new(1, models, names.to_vec(), others.collect()).unwrap().with_facts(facts.clone());
+    let one = index(&one);
+    assert!(one.clone().with_facts(facts.clone()).taught(&training()).foresight().is_none());
+    let elsewhere = examples_elsewhere(&one, &others);
+    let one = one.with_facts(Facts { elsewhere, ..facts }).taught(&training());
+    let table = &one.foresight().expect("others are enough").table;
+    let rows = one.curves().iter().flat_map(|curve| &curve.rows);
+    for (row, predicted) in rows.zip(table) {
+        let ratio = f64::from(predicted.ln_time.unwrap()).exp() / row.stages.total().as_f64();
+        assert!((0.5..2.0).contains(&ratio), "batch {}: predicted {ratio:.2} of what it took", row.batch);
     }
 }
 
