@@ -78,14 +78,16 @@ fn others(view: &View<'_>, wish: &Wish, device: DeviceId, same: f64) -> f64 {
 
 /// The part of a device's time that arrivals of all models ask for, if each runs where it takes least of one.
 pub(super) fn load(view: &View<'_>, device: DeviceId) -> f64 {
-    let costs = view.models().map(|model| (model, view.device_time(model, device)));
-    costs.filter(|(_, cost)| *cost > 0.0).map(|(model, cost)| view.rate(model) * cost * 1e-9).sum()
+    view.state.load(device, view.now, || {
+        let costs = view.models().map(|model| (model, view.device_time(model, device)));
+        costs.filter(|(_, cost)| *cost > 0.0).map(|(model, cost)| view.rate(model) * cost * 1e-9).sum()
+    })
 }
 
 /// Where a row of a model takes least of a whole device, among the workers that are ready, and how many nanoseconds of it.
 pub(super) fn cheapest(view: &View<'_>, model: ModelId) -> Option<(DeviceId, f64)> {
-    let ready = |of| view.workers_of(of).any(|(_, worker)| worker.presence() == Presence::Ready);
-    let curves = view.index().curves_of(model).filter(|(_, of)| ready(of));
+    let ready = |id| view.workers_of(id).any(|(_, worker)| worker.presence() == Presence::Ready);
+    let curves = view.index().curves_of(model).filter(|(id, _)| ready(*id));
     let cost = |(id, of): (CurveId, &Curve)| (of.device, view.pace(id) * f64::from(of.share.as_per_mille()) * 1e-3);
     curves.map(cost).min_by(|a, b| a.1.total_cmp(&b.1))
 }
@@ -93,7 +95,7 @@ pub(super) fn cheapest(view: &View<'_>, model: ModelId) -> Option<(DeviceId, f64
 /// Ready workers that can run a curve side by side.
 fn workers(view: &View<'_>, curve: CurveId) -> f64 {
     let of = view.index().curve(curve);
-    let ready = view.workers_of(of).filter(|(_, worker)| worker.presence() == Presence::Ready).count();
+    let ready = view.workers_of(curve).filter(|(_, worker)| worker.presence() == Presence::Ready).count();
     let room = 1000 / usize::from(of.share.as_per_mille());
     ready.min(room).max(1) as f64
 }

@@ -1,14 +1,14 @@
 //! The part of scheduling that is the same under every policy. See the module above.
 
 use super::decision::{Action, Alarm, Decision, RIVALS_MAX, Refusal};
-use super::drift::Drift;
 use super::policies::{Placement, Policy, Step};
 use super::rate::Slip;
-use super::view::{ModelState, State, View};
-use super::worker::{Flight, Worker};
+use super::state::{ModelState, State};
+use super::view::View;
+use super::worker::Flight;
 use super::{
-    Curve, CurveId, DeviceId, Fleet, Index, IndexError, Learnt, Ledger, Lesson, ModelId, Nanos, Presence, Priority, Queue, Rate,
-    Refit, RequestId, RowId, RunId, STREAMS_MAX, Served, Stage, Stages, Waiting, WorkerId, admission,
+    CurveId, DeviceId, Fleet, Index, IndexError, Learnt, Lesson, ModelId, Nanos, Presence, Priority, Queue, Rate, RequestId,
+    RowId, RunId, Served, Stage, Stages, Waiting, WorkerId, admission,
 };
 use schema::Batch;
 use std::sync::Arc;
@@ -111,6 +111,14 @@ pub(super) struct Run {
     pub beside: bool,
 }
 
+impl Run {
+    /// Nothing in flight, and room for so many requests.
+    pub fn idle(requests: usize) -> Run {
+        let row = RowId { curve: CurveId(0), row: 0 };
+        Run { decision: None, number: 0, requests: Vec::with_capacity(requests), epoch: 0, row, beside: false }
+    }
+}
+
 /// See the module above.
 pub struct Core {
     state: State,
@@ -135,40 +143,7 @@ impl Core {
         if fleet.devices.len() != index.devices().len() {
             return Err(IndexError::Layout("devices"));
         }
-        let mut workers = Vec::new();
-        for (at, device) in fleet.devices.iter().enumerate() {
-            let first = workers.len();
-            let id = |place: u16| WorkerId(first as u16 + place);
-            for (place, &share) in device.workers.iter().enumerate() {
-                let other = |&(a, b): &(u16, u16)| match place as u16 {
-                    place if place == a => Some(id(b)),
-                    place if place == b => Some(id(a)),
-                    _ => None,
-                };
-                let overlaps = device.overlaps.iter().filter_map(other).collect();
-                workers.push(Worker::new(DeviceId(at as u16), share, device.engines, overlaps));
-            }
-        }
-        let largest = index.curves().iter().map(|curve| curve.largest().batch.rows() as usize).max().unwrap_or(0);
-        let idle = |_| Run {
-            decision: None,
-            number: 0,
-            requests: Vec::with_capacity(largest.min(limits.queue_len_max)),
-            epoch: 0,
-            row: RowId { curve: CurveId(0), row: 0 },
-            beside: false,
-        };
-        let runs = (0..workers.len() * STREAMS_MAX).map(idle).collect();
-        let state = State {
-            refits: refits(&index),
-            drifts: vec![Drift::new(); index.row_count()],
-            models: Vec::new(),
-            ledger: Ledger::new(fleet.devices.iter().map(|device| device.gap)),
-            index,
-            workers,
-            limits,
-            runs,
-        };
+        let state = State::new(fleet, index, limits);
         let (wake, alarms) = (Nanos::NEVER, Vec::with_capacity(64));
         let mut core =
             Core { state, policy, wake, next_request: 0, next_run: 0, epoch: 0, closing: false, alarms, orphans: false };
@@ -203,6 +178,7 @@ impl Core {
     fn price_of(&mut self, model: ModelId) {
         let cheapest = admission::cheapest(&View { state: &self.state, now: Nanos::ZERO }, model);
         self.state.models[usize::from(model.0)].cheapest = cheapest;
+        self.state.load_changed();
     }
 
     pub fn view(&self, now: Nanos) -> View<'_> {
@@ -222,6 +198,7 @@ impl Core {
         }
         let at = usize::from(wish.model.0);
         self.state.models[at].rate.observe(now, wish.rows.rows());
+        self.state.load_changed();
         if wish.deadline <= now {
             return Err(Refusal::DeadlinePassed);
         }
@@ -396,6 +373,7 @@ impl Core {
             ends: [Nanos::ZERO; 3],
         });
         worker.forecast_flights(now);
+        state.moved(decision.device);
         self.mark_neighbours(&decision);
         Action::Start { run: id, decision }
     }
@@ -405,12 +383,9 @@ impl Core {
         let state = &mut self.state;
         let own = state.workers[usize::from(decision.worker.0)].flights.last().map(|flight| flight.run);
         let mut disturbed = false;
-        for (at, other) in state.workers.iter().enumerate() {
-            if at == usize::from(decision.worker.0) || other.device != decision.device {
-                continue;
-            }
+        for at in state.workers_on(decision.device).filter(|at| *at != usize::from(decision.worker.0)) {
             let slower = |flight: &&Flight| state.index.interference(decision.model, flight.model) > 1.0;
-            for flight in other.flights.iter().filter(slower) {
+            for flight in state.workers[at].flights.iter().filter(slower) {
                 state.runs[usize::from(flight.run.slot)].beside = true;
                 disturbed = true;
             }
@@ -465,6 +440,8 @@ impl Core {
         let Some(worker) = self.run(run).and_then(|run| run.decision).map(|decision| decision.worker) else { return false };
         let worker = &mut self.state.workers[usize::from(worker.0)];
         worker.pass(run, stage, now);
+        let device = worker.device;
+        self.state.moved(device);
         true
     }
 
@@ -484,6 +461,7 @@ impl Core {
         if worker.flights.is_empty() {
             state.ledger.give_back(decision.device, decision.share);
         }
+        state.moved(decision.device);
         let Some(spent) = spent else { return true };
         if decision.gap > Nanos::ZERO {
             state.ledger.observe_gap(decision.device, spent.gap);
@@ -507,6 +485,7 @@ impl Core {
             let refit = &mut state.refits[row.curve.0 as usize][stage as usize];
             refit.observe(decision.batch.rows(), ratio(spent.stages.get(stage), recorded.get(stage)));
         }
+        state.refitted(row.curve);
         let drift = &mut state.drifts[state.index.row_number(row)];
         if let Some(ratio) = drift.observe(ratio(spent.stages.total(), recorded.total()))
             && self.alarms.len() < self.alarms.capacity()
@@ -531,14 +510,13 @@ impl Core {
             run.decision = None;
             run.requests.drain(..).for_each(|request| state.models[usize::from(flight.model.0)].queue.insert(request));
         }
+        let device = lost.device;
+        state.moved(device);
     }
 
     fn change(&mut self, now: Nanos, index: Arc<Index>) -> Result<(), IndexError> {
         self.state.index.leads_to(&index)?;
-        // What was learnt against the old records says nothing of the new ones.
-        self.state.refits = refits(&index);
-        self.state.drifts = vec![Drift::new(); index.row_count()];
-        self.state.index = index;
+        self.state.change(index);
         self.epoch += 1;
         self.add_models();
         self.price();
@@ -555,15 +533,6 @@ impl Core {
         self.cancel(request);
         Some(Action::Refuse { request, refusal: Refusal::NoDevice })
     }
-}
-
-fn refits(index: &Index) -> Vec<[Refit; 3]> {
-    let of = |curve: &Curve| {
-        let noises = curve.rows.iter().map(|row| row.spread.as_f64() / row.stages.total().as_f64());
-        let noise = noises.fold(0.0, f64::max);
-        curve.lines.map(|line| Refit::new(line, noise))
-    };
-    index.curves().iter().map(of).collect()
 }
 
 #[cfg(test)]

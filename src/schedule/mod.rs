@@ -36,6 +36,7 @@ mod rate;
 mod records;
 mod refit;
 mod relearn;
+mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;

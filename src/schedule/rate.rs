@@ -1,6 +1,7 @@
 //! What is kept of each model's recent past: how fast rows arrive, how much of the devices it had, how far predictions were off.
 
 use super::Nanos;
+use std::cell::Cell;
 
 /// Rows a second of one model's arrivals, refused ones included.
 ///
@@ -44,6 +45,8 @@ pub struct Served {
     /// Number of the newest slot, counted from instant 0.
     newest: u64,
     slot: Nanos,
+    /// What was last asked for: of which slot, and the answer.
+    within: Cell<Option<(u64, f64)>>,
 }
 
 /// The window moves in this many steps.
@@ -51,7 +54,7 @@ const SLOTS: usize = 16;
 
 impl Served {
     pub(super) fn new(window: Nanos) -> Served {
-        Served { slots: [0.0; SLOTS], newest: 0, slot: Nanos((window.0 / SLOTS as u64).max(1)) }
+        Served { slots: [0.0; SLOTS], newest: 0, slot: Nanos((window.0 / SLOTS as u64).max(1)), within: Cell::new(None) }
     }
 
     pub(super) fn add(&mut self, now: Nanos, device_time: Nanos) {
@@ -61,14 +64,20 @@ impl Served {
         }
         self.newest = self.newest.max(slot);
         self.slots[self.newest as usize % SLOTS] += device_time.as_f64();
+        self.within.set(None);
     }
 
     /// Nanoseconds of a whole device.
     pub fn within(&self, now: Nanos) -> f64 {
         let slot = now.0 / self.slot.0;
+        if let Some((_, sum)) = self.within.get().filter(|(of, _)| *of == slot) {
+            return sum;
+        }
         let kept = |number: &u64| *number + SLOTS as u64 > slot;
         let first = self.newest.saturating_sub(SLOTS as u64 - 1);
-        (first..=self.newest).filter(kept).map(|number| self.slots[number as usize % SLOTS]).sum()
+        let sum = (first..=self.newest).filter(kept).map(|number| self.slots[number as usize % SLOTS]).sum();
+        self.within.set(Some((slot, sum)));
+        sum
     }
 }
 

@@ -1,51 +1,19 @@
 //! What a policy sees: queues, workers, the ledger, and what is predicted on each worker.
 
 use super::admission;
-use super::core::{Limits, Run, Wish};
+use super::core::{Limits, Wish};
 use super::decision::{Decision, Rival, Why};
-use super::drift::Drift;
-use super::rate::Slip;
+use super::state::State;
 use super::{
-    Curve, CurveId, DeviceId, Engines, Forecast, Index, Ledger, ModelId, Nanos, Presence, Queue, Rate, Refit, RowId, Served,
-    Stages, Worker, WorkerId,
+    Curve, CurveId, DeviceId, Engines, Forecast, Index, Ledger, ModelId, Nanos, Presence, Queue, RowId, STREAMS_MAX, Stages,
+    Worker, WorkerId,
 };
 use schema::Share;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 /// Load beyond which a device counts as no busier.
 const LOAD_MAX: f64 = 0.95;
-
-/// Everything but the policy.
-#[derive(Debug)]
-pub(super) struct State {
-    pub index: Arc<Index>,
-    pub workers: Vec<Worker>,
-    pub ledger: Ledger,
-    pub limits: Limits,
-    pub models: Vec<ModelState>,
-    /// By curve.
-    pub refits: Vec<[Refit; 3]>,
-    /// By row, over all curves.
-    pub drifts: Vec<Drift>,
-    pub runs: Vec<Run>,
-}
-
-/// What is kept of each model.
-#[derive(Debug)]
-pub(super) struct ModelState {
-    pub queue: Queue,
-    pub rate: Rate,
-    pub served: Served,
-    pub slip: Slip,
-    /// Where a row takes least of a device, and how much: see `admission::cheapest`.
-    pub cheapest: Option<(DeviceId, f64)>,
-    /// Accepted and not answered.
-    pub held: usize,
-    /// The share it last ran at, by device.
-    pub last_share: Vec<Option<Share>>,
-}
 
 /// See the module. Asking allocates nothing.
 #[derive(Copy, Clone, Debug)]
@@ -110,22 +78,19 @@ impl<'a> View<'a> {
     }
 
     /// The workers that can run a curve: those of its device and share, wherever they are now.
-    pub fn workers_of(&self, curve: &'a Curve) -> impl Iterator<Item = (WorkerId, &'a Worker)> + use<'a> {
-        let of = move |worker: &&Worker| worker.device == curve.device && worker.share == curve.share;
-        let numbered = self.state.workers.iter().enumerate().map(|(at, worker)| (WorkerId(at as u16), worker));
-        numbered.filter(move |(_, worker)| of(worker))
+    pub fn workers_of(&self, curve: CurveId) -> impl Iterator<Item = (WorkerId, &'a Worker)> + use<'a> {
+        let state = self.state;
+        state.places(curve).iter().map(move |&id| (id, &state.workers[usize::from(id.0)]))
     }
 
     /// Whether a curve has a worker that is not lost.
     pub fn is_served(&self, curve: CurveId) -> bool {
-        self.workers_of(self.index().curve(curve)).any(|(_, worker)| worker.presence != Presence::Lost)
+        self.workers_of(curve).any(|(_, worker)| worker.presence != Presence::Lost)
     }
 
     /// The stages of a tuned batch, as recorded and refitted since.
     pub fn stages(&self, row: RowId) -> Stages {
-        let recorded = self.index().row(row);
-        let refits = &self.state.refits[row.curve.0 as usize];
-        recorded.stages.map(|stage, time| time.scaled(refits[stage as usize].factor(recorded.batch.rows())))
+        self.state.stages(self.index().row_number(row))
     }
 
     /// The stages of a run of so many rows.
@@ -151,25 +116,12 @@ impl<'a> View<'a> {
 
     /// When the worker's share can be had: now, or when enough of what is in flight on its device is over.
     pub fn share_at(&self, worker: WorkerId) -> Nanos {
-        let own = self.worker(worker);
-        if own.in_flight() > 0 {
-            return self.now;
-        }
-        let ends = |&other: &WorkerId| self.worker(other).idle_at(self.now);
-        let apart = self.overlapping(own).map(ends).max().unwrap_or(self.now);
-        if self.ledger().is_free(own.device, own.share) {
-            return apart;
-        }
-        let others = || self.state.workers.iter().filter(|other| other.device == own.device && other.in_flight() > 0);
-        let mut free = Share::WHOLE.as_per_mille() - self.ledger().in_use(own.device);
-        let mut at = Nanos::ZERO;
-        while free < own.share.as_per_mille() {
-            let ends = |other: &Worker| other.idle_at(self.now);
-            let Some(next) = others().map(ends).filter(|&end| end > at).min() else { return Nanos::NEVER };
-            free += others().filter(|other| ends(other) == next).map(|other| other.share.as_per_mille()).sum::<u16>();
-            at = next;
-        }
-        at.max(apart)
+        self.state.free_at(worker).max(self.now)
+    }
+
+    /// Runs in flight on a device.
+    pub fn in_flight_on(&self, device: DeviceId) -> usize {
+        self.state.workers[self.state.workers_on(device)].iter().map(Worker::in_flight).sum()
     }
 
     /// The workers in flight that own some of a worker's units.
@@ -182,23 +134,28 @@ impl<'a> View<'a> {
         if !self.index().has_interference() {
             return 1.0;
         }
-        let device = self.worker(worker).device;
-        let others =
-            self.state.workers.iter().enumerate().filter(|(at, other)| *at != usize::from(worker.0) && other.device == device);
-        others
-            .filter_map(|(_, other)| other.flights.last())
-            .map(|flight| self.index().interference(model, flight.model))
-            .product()
+        let on_device = self.state.workers_on(self.worker(worker).device);
+        let others = on_device.filter(|at| *at != usize::from(worker.0)).map(|at| &self.state.workers[at]);
+        others.filter_map(|other| other.flights.last()).map(|flight| self.index().interference(model, flight.model)).product()
     }
 
-    /// When a run of so many rows would start and finish there; `None` when nothing can be begun there any more.
-    pub fn forecast(&self, curve: CurveId, worker: WorkerId, rows: u32) -> Option<Forecast> {
-        let at = self.worker(worker);
-        (at.presence == Presence::Ready).then(|| {
-            let gap = self.gap(self.index().curve(curve).model, worker);
-            let beside = self.beside(self.index().curve(curve).model, worker);
-            let stages = self.stages_of(curve, rows).map(|_, time| time.scaled(beside));
-            at.forecast(self.now, self.share_at(worker), gap, stages)
+    /// When a run of so many rows would start and finish on each worker of a curve that is ready. Of workers that are idle and own their units
+    /// alone the first stands for all: they would do the same.
+    fn forecasts(&self, id: CurveId, rows: u32) -> impl Iterator<Item = (WorkerId, Forecast)> + use<'a> {
+        let view = *self;
+        let curve = view.index().curve(id);
+        let stages = view.stages_of(id, rows);
+        let mut idle = false;
+        let differs = move |(_, worker): &(WorkerId, &Worker)| {
+            worker.presence == Presence::Ready
+                && (worker.in_flight() > 0 || !worker.overlaps.is_empty() || !std::mem::replace(&mut idle, true))
+        };
+        view.workers_of(id).filter(differs).map(move |(id, worker)| {
+            let stages = match view.index().has_interference() {
+                true => stages.map(|_, time| time.scaled(view.beside(curve.model, id))),
+                false => stages,
+            };
+            (id, worker.forecast(view.now, view.share_at(id), view.gap(curve.model, id), stages))
         })
     }
 
@@ -209,14 +166,19 @@ impl<'a> View<'a> {
         at.can_begin(stages) && (at.in_flight() > 0 || is_free())
     }
 
-    /// Every place where `rows` rows of a model could run.
+    /// Whether any worker has room for a run, however short.
+    pub fn can_begin_any(&self) -> bool {
+        let free =
+            |worker: &Worker| self.ledger().is_free(worker.device, worker.share) && self.overlapping(worker).next().is_none();
+        self.state.workers.iter().any(|worker| worker.has_room(STREAMS_MAX) && (worker.in_flight() > 0 || free(worker)))
+    }
+
+    /// Every place where `rows` rows of a model could run; of workers that are alike one.
     pub fn candidates(&self, model: ModelId, rows: impl Fn(&Curve) -> u32) -> impl Iterator<Item = Candidate> {
         let view = *self;
         view.index().curves_of(model).flat_map(move |(id, curve)| {
-            let rows = rows(curve);
-            view.workers_of(curve).filter_map(move |(worker, _)| {
-                view.forecast(id, worker, rows).map(|forecast| Candidate { curve: id, worker, forecast })
-            })
+            let candidate = move |(worker, forecast)| Candidate { curve: id, worker, forecast };
+            view.forecasts(id, rows(curve)).map(candidate)
         })
     }
 
@@ -298,12 +260,11 @@ impl<'a> View<'a> {
                 continue;
             }
             let batch = curve.rows[curve.fit(decision.rows).row].batch;
-            let workers = || self.workers_of(curve).map(|(id, _)| id);
-            let forecasts = workers().filter_map(|worker| self.forecast(id, worker, decision.rows));
+            let forecasts = self.forecasts(id, decision.rows).map(|(_, forecast)| forecast);
             let best = forecasts.min_by_key(|forecast| forecast.finish);
             let finish = best.map(|forecast| forecast.finish);
             let why = match best {
-                None => self.absence(curve),
+                None => self.absence(id),
                 Some(best) if best.finish > decision.deadline && decision.finish <= decision.deadline => {
                     Why::Late(best.finish - decision.deadline)
                 }
@@ -315,7 +276,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn absence(&self, curve: &'a Curve) -> Why {
+    fn absence(&self, curve: CurveId) -> Why {
         let mut presences = self.workers_of(curve).map(|(_, worker)| worker.presence);
         match presences.next() {
             None => Why::NoWorker,
@@ -329,7 +290,7 @@ impl<'a> View<'a> {
         let of = self.index().curve(curve);
         let row = of.steady();
         let stages = self.stages(RowId { curve, row: row as u16 });
-        let engines = self.workers_of(of).next().map_or(Engines::None, |(_, worker)| worker.engines);
+        let engines = self.workers_of(curve).next().map_or(Engines::None, |(_, worker)| worker.engines);
         engines.cycle(stages).as_f64() / f64::from(of.rows[row].batch.rows())
     }
 }

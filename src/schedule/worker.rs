@@ -105,29 +105,31 @@ pub(super) struct Flight {
 /// At most [`STREAMS_MAX`] flights.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights {
+    /// Those without a gap in front.
     list: [Option<Flight>; STREAMS_MAX],
+    len: usize,
 }
 
 impl Flights {
     pub fn len(&self) -> usize {
-        self.list.iter().flatten().count()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
-        self.list[0].is_none()
+        self.len == 0
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Flight> {
-        self.list.iter().flatten()
+        self.list[..self.len].iter().flatten()
     }
 
     pub fn last(&self) -> Option<&Flight> {
-        self.iter().next_back()
+        self.list[self.len.checked_sub(1)?].as_ref()
     }
 
     pub fn push(&mut self, flight: Flight) {
-        let free = self.list.iter_mut().find(|place| place.is_none());
-        *free.expect("a worker has at most STREAMS_MAX runs in flight") = Some(flight);
+        *self.list.get_mut(self.len).expect("a worker has at most STREAMS_MAX runs in flight") = Some(flight);
+        self.len += 1;
     }
 
     pub fn get_mut(&mut self, run: RunId) -> Option<&mut Flight> {
@@ -138,13 +140,15 @@ impl Flights {
         let at = self.list.iter().position(|flight| flight.is_some_and(|flight| flight.run == run))?;
         let flight = self.list[at].take();
         self.list[at..].rotate_left(1);
+        self.len -= 1;
         flight
     }
 
     pub fn pop(&mut self) -> Option<Flight> {
-        let flight = self.list[0].take();
+        let flight = self.list[0].take()?;
         self.list.rotate_left(1);
-        flight
+        self.len -= 1;
+        Some(flight)
     }
 }
 
@@ -177,13 +181,18 @@ impl Worker {
 
     /// Whether the engines leave room to begin a run of these stages now. The share is the ledger's business.
     pub fn can_begin(&self, stages: Stages) -> bool {
+        self.has_room(if self.engines == Engines::None { 1 } else { stages.streams() })
+    }
+
+    /// The same for a run that makes use of so many streams.
+    pub(super) fn has_room(&self, streams: usize) -> bool {
         let uploading = || self.flights.iter().any(|flight| flight.passed == Stage::Upload as usize);
         let downloading = || self.flights.iter().any(|flight| flight.passed == Stage::Download as usize);
         match self.engines {
             _ if self.presence != Presence::Ready => false,
             Engines::None => self.flights.is_empty(),
-            Engines::One => self.flights.len() < stages.streams() && !uploading() && !downloading(),
-            Engines::Two => self.flights.len() < stages.streams() && !uploading(),
+            Engines::One => self.flights.len() < streams && !uploading() && !downloading(),
+            Engines::Two => self.flights.len() < streams && !uploading(),
         }
     }
 
@@ -193,9 +202,9 @@ impl Worker {
         self.flights.last().map_or(now, |flight| flight.ends[stage as usize].max(now))
     }
 
-    /// When all in flight is over.
-    pub fn idle_at(&self, now: Nanos) -> Nanos {
-        self.flights.last().map_or(now, |flight| flight.ends[2].max(now))
+    /// When all in flight is predicted to be over; `None` when there is nothing.
+    pub fn over_at(&self) -> Option<Nanos> {
+        self.flights.last().map(|flight| flight.ends[2])
     }
 
     /// When a run begun no earlier than `earliest` would start and finish, behind what is in flight.

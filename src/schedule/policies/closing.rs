@@ -74,23 +74,19 @@ pub(super) fn close(view: &View<'_>, candidate: &Candidate) -> Closing {
 fn earliest_kept(view: &View<'_>, id: CurveId, worker: &Worker, part: &Part) -> Nanos {
     let curve = view.index().curve(id);
     let mut earliest = Nanos::NEVER;
-    for (at, request) in view.queue(curve.model).iter().take(part.take).enumerate() {
+    // The requests up to and including this one.
+    let mut prefix = Prefix { requests: 0, rows: 0 };
+    for request in view.queue(curve.model).iter().take(part.take) {
+        prefix = Prefix { requests: prefix.requests + 1, rows: prefix.rows + request.rows.rows() };
         // Nearly all traffic has its deadlines in order: then the first that can be kept decides.
         if request.deadline >= earliest {
             continue;
         }
-        let up_to_it = within(view, id, curve, prefix_to(view, curve, at));
-        if finish(view, worker, up_to_it.stages) <= request.deadline {
+        if finish(view, worker, view.stages_of(id, prefix.rows)) <= request.deadline {
             earliest = request.deadline;
         }
     }
     earliest
-}
-
-/// The requests up to and including number `at`.
-fn prefix_to(view: &View<'_>, curve: &Curve, at: usize) -> Prefix {
-    let rows = view.queue(curve.model).iter().take(at + 1).map(|request| request.rows.rows()).sum();
-    Prefix { requests: at + 1, rows }
 }
 
 /// When a run closed now would be over.

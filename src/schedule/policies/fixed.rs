@@ -56,7 +56,7 @@ impl Policy for Fixed {
             let of = view.index().curve(curve);
             let take = view.queue(model).prefix(of.rows[row].batch).requests;
             let stages = of.rows[row].stages;
-            let worker = view.workers_of(of).find(|(id, at)| at.in_flight() == 0 && view.can_begin(*id, stages));
+            let worker = view.workers_of(curve).find(|(id, at)| at.in_flight() == 0 && view.can_begin(*id, stages));
             match worker {
                 Some((worker, _)) => Turn::Start(Placement { curve, worker, row, take }),
                 None => Turn::Wait { until: Nanos::NEVER, device: Some(of.device) },

@@ -267,8 +267,7 @@ impl Forest {
             Goal::Throughput => span / f64::from(rows.max(1)),
             _ => span,
         };
-        let on_device = view.state.workers.iter().filter(|worker| worker.device == curve.device);
-        Offer { candidate, finish, late, cost, in_flight: on_device.map(|worker| worker.in_flight()).sum(), energy_mj }
+        Offer { candidate, finish, late, cost, in_flight: view.in_flight_on(curve.device), energy_mj }
     }
 
     /// How far a row is believed against its prediction, from 0 to 1.

@@ -146,7 +146,7 @@ impl Policy for Knee {
 
 /// The slices of a model, one on each of its devices.
 fn slices(view: &View<'_>, model: ModelId) -> Vec<Slice> {
-    let has_worker = |(_, curve): &(CurveId, &Curve)| view.workers_of(curve).next().is_some();
+    let has_worker = |(id, _): &(CurveId, &Curve)| view.workers_of(*id).next().is_some();
     let curves: Vec<(CurveId, &Curve)> = view.index().curves_of(model).filter(has_worker).collect();
     let on_one_device = curves.chunk_by(|a, b| a.1.device == b.1.device);
     on_one_device

@@ -127,6 +127,10 @@ enum Turn {
 /// A model that is overdue and must wait keeps its device: what others could start there meanwhile would take the share it waits for,
 /// again and again.
 fn in_turn(view: &View<'_>, order: &mut Vec<ModelId>, mut want: impl FnMut(ModelId) -> Turn) -> Step {
+    if !view.can_begin_any() {
+        // Whoever waits for a place waits for an event.
+        return Step::Wait { until: Nanos::NEVER };
+    }
     view.in_turn(order);
     let mut wake = Nanos::NEVER;
     // More devices than bits are not kept for anyone.

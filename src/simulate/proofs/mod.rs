@@ -4,6 +4,7 @@ mod batching;
 mod closing;
 mod forest;
 mod host;
+mod kept;
 mod sharing;
 
 use super::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, simulate};
