@@ -1,17 +1,21 @@
-//! Decisions of each policy over four models on two devices with eight workers, and simulated requests a second.
+//! Decisions of each policy over four models on two devices with eight workers, simulated requests a second, and how long forests take to
+//! learn.
 //!
 //! Criterion gives means. The tail is what is promised, so before them each policy's decisions are timed one by one and counted: printed
 //! are the median, the 99th percentile and the longest, to the precision of a bucket, an eighth of a power of two.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use schema::{Batch, DeviceName, Seed, Share};
+use schema::{Batch, DeviceName, Features, Seed, Share};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tunewright::forest::Training;
 use tunewright::schedule::{
-    DeviceId, Engines, Fleet, FleetDevice, Index, Limits, Measured, Model, ModelId, Nanos, POLICIES, policy,
+    DeviceId, Engines, Example, Fleet, FleetDevice, Index, Limits, Measured, Model, ModelId, Nanos, POLICIES, Predictors,
+    Setting, policy,
 };
 use tunewright::simulate::{Arrivals, Mix, Pattern, Reality, Scenario, Sizes, simulate};
+use tunewright::space::Stream;
 
 #[path = "../tests/drive.rs"]
 mod drive;
@@ -119,5 +123,63 @@ fn simulated(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, simulated);
+/// Rows of so many models at six batches on four shares of three devices, as a tuning database has them: a model's features are its own and
+/// grow with the batch, and costs follow a law of work and launches, with 3 % of noise.
+fn examples(models: usize) -> Vec<Example> {
+    let mut draw = Stream::named(Seed(1), "examples");
+    let mut examples = Vec::new();
+    for _ in 0..models {
+        let (flops, weights) = (10f64.powf(6.0 + 4.0 * draw.unit()), 10f64.powf(4.0 + 4.0 * draw.unit()));
+        let [convs, depthwise, gemms, attentions, elementwises, others, depth] =
+            [60, 20, 50, 12, 40, 30, 150].map(|most| draw.below(most) as u32);
+        for batch in [1u32, 2, 4, 8, 16, 32].map(|rows| Batch::new(rows).expect("not 0")) {
+            let rows = f64::from(batch.rows());
+            let features = Features {
+                parameters: (weights / 4.0) as u64,
+                flops: (flops * rows) as u64,
+                input_bytes: 600_000 * u64::from(batch.rows()),
+                output_bytes: 4_000 * u64::from(batch.rows()),
+                weights_bytes: weights as u64,
+                activation_bytes: (flops.sqrt() * 100.0 * rows) as u64,
+                convs,
+                depthwise_convs: depthwise,
+                gemms,
+                attentions,
+                elementwises,
+                others,
+                depth,
+                width_max: 1 + depth % 7,
+                width_milli: 1000 + depth * 10,
+                gemm_max: (flops / 10.0 * rows) as u64,
+                tuned_ppm: 900_000 + depth * 100,
+                ..Features::default()
+            };
+            for (device, class, percent, units, flops_per_ns, launch_ns) in
+                [(0, 0, 100.0, 2, 40.0, 2e4), (0, 0, 50.0, 1, 22.0, 2e4), (1, 0, 100.0, 2, 6.0, 2e4), (2, 1, 100.0, 2, 90.0, 2e6)]
+            {
+                let cost = flops * rows / flops_per_ns + launch_ns * (1.0 + f64::from(depth) / 50.0);
+                let host = flops * rows / 40.0 + 2e4 * (1.0 + f64::from(depth) / 50.0);
+                let share = Share::percent(percent).expect("a share");
+                let setting = Setting { features, batch, device: DeviceId(device), share, class, units };
+                examples.push(Example { setting, ln_ratio: ((cost / host).ln() + 0.03 * draw.normal()) as f32 });
+            }
+        }
+    }
+    examples
+}
+
+/// Of a database, and of as many rows as a lesson has at most: 4096 runs besides those.
+fn learning(c: &mut Criterion) {
+    let mut group = c.benchmark_group("schedule/learn");
+    group.sample_size(10);
+    for models in [30, 200] {
+        let examples = examples(models);
+        group.bench_function(examples.len().to_string(), |b| {
+            b.iter(|| Predictors::learn(black_box(&examples), &[], &Training::default()).expect("rows enough"))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decisions, simulated, learning);
 criterion_main!(benches);

@@ -11,6 +11,8 @@ use schema::Seed;
 pub fn grow(rows: &Rows, training: &Training) -> Result<Forest, ForestError> {
     check(rows, training)?;
     let rows = sorted(rows);
+    let columns = Columns::of(&rows);
+    let distinct = columns.values.iter().map(Vec::len).max().unwrap_or(0);
     let mut forest = Forest {
         width: rows.width,
         roots: Vec::with_capacity(training.trees),
@@ -28,8 +30,18 @@ pub fn grow(rows: &Rows, training: &Training) -> Result<Forest, ForestError> {
         sample.iter().for_each(|&row| drawn[row as usize] = true);
         let root = forest.feature.len();
         forest.roots.push(root as u32);
-        let order = (0..rows.width as u8).collect();
-        let mut grower = Grower { rows: &rows, training, stream, root, order, values: Vec::with_capacity(rows.len()) };
+        let mut grower = Grower {
+            rows: &rows,
+            columns: &columns,
+            training,
+            stream,
+            root,
+            order: (0..rows.width as u8).collect(),
+            counted: vec![Alike::default(); distinct],
+            alike: Vec::with_capacity(distinct),
+            keys: Vec::new(),
+            right: Vec::with_capacity(rows.len()),
+        };
         grower.node(&mut forest, &mut sample, 0);
         for (row, (sum, trees)) in held_out.iter_mut().enumerate().filter(|(row, _)| !drawn[*row]) {
             *sum += f64::from(forest.tree(root as u32, rows.row(row)));
@@ -69,40 +81,82 @@ fn out_of_bag(rows: &Rows, held_out: &[(f64, u32)]) -> f32 {
     (squared / seen().count().max(1) as f64).sqrt() as f32
 }
 
+/// Each feature by itself: its values, and of each row the place of its own among them. Splits need no more of a value than its place.
+struct Columns {
+    /// By feature, ascending, each once.
+    values: Vec<Vec<f32>>,
+    /// By feature and row.
+    places: Vec<Vec<u32>>,
+}
+
+impl Columns {
+    fn of(rows: &Rows) -> Columns {
+        let of_feature = |feature: usize| {
+            let value = |row: usize| rows.features[row * rows.width + feature];
+            let mut values: Vec<f32> = (0..rows.len()).map(value).collect();
+            values.sort_unstable_by(f32::total_cmp);
+            values.dedup();
+            let places = (0..rows.len()).map(|row| values.partition_point(|&below| below < value(row)) as u32).collect();
+            (values, places)
+        };
+        let (values, places) = (0..rows.width).map(of_feature).unzip();
+        Columns { values, places }
+    }
+}
+
 /// Where a node is divided.
 struct Split {
     feature: u8,
+    /// The place of the greatest value that goes left.
+    place: u32,
     threshold: f32,
     /// Σ²/n of the left draws and of the right ones: the more, the smaller the squares that are left.
     gain: f64,
 }
 
+/// Draws of one value.
+#[derive(Copy, Clone, Default)]
+struct Alike {
+    place: u32,
+    count: u32,
+    sum: f64,
+}
+
+/// Places for each draw up to which counting them is quicker than sorting the draws.
+const COUNTED: usize = 4;
+
 struct Grower<'a> {
     rows: &'a Rows,
+    columns: &'a Columns,
     training: &'a Training,
     stream: Stream,
     root: usize,
     /// All features, shuffled anew as far as a node looks.
     order: Vec<u8>,
-    /// Of a node's draws one feature and the target.
-    values: Vec<(f32, f32)>,
+    /// Of one feature, by place. Empty between two looks.
+    counted: Vec<Alike>,
+    /// Of a node's draws by one feature, ascending.
+    alike: Vec<Alike>,
+    /// Draws on their way: place above row, or those that go right.
+    keys: Vec<u64>,
+    right: Vec<u32>,
 }
 
 impl Grower<'_> {
     /// Grows the node of these draws and everything below it.
     fn node(&mut self, forest: &mut Forest, draws: &mut [u32], depth: usize) {
         let at = forest.feature.len();
-        let mean = draws.iter().map(|&row| f64::from(self.rows.targets[row as usize])).sum::<f64>() / draws.len() as f64;
+        let total: f64 = draws.iter().map(|&row| f64::from(self.rows.targets[row as usize])).sum();
         forest.feature.push(LEAF);
-        forest.threshold.push(mean as f32);
+        forest.threshold.push((total / draws.len() as f64) as f32);
         forest.right.push(0);
         if depth == self.training.depth_most || draws.len() < 2 * self.training.leaf_least {
             return;
         }
-        let Some(split) = self.best_split(draws) else { return };
-        let left = partition(draws, |row| self.rows.row(row as usize)[usize::from(split.feature)] <= split.threshold);
+        let Some(split) = self.best_split(draws, total) else { return };
         forest.feature[at] = split.feature;
         forest.threshold[at] = split.threshold;
+        let left = self.partition(draws, &split);
         let (left, right) = draws.split_at_mut(left);
         self.node(forest, left, depth + 1);
         forest.right[at] = u16::try_from(forest.feature.len() - self.root).expect("ROWS_MAX bounds the nodes of a tree");
@@ -110,13 +164,13 @@ impl Grower<'_> {
     }
 
     /// The best split over a third of the features, drawn at random, and over more of them while all are constant here.
-    fn best_split(&mut self, draws: &[u32]) -> Option<Split> {
+    fn best_split(&mut self, draws: &[u32], total: f64) -> Option<Split> {
         let width = self.rows.width;
         let (mut best, mut looked_at): (Option<Split>, usize) = (None, 0);
         for place in 0..width {
             let other = place + self.stream.below(width - place);
             self.order.swap(place, other);
-            looked_at += usize::from(self.try_feature(draws, self.order[place], &mut best));
+            looked_at += usize::from(self.try_feature(draws, total, self.order[place], &mut best));
             if looked_at >= width.div_ceil(3) {
                 break;
             }
@@ -125,34 +179,76 @@ impl Grower<'_> {
     }
 
     /// Whether the feature varies among the draws; if a split by it gains more than the best so far, it replaces that.
-    fn try_feature(&mut self, draws: &[u32], feature: u8, best: &mut Option<Split>) -> bool {
-        let rows = self.rows;
-        self.values.clear();
-        let value = |&row: &u32| (rows.row(row as usize)[usize::from(feature)], rows.targets[row as usize]);
-        self.values.extend(draws.iter().map(value));
-        self.values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let (first, last) = (self.values[0].0, self.values[draws.len() - 1].0);
-        if first == last {
-            return false;
-        }
-        let n = draws.len();
-        let total: f64 = self.values.iter().map(|(_, target)| f64::from(*target)).sum();
+    fn try_feature(&mut self, draws: &[u32], total: f64, feature: u8, best: &mut Option<Split>) -> bool {
+        self.gather(draws, usize::from(feature));
+        let n = draws.len() as u32;
+        let least_in_leaf = self.training.leaf_least as u32;
         // What no split gains; by rounding alone nothing is divided.
-        let least = total * total / n as f64 * (1.0 + 1e-12) + 1e-12;
-        let mut left = 0.0;
-        for at in 1..n {
-            left += f64::from(self.values[at - 1].1);
-            let (below, above) = (self.values[at - 1].0, self.values[at].0);
-            if below == above || at < self.training.leaf_least || n - at < self.training.leaf_least {
+        let least = total * total / f64::from(n) * (1.0 + 1e-12) + 1e-12;
+        let (mut left, mut at) = (0.0, 0);
+        for pair in self.alike.windows(2) {
+            left += pair[0].sum;
+            at += pair[0].count;
+            if at < least_in_leaf || n - at < least_in_leaf {
                 continue;
             }
             let right = total - left;
-            let gain = left * left / at as f64 + right * right / (n - at) as f64;
+            let gain = left * left / f64::from(at) + right * right / f64::from(n - at);
             if gain > least && best.as_ref().is_none_or(|best| gain > best.gain) {
-                *best = Some(Split { feature, threshold: between(below, above), gain });
+                let values = &self.columns.values[usize::from(feature)];
+                let threshold = between(values[pair[0].place as usize], values[pair[1].place as usize]);
+                *best = Some(Split { feature, place: pair[0].place, threshold, gain });
             }
         }
-        true
+        self.alike.len() > 1
+    }
+
+    /// The draws by their values of a feature.
+    fn gather(&mut self, draws: &[u32], feature: usize) {
+        let (places, targets) = (&self.columns.places[feature], &self.rows.targets);
+        let distinct = self.columns.values[feature].len();
+        self.alike.clear();
+        if distinct <= COUNTED * draws.len() {
+            for &row in draws {
+                let of = &mut self.counted[places[row as usize] as usize];
+                of.count += 1;
+                of.sum += f64::from(targets[row as usize]);
+            }
+            for (place, of) in (0..).zip(&mut self.counted[..distinct]) {
+                if of.count > 0 {
+                    self.alike.push(Alike { place, ..std::mem::take(of) });
+                }
+            }
+            return;
+        }
+        self.keys.clear();
+        self.keys.extend(draws.iter().map(|&row| u64::from(places[row as usize]) << 32 | u64::from(row)));
+        self.keys.sort_unstable();
+        for key in &self.keys {
+            let (place, target) = ((key >> 32) as u32, f64::from(targets[(key & u64::from(u32::MAX)) as usize]));
+            match self.alike.last_mut().filter(|of| of.place == place) {
+                Some(of) => (of.count, of.sum) = (of.count + 1, of.sum + target),
+                None => self.alike.push(Alike { place, count: 1, sum: target }),
+            }
+        }
+    }
+
+    /// Brings those that go left to the front, all in their order, and says how many they are.
+    fn partition(&mut self, draws: &mut [u32], split: &Split) -> usize {
+        let places = &self.columns.places[usize::from(split.feature)];
+        self.right.clear();
+        let mut left = 0;
+        for at in 0..draws.len() {
+            let row = draws[at];
+            if places[row as usize] <= split.place {
+                draws[left] = row;
+                left += 1;
+            } else {
+                self.right.push(row);
+            }
+        }
+        draws[left..].copy_from_slice(&self.right);
+        left
     }
 }
 
@@ -160,12 +256,4 @@ impl Grower<'_> {
 fn between(below: f32, above: f32) -> f32 {
     let middle = ((f64::from(below) + f64::from(above)) / 2.0) as f32;
     if middle >= above { below } else { middle }
-}
-
-/// Brings those that `left` lets pass to the front, all in their order, and says how many they are.
-fn partition(draws: &mut [u32], left: impl Fn(u32) -> bool) -> usize {
-    let (front, back): (Vec<u32>, Vec<u32>) = draws.iter().partition(|&&row| left(row));
-    draws[..front.len()].copy_from_slice(&front);
-    draws[front.len()..].copy_from_slice(&back);
-    front.len()
 }

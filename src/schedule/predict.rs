@@ -126,6 +126,8 @@ fn vector(setting: &Setting, means: &BTreeMap<(DeviceId, Share), f32>, mean: f32
 pub struct Predictors {
     pub time: Predictor,
     pub energy: Option<Predictor>,
+    /// How both were grown; what comes after them is grown alike.
+    pub training: Training,
 }
 
 /// What is predicted of a row: the logarithms of its nanoseconds and, where energies were measured, of its millijoules.
@@ -138,7 +140,8 @@ pub struct Predicted {
 }
 
 impl Predictors {
-    /// Learns from the rows of an index and from what it knows of other models; `None` when that is too little.
+    /// Learns from the rows of an index and from what it knows of other models; `None` when that is too little. For how long it
+    /// takes see [`Index::taught`].
     pub fn of(index: &Index, training: &Training) -> Option<Predictors> {
         Predictors::learn(&lessons(index, Cost::Time), &lessons(index, Cost::Energy), training)
     }
@@ -149,7 +152,7 @@ impl Predictors {
             let enough = all.len() >= EXAMPLES_MIN;
             enough.then(|| Predictor::learn(&all[all.len().saturating_sub(crate::forest::ROWS_MAX)..], training).ok()).flatten()
         };
-        Some(Predictors { time: learn(time)?, energy: learn(energy) })
+        Some(Predictors { time: learn(time)?, energy: learn(energy), training: training.clone() })
     }
 
     /// What is predicted of each row of an index, by its number.

@@ -1,11 +1,10 @@
 //! Learning from what really happened: which runs are kept, when predictions are to be learnt anew, and whether that helped.
 //!
 //! A policy notices that a lesson is due and hands it out; whoever drives the core lets it be learnt where no decision waits (it is
-//! plain values and takes about a second) and gives it back as an event. Constants and rules: papers §1, (3).
+//! plain values and takes up to a second) and gives it back as an event. Constants and rules: papers §1, (3).
 
 use super::predict::{Cost, Example, lessons};
 use super::{Foresight, Index, Predicted, Predictors};
-use crate::forest::Training;
 use std::sync::Arc;
 
 /// Runs that are kept.
@@ -70,10 +69,10 @@ impl Memory {
     }
 
     /// The lesson of what is kept; the next one is due after as many runs again.
-    pub fn lesson(&mut self, index: &Arc<Index>, foresight: &Foresight, training: &Training) -> Lesson {
+    pub fn lesson(&mut self, index: &Arc<Index>, foresight: &Foresight) -> Lesson {
         (self.since_lesson, self.alarmed, self.alarm) = (0, false, PageHinkley::default());
         let (index, predictors) = (index.clone(), foresight.predictors.clone());
-        Lesson { index, predictors, table: foresight.table.clone(), seen: self.seen.clone(), training: training.clone() }
+        Lesson { index, predictors, table: foresight.table.clone(), seen: self.seen.clone() }
     }
 }
 
@@ -108,7 +107,6 @@ pub struct Lesson {
     predictors: Arc<Predictors>,
     table: Vec<Predicted>,
     seen: Vec<Seen>,
-    training: Training,
 }
 
 /// What came of a lesson.
@@ -122,7 +120,7 @@ pub struct Learnt {
 }
 
 impl Lesson {
-    /// Learns; takes about a second. What is learnt must beat what there was on the newest tenth of the runs, which it has not seen.
+    /// Learns; takes a second where all is kept that may be (docs/measurements/schedule.md). What is learnt must beat what there was on the newest tenth of the runs, which it has not seen.
     pub fn learn(self) -> Learnt {
         let newest = self.seen.len().div_ceil(10);
         let (older, newest) = self.seen.split_at(self.seen.len() - newest);
@@ -144,7 +142,7 @@ impl Lesson {
             errors.iter().sum::<f32>() / errors.len().max(1) as f32
         };
         let before = error(&self.predictors);
-        let learnt = Predictors::learn(&time, &energy, &self.training);
+        let learnt = Predictors::learn(&time, &energy, &self.predictors.training);
         let after = learnt.as_ref().map_or(f32::INFINITY, error);
         let better = learnt.filter(|_| after < before).map(Arc::new);
         let foresight = better.map(|predictors| Foresight { table: predictors.table(&self.index), predictors });

@@ -2,7 +2,7 @@
 //!
 //! `forest:GOAL[/explore=PART][/seed=N]`, GOAL being `latency` (the default), `throughput` or `energy`. Costs are the time from now to
 //! the end of the run, that time for each row of the run, or the energy of a row, among the places that keep the first deadline; what has
-//! no energy counts as late. Batches are closed as `batcher` closes them (`closing`).
+//! no energy counts as late. The seed is that of what is tried now and then. Batches are closed as `batcher` closes them (`closing`).
 //!
 //! A row of n timings is trusted by n/(n + 3) and its prediction by the rest, on the scale of logarithms; timings of a row that drifted
 //! no longer count, runs do. Predictions are those that the index was made with (`Index::taught`), a table by row that is looked up and
@@ -10,7 +10,6 @@
 
 use super::closing::{Closing, close};
 use super::{Candidate, Learnt, Lesson, ModelId, Placement, Policy, Step, Turn, View, Wish, in_turn};
-use crate::forest::Training;
 use crate::schedule::relearn::{Memory, Seen};
 use crate::schedule::{Curve, CurveId, DeviceId, Forecast, Foresight, Nanos, Outcome, Predicted, Row, RowId, WorkerId};
 use crate::space::Stream;
@@ -37,7 +36,6 @@ struct Forest {
     goal: Goal,
     explore: f64,
     stream: Stream,
-    training: Training,
     /// Whether the next run goes to the second best.
     exploring: bool,
     order: Vec<ModelId>,
@@ -133,7 +131,6 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
         goal,
         explore,
         stream: Stream::named(Seed(seed), "explore"),
-        training: Training { seed: Seed(seed), ..Training::default() },
         exploring: false,
         order: Vec::new(),
         memory: Memory::new(0),
@@ -202,7 +199,7 @@ impl Policy for Forest {
 
     fn lesson(&mut self, view: &View<'_>) -> Option<Lesson> {
         let foresight = self.foresight.as_ref().filter(|_| self.ready && self.memory.is_lesson_due())?;
-        Some(self.memory.lesson(&view.state.index, foresight, &self.training))
+        Some(self.memory.lesson(&view.state.index, foresight))
     }
 
     fn learnt(&mut self, learnt: Learnt) {
