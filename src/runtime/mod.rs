@@ -293,7 +293,9 @@ impl Builder {
         };
         let device_names = seats.iter().map(|seat| seat.name().clone()).collect();
         let index = Arc::new(schedule::Index::new(0, Vec::new(), device_names, Vec::new())?);
-        let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), self.limits, schedule::policy(&self.policy)?)?;
+        let policy = schedule::policy(&self.policy)?;
+        let foresees = policy.foresees();
+        let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), self.limits, policy)?;
         let shared = Shared::new(core, index)?;
         let (jobs, hands) = fleet::hands(&mut seats, &program, &shared)?;
         shared.employ(jobs);
@@ -301,7 +303,6 @@ impl Builder {
         let loaded =
             LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
         let (loaded, hands) = (Mutex::new(loaded), Mutex::new(hands));
-        let foresees = self.policy.split(':').next() == Some("forest");
         let runtime = Runtime { shared, loaded, seats, hands, opening: self.opening, foresees };
         sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)

@@ -1,33 +1,55 @@
 //! Whether a request is accepted: when it is predicted to finish behind all that was accepted before it.
 
 use super::core::Wish;
-use super::{Candidate, Curve, CurveId, DeviceId, ModelId, Nanos, Presence, Refusal, View};
+use super::{Admission, Candidate, Curve, CurveId, DeviceId, ModelId, Nanos, Policy, Presence, Refusal, View};
 
 /// Median absolute deviations that a predicted finish keeps from the deadline (papers §2.3, step 6).
 const SPREADS: u32 = 2;
 
-/// The predicted finish of a request that arrives now, or why it is refused.
+/// The predicted finish of a request that arrives now, [`Nanos::NEVER`] where none is predicted, or why it is refused.
 ///
 /// # Errors
 /// The [`Refusal`], with the time after which such a request is predicted to be accepted.
-pub(super) fn admit(view: &View<'_>, wish: &Wish, likely: Option<Candidate>) -> Result<Nanos, Refusal> {
-    let Some(likely) = likely else { return Err(Refusal::NoDevice) };
+pub(super) fn admit(view: &View<'_>, policy: &dyn Policy, wish: &Wish) -> Result<Nanos, Refusal> {
+    let is_full = view.state.models[usize::from(wish.model.0)].held >= view.limits().queue_len_max;
+    match policy.likely(view, wish) {
+        None if policy.serves(view, wish.model) => away(view, wish, is_full),
+        None => Err(Refusal::NoDevice),
+        Some(likely) if is_full => Err(queue_full(view, wish, &likely)),
+        Some(likely) => match view.limits().admission {
+            Admission::Predicted => in_time(view, wish, &likely),
+            Admission::All => Ok(Nanos::NEVER),
+        },
+    }
+}
+
+/// All workers of the model are being replaced: it will be served, nobody can say when.
+fn away(view: &View<'_>, wish: &Wish, is_full: bool) -> Result<Nanos, Refusal> {
+    let retry_after = view.limits().patience;
+    match wish.deadline {
+        _ if is_full => Err(Refusal::QueueFull { retry_after }),
+        Nanos::NEVER => Ok(Nanos::NEVER),
+        _ => Err(Refusal::TooLate { predicted: Nanos::NEVER, retry_after }),
+    }
+}
+
+/// The predicted finish, if it keeps the deadline.
+fn in_time(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Result<Nanos, Refusal> {
     let curve = view.index().curve(likely.curve);
-    let predicted = finish(view, wish, &likely);
+    let predicted = finish(view, wish, likely);
     let margin = curve.rows[curve.steady()].spread * SPREADS + view.slip(wish.model);
     if wish.deadline == Nanos::NEVER || predicted + margin <= wish.deadline {
         return Ok(predicted);
     }
     let late = predicted + margin - wish.deadline;
     let alone = view.stages_of(likely.curve, wish.rows.rows()).total();
-    Err(Refusal::TooLate { predicted, retry_after: retry_after(view, &likely, late, wish.deadline - view.now - alone) })
+    Err(Refusal::TooLate { predicted, retry_after: retry_after(view, likely, late, wish.deadline - view.now - alone) })
 }
 
 /// When there is room for one more of a full queue.
-pub(super) fn queue_full(view: &View<'_>, wish: &Wish, likely: Option<Candidate>) -> Refusal {
-    let Some(likely) = likely else { return Refusal::NoDevice };
+fn queue_full(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Refusal {
     let own = Nanos::from_f64(view.pace(likely.curve) * f64::from(wish.rows.rows()) / workers(view, likely.curve));
-    Refusal::QueueFull { retry_after: retry_after(view, &likely, own, finish(view, wish, &likely) - view.now) }
+    Refusal::QueueFull { retry_after: retry_after(view, likely, own, finish(view, wish, likely) - view.now) }
 }
 
 /// How long until a backlog that is `late` too long has shrunk enough: it shrinks by what capacity is left over (papers §2.4; there in

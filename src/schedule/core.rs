@@ -149,6 +149,7 @@ impl Core {
             Core { state, policy, wake, next_request: 0, next_run: 0, epoch: 0, closing: false, alarms, orphans: false };
         core.add_models();
         core.price();
+        core.policy.changed(&View { state: &core.state, now: Nanos::ZERO });
         Ok(core)
     }
 
@@ -203,20 +204,7 @@ impl Core {
             return Err(Refusal::DeadlinePassed);
         }
         let view = View { state: &self.state, now };
-        let likely = self.policy.likely(&view, &wish);
-        // All its workers are being replaced: it will be served, nobody can say when.
-        let away = likely.is_none() && self.policy.serves(&view, wish.model);
-        let retry_after = self.state.limits.patience;
-        if self.state.models[at].held >= self.state.limits.queue_len_max {
-            return Err(if away { Refusal::QueueFull { retry_after } } else { admission::queue_full(&view, &wish, likely) });
-        }
-        let predicted = match self.state.limits.admission {
-            _ if away && wish.deadline == Nanos::NEVER => Nanos::NEVER,
-            _ if away => return Err(Refusal::TooLate { predicted: Nanos::NEVER, retry_after }),
-            Admission::Predicted => admission::admit(&view, &wish, likely)?,
-            Admission::All if likely.is_none() => return Err(Refusal::NoDevice),
-            Admission::All => Nanos::NEVER,
-        };
+        let predicted = admission::admit(&view, &*self.policy, &wish)?;
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let due = Waiting::due(now, wish.deadline, wish.priority, self.state.limits.patience);

@@ -66,7 +66,7 @@ pub fn swarm(seed: Seed) -> Case {
     let starvation = (slowest * ROWS_LARGEST * ahead).scaled(4.0 * 3.0) + outage;
     let mut scenario = Scenario { fleet, index: Arc::new(index.clone()), limits, reality, faults, seed, starvation };
     let policy = POLICIES[draw.below(POLICIES.len())].0;
-    if policy == "forest" {
+    if crate::schedule::policy(policy).is_ok_and(|policy| policy.foresees()) {
         scenario.index = Arc::new(foresee(index, seed));
     }
     let arrivals = Arrivals::new(pattern, mix, seed);

@@ -171,7 +171,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         return Err(Failure::new("artifact.untuned", what, "has no record of a model that ran").remedy("tune it first"));
     }
     fleet.devices.iter_mut().for_each(|device| device.gap = nanos(arguments.gap));
-    let index = match arguments.policy.iter().any(|name| name.starts_with("forest")) {
+    let index = match arguments.policy.iter().any(|name| schedule::policy(name).is_ok_and(|policy| policy.foresees())) {
         true => {
             let facts = schedule::facts(&index, &records, &features(arguments, global, screen)?);
             index.with_facts(facts).taught(&Training { seed: Seed(arguments.seed), ..Training::default() })

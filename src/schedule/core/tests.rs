@@ -257,6 +257,7 @@ fn a_change_of_share_costs_its_gap_which_is_measured() {
     assert_eq!(decision.gap, Nanos(0), "the first run changes nothing");
     finish(&mut core, 36 * MS, run, &decision);
     core.policy = policy("fixed:d1/100/1").unwrap();
+    core.policy.changed(&View { state: &core.state, now: Nanos(36 * MS) });
     core.submit(Nanos(36 * MS), wish(0, None)).unwrap();
     let (run, decision) = start(&mut core, 36 * MS);
     assert_eq!((decision.gap, decision.finish), (Nanos(MS), Nanos((36 + 1 + 21) * MS)));

@@ -10,6 +10,8 @@ use schema::{Batch, DeviceName, Share};
 #[derive(Default)]
 struct Fixed {
     choice: Option<(DeviceName, Share, Batch)>,
+    /// By model its curve and row; `None` where there is no such record.
+    chosen: Vec<Option<(CurveId, usize)>>,
     order: Vec<ModelId>,
 }
 
@@ -25,12 +27,11 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
     let share = share.ok_or_else(|| format!("in '{argument}' the share is more than 0 and at most 100"))?;
     let batch = batch.parse().ok().and_then(Batch::new);
     let batch = batch.ok_or_else(|| format!("in '{argument}' the batch is a whole number from 1 on"))?;
-    Ok(Box::new(Fixed { choice: Some((DeviceName(device.to_owned()), share, batch)), order: Vec::new() }))
+    Ok(Box::new(Fixed { choice: Some((DeviceName(device.to_owned()), share, batch)), ..Fixed::default() }))
 }
 
 impl Fixed {
-    /// The curve and row of a model; `None` when there is no such record.
-    fn chosen(&self, index: &Index, model: ModelId) -> Option<(CurveId, usize)> {
+    fn choose(&self, index: &Index, model: ModelId) -> Option<(CurveId, usize)> {
         let of = |curve: &Curve| &index.devices()[usize::from(curve.device.0)];
         match &self.choice {
             Some((device, share, batch)) => {
@@ -48,9 +49,9 @@ impl Fixed {
 
 impl Policy for Fixed {
     fn step(&mut self, view: &View<'_>) -> Step {
-        let mut order = std::mem::take(&mut self.order);
-        let step = in_turn(view, &mut order, |model| {
-            let Some((curve, row)) = self.chosen(view.index(), model) else {
+        let Fixed { chosen, order, .. } = self;
+        in_turn(view, order, |model| {
+            let Some((curve, row)) = chosen[usize::from(model.0)] else {
                 return Turn::Wait { until: Nanos::NEVER, device: None };
             };
             let of = view.index().curve(curve);
@@ -61,18 +62,20 @@ impl Policy for Fixed {
                 Some((worker, _)) => Turn::Start(Placement { curve, worker, row, take }),
                 None => Turn::Wait { until: Nanos::NEVER, device: Some(of.device) },
             }
-        });
-        self.order = order;
-        step
+        })
     }
 
     fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
-        let (chosen, _) = self.chosen(view.index(), wish.model)?;
+        let (chosen, _) = self.chosen[usize::from(wish.model.0)]?;
         let all = view.candidates(wish.model, |_| wish.rows.rows()).filter(|candidate| candidate.curve == chosen);
         all.min_by_key(|candidate| candidate.forecast.finish)
     }
 
     fn serves(&self, view: &View<'_>, model: ModelId) -> bool {
-        self.chosen(view.index(), model).is_some_and(|(curve, _)| view.is_served(curve))
+        self.chosen[usize::from(model.0)].is_some_and(|(curve, _)| view.is_served(curve))
+    }
+
+    fn changed(&mut self, view: &View<'_>) {
+        self.chosen = view.models().map(|model| self.choose(view.index(), model)).collect();
     }
 }

@@ -46,7 +46,6 @@ struct Forest {
     foresight: Option<Foresight>,
     /// By device, when something was last begun there.
     launched: Vec<Nanos>,
-    ready: bool,
 }
 
 type Place = (ModelId, DeviceId, Share, Batch);
@@ -137,15 +136,11 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
         rows: Vec::new(),
         foresight: None,
         launched: Vec::new(),
-        ready: false,
     }))
 }
 
 impl Policy for Forest {
     fn step(&mut self, view: &View<'_>) -> Step {
-        if !self.ready {
-            self.changed(view);
-        }
         let mut order = std::mem::take(&mut self.order);
         let step = in_turn(view, &mut order, |model| {
             let Some(best) = self.choose(view, model) else { return Turn::Wait { until: Nanos::NEVER, device: None } };
@@ -172,6 +167,10 @@ impl Policy for Forest {
         Some(Candidate { forecast: Forecast { finish, ..candidate.forecast }, ..candidate })
     }
 
+    fn foresees(&self) -> bool {
+        true
+    }
+
     fn observe(&mut self, outcome: &Outcome<'_>) {
         let decision = outcome.decision;
         let place = (decision.model, decision.device, decision.share, decision.batch);
@@ -194,11 +193,10 @@ impl Policy for Forest {
         self.memory = Memory::new(self.rows.len());
         self.foresight = index.foresight().cloned();
         self.launched.resize(index.devices().len(), Nanos::ZERO);
-        self.ready = true;
     }
 
     fn lesson(&mut self, view: &View<'_>) -> Option<Lesson> {
-        let foresight = self.foresight.as_ref().filter(|_| self.ready && self.memory.is_lesson_due())?;
+        let foresight = self.foresight.as_ref().filter(|_| self.memory.is_lesson_due())?;
         Some(self.memory.lesson(&view.state.index, foresight))
     }
 

@@ -109,9 +109,6 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
 
 impl Policy for Knee {
     fn step(&mut self, view: &View<'_>) -> Step {
-        if self.slices.is_empty() {
-            self.changed(view);
-        }
         while self.window + WINDOW <= view.now {
             // Windows in which nothing was asked look alike; ten of them settle everything.
             self.window = (self.window + WINDOW).max(view.now - WINDOW * (IDLE_WINDOWS + 1));

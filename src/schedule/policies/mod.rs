@@ -33,10 +33,15 @@ pub trait Policy: Send {
         view.index().curves_of(model).any(|(id, _)| view.is_served(id))
     }
 
+    /// Whether it goes by predictions of what nobody measured: an index for it is to be taught (`Index::taught`).
+    fn foresees(&self) -> bool {
+        false
+    }
+
     /// A run is over.
     fn observe(&mut self, _outcome: &Outcome<'_>) {}
 
-    /// There are other records now: ids of curves and rows mean others than before.
+    /// There are records now, the first or others: ids of curves and rows mean others than before.
     fn changed(&mut self, _view: &View<'_>) {}
 
     /// Something to learn that takes longer than a decision may; asked after runs, mostly there is nothing.
