@@ -211,7 +211,8 @@ fn every_command_keeps_its_schema() {
         ["--arrivals", "poisson:100/s", "--requests", "500", "--policy", "batcher,greedy,knee,fastest,fixed,oracle,clairvoyant"];
     let of_artifact = ask(&[&["simulate", "mnist_cnn.tune", "--deadline", "1h"], &load[..]].concat(), &[0]);
     assert_eq!(of_artifact["policies"][0]["in_time"], 500, "{of_artifact}");
-    ask(&[&["simulate"], &load[..], &["--mix", "mnist_cnn=2/1h/fixed:1", "--gap", "20us", "--report", "t.html"]].concat(), &[0]);
+    let more = ["--mix", "mnist_cnn=2/1h/fixed:1", "--gap", "20us", "--beside", "1.5", "--report", "t.html"];
+    ask(&[&["simulate"], &load[..], &more].concat(), &[0]);
     ask(&["explain", "mnist_cnn.tune", "--deadline", "1h", "--task", "conv2d", "--verify", "eager"], &[0]);
     for of in ["models", "tasks", "trials", "devices"] {
         ask(&["db", "query", "--of", of], &[0]);

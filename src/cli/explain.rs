@@ -1,6 +1,8 @@
-//! `tunewright explain`: which placement a request would get and why each rival lost, the ladder over shares, and per task the config.
+//! `tunewright explain`: which placement a request would get and why each rival lost, what rates keep a deadline, the width of the graph,
+//! the ladder over shares, and per task the config.
 
 mod ladder;
+mod sizing;
 
 use super::failure::escape;
 use super::quantity::{self, show_time};
@@ -29,7 +31,7 @@ pub struct Arguments {
     /// The device
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// When the answer is wanted
+    /// When the answer is wanted; also shows for each share with records of several batches which rate keeps it
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     deadline: Option<Duration>,
     /// Requests a second: which placements keep up with them
@@ -68,11 +70,27 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         Some(database) => ladder::of_tasks(&tasks, &database)?,
         None => Vec::new(),
     };
+    let within = match arguments.deadline {
+        Some(deadline) => sizing::rates(path, &artifact, deadline)?,
+        None => Vec::new(),
+    };
+    let graph = artifact.shapes().position(|(of, _)| of == decision.batch).map(|at| artifact.outline(at));
+    let division = graph.and_then(|graph| sizing::division(graph, &machine));
     screen.result(
-        || object(arguments, &artifact, &decision, &machine, &tasks, &ladders),
+        || {
+            let mut object = object(arguments, &artifact, &decision, &machine, &tasks, &ladders);
+            object["rates"] = sizing::rate_objects(&within).into();
+            object["width"] = division.as_ref().map(sizing::Division::object).into();
+            if division.is_none() {
+                object["width_why"] = "no host whose cores could be divided, or no graph of that batch".into();
+            }
+            object
+        },
         |screen| {
             let mut lines = head(arguments, &decision, screen);
             lines.extend(rates(arguments, &decision, &machine));
+            lines.extend(arguments.deadline.iter().flat_map(|&deadline| sizing::rate_lines(&within, deadline)));
+            lines.extend(division.as_ref().map(sizing::Division::line));
             lines.extend(ladder(&artifact));
             for (entry, task, config) in &tasks {
                 lines.push(format!("  {} share {}, batch {}: {}", entry.device.name, entry.share, entry.batch, escape(task)));

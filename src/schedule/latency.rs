@@ -77,16 +77,18 @@ impl Pipeline {
         Some(Nanos::from_f64(2.0 * cycle + 2.0 * (2.0 + 2.0 * load).sqrt() * deviation + copies))
     }
 
-    /// The greatest rate, in rows a second, whose p99 keeps `bound`; 0 when none does. The closed form of the paper overloads.
+    /// The greatest rate, in rows a second, whose p99 keeps `bound` and whose steady batch there is; 0 when none does. The closed form of the
+    /// paper overloads.
     ///
-    /// It sizes a service. Admission does not go by it: what waits and runs now says more of a request than what is usual at the rate of now
+    /// It sizes a service (`explain --deadline`). Admission does not go by it: what waits and runs now says more of a request than what is usual at the rate of now
     /// (docs/measurements/schedule.md).
     pub fn rate_within(&self, bound: Nanos) -> f64 {
         let (mut low, mut high) = (0.0, self.capacity_per_s());
         for _ in 0..40 {
             let middle = (low + high) / 2.0;
             let alone = Stage::ALL.iter().map(|stage| self.lines[*stage as usize].at(1)).sum::<f64>();
-            let keeps = self.p99(middle).is_some_and(|p99| p99.as_f64().max(alone) <= bound.as_f64());
+            let exists = self.steady_batch(middle).is_some_and(|batch| batch <= f64::from(self.batch_max));
+            let keeps = exists && self.p99(middle).is_some_and(|p99| p99.as_f64().max(alone) <= bound.as_f64());
             (low, high) = if keeps { (middle, high) } else { (low, middle) };
         }
         low

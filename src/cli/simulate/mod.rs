@@ -1,5 +1,6 @@
 //! `tunewright simulate`: what policies would make of a trace, by the records of artifacts or of the tuning database. Needs no device.
 
+mod assume;
 mod mix;
 mod page;
 mod print;
@@ -65,6 +66,12 @@ pub struct Arguments {
     /// Deviation of actual times from recorded ones, as a part of them
     #[arg(long, value_name = "PART", default_value = "0", value_parser = noise)]
     noise: f64,
+    /// How many times as long a run takes for each other that works beside it on its device; policies know it
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = beside)]
+    beside: f64,
+    /// Models may also run on shares where only others were measured, as fast as forests predict from those (at least 16 rows)
+    #[arg(long)]
+    fill: bool,
     /// One page with what ran where and why
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
@@ -126,6 +133,13 @@ fn noise(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "it is a number from 0 to 1; try 0.05".to_owned())
 }
 
+fn beside(text: &str) -> Result<f64, String> {
+    quantity::positive(text)
+        .ok()
+        .filter(|factor| (1.0..=100.0).contains(factor))
+        .ok_or_else(|| "it is a number from 1 to 100; try 1.3".to_owned())
+}
+
 fn policy(text: &str) -> Result<String, String> {
     let known = || POLICIES.iter().map(|(name, _)| *name).chain([ORACLE, CLAIRVOYANT]);
     if text == ORACLE || text == CLAIRVOYANT {
@@ -171,13 +185,16 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         return Err(Failure::new("artifact.untuned", what, "has no record of a model that ran").remedy("tune it first"));
     }
     fleet.devices.iter_mut().for_each(|device| device.gap = nanos(arguments.gap));
-    let index = match arguments.policy.iter().any(|name| schedule::policy(name).is_ok_and(|policy| policy.foresees())) {
+    let foresees = |name: &String| schedule::policy(name).is_ok_and(|policy| policy.foresees());
+    let index = match arguments.fill || arguments.policy.iter().any(foresees) {
         true => {
             let facts = schedule::facts(&index, &records, &features(arguments, global, screen)?);
             index.with_facts(facts).taught(&Training { seed: Seed(arguments.seed), ..Training::default() })
         }
         false => index,
     };
+    let index = if arguments.fill { assume::filled(&index)? } else { index };
+    let index = assume::beside(index, arguments.beside);
     let trace = trace(arguments, &index)?;
     let span = trace.last().map_or(Nanos::ZERO, |last| last.at);
     let from = nanos(arguments.report_from);
@@ -193,7 +210,7 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
         fleet,
         index: Arc::new(index),
         limits: Limits::default(),
-        reality: Reality { noise: arguments.noise, ..Reality::default() },
+        reality: Reality { noise: arguments.noise, interference: arguments.beside, ..Reality::default() },
         faults: Vec::new(),
         seed: Seed(arguments.seed),
         starvation: Nanos::NEVER,

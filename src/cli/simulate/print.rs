@@ -4,7 +4,7 @@ use super::super::failure::escape;
 use super::super::quantity::{show_count, show_time};
 use super::super::table::{Align, lay_out};
 use super::super::{Screen, screen::Paint};
-use super::{Arguments, Line};
+use super::{Arguments, Line, assume};
 use crate::schedule::{Fleet, Index, Nanos};
 use crate::simulate::{Arrival, Figures, Scenario};
 use schema::Picos;
@@ -20,14 +20,18 @@ pub fn print(arguments: &Arguments, screen: &mut Screen, scenario: &Scenario, tr
                 "models": index.models().iter().map(|model| &model.name).collect::<Vec<_>>(),
                 "devices": devices(&scenario.fleet, index),
                 "generation": index.generation().to_string(),
-                "requests": trace.len(), "seed": arguments.seed.to_string(),
+                "predicted_rows": assume::predicted(index), "requests": trace.len(), "seed": arguments.seed.to_string(),
                 "policies": lines.iter().map(|line| object(line, index)).collect::<Vec<_>>(),
             })
         },
         |screen| {
             let models = index.models().iter().map(|model| escape(&model.name)).collect::<Vec<_>>().join(", ");
             let last = trace.last().map_or(Nanos::ZERO, |last| last.at);
-            let head = format!("{models}: {} requests in {}", show_count(trace.len() as u64), time(last));
+            let mut head = format!("{models}: {} requests in {}", show_count(trace.len() as u64), time(last));
+            if arguments.fill {
+                let rows = format!("; {} of {} rows predicted", assume::predicted(index), index.row_count());
+                head.push_str(&rows);
+            }
             let header = ["policy", "goodput", "missed", "p50", "p99", "refused", "utilisation", "energy"];
             let mut rows = vec![header.iter().map(|cell| screen.paint(Paint::Dim, cell)).collect::<Vec<_>>()];
             rows[0][0] = format!("  {}", rows[0][0]);
