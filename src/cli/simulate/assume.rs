@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 /// The index with every model on every share that some model was measured on, in each batch that its features are known of.
 ///
 /// # Errors
-/// [`Failure`] when the records are too few to predict from.
+/// [`Failure`] when the records are too few to predict from, or know a model at a batch that no index takes.
 pub fn filled(index: &Index) -> Result<Index, Failure> {
     if index.foresight().is_none() {
         let why = "the records are too few to predict from: forests learn from 16 rows on, of models whose features are known";
@@ -16,7 +16,7 @@ pub fn filled(index: &Index) -> Result<Index, Failure> {
     let shares: BTreeSet<_> = index.curves().iter().map(|curve| (curve.device, curve.share)).collect();
     let at = |&(model, batch)| shares.iter().map(move |&(device, share)| Hole { model, device, share, batch });
     let holes: Vec<Hole> = index.facts().features.keys().flat_map(at).collect();
-    Ok(fill(index, &holes).expect("its models and devices are the index' own, and batches are those of graphs"))
+    fill(index, &holes).map_err(|error| Failure::new("input.malformed", "the records", error))
 }
 
 /// Rows that are predicted and not measured.

@@ -27,11 +27,9 @@ pub fn print(arguments: &Arguments, screen: &mut Screen, scenario: &Scenario, tr
         |screen| {
             let models = index.models().iter().map(|model| escape(&model.name)).collect::<Vec<_>>().join(", ");
             let last = trace.last().map_or(Nanos::ZERO, |last| last.at);
-            let mut head = format!("{models}: {} requests in {}", show_count(trace.len() as u64), time(last));
-            if arguments.fill {
-                let rows = format!("; {} of {} rows predicted", assume::predicted(index), index.row_count());
-                head.push_str(&rows);
-            }
+            let filled = || format!("; {} of {} rows predicted", assume::predicted(index), index.row_count());
+            let filled = if arguments.fill { filled() } else { String::new() };
+            let head = format!("{models}: {} requests in {}{filled}", show_count(trace.len() as u64), time(last));
             let header = ["policy", "goodput", "missed", "p50", "p99", "refused", "utilisation", "energy"];
             let mut rows = vec![header.iter().map(|cell| screen.paint(Paint::Dim, cell)).collect::<Vec<_>>()];
             rows[0][0] = format!("  {}", rows[0][0]);

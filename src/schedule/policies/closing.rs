@@ -74,15 +74,15 @@ pub(super) fn close(view: &View<'_>, candidate: &Candidate) -> Closing {
 fn earliest_kept(view: &View<'_>, id: CurveId, worker: &Worker, part: &Part) -> Nanos {
     let curve = view.index().curve(id);
     let mut earliest = Nanos::NEVER;
-    // The requests up to and including this one.
-    let mut prefix = Prefix { requests: 0, rows: 0 };
+    // Of the requests up to and including this one.
+    let mut rows = 0;
     for request in view.queue(curve.model).iter().take(part.take) {
-        prefix = Prefix { requests: prefix.requests + 1, rows: prefix.rows + request.rows.rows() };
+        rows += request.rows.rows();
         // Nearly all traffic has its deadlines in order: then the first that can be kept decides.
         if request.deadline >= earliest {
             continue;
         }
-        if finish(view, worker, view.stages_of(id, prefix.rows)) <= request.deadline {
+        if finish(view, worker, view.stages_of(id, rows)) <= request.deadline {
             earliest = request.deadline;
         }
     }
