@@ -1,11 +1,11 @@
 //! Opening and writing an artifact of the shipped model, at batches 1 and 4.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use schema::{Batch, ModelKey};
+use schema::Batch;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
-use tunewright::artifact::{Artifact, Bound, Contents, Provenance, write};
+use tunewright::artifact::{Artifact, Bound, Contents, write};
 use tunewright::graph::infer::bind;
 use tunewright::import;
 use tunewright::passes::{Options, Pipeline};
@@ -19,19 +19,7 @@ fn contents() -> Contents {
         Pipeline::untimed().run(&mut graph, &Options::default()).expect("the passes run");
         Bound { batch, dims: vec![], graph }
     };
-    let provenance = Provenance {
-        tool_version: "0".into(),
-        tool_commit: None,
-        model_name: "mnist_cnn".into(),
-        model: ModelKey::of("mnist_cnn"),
-        opset: Some(9),
-        database: None,
-        seed: 0,
-        budget: String::new(),
-        flags: vec![],
-        stamp_s: None,
-    };
-    Contents { provenance, graphs: vec![bound(1), bound(4)], entries: vec![], records: vec![], notes: vec![] }
+    Contents::untuned("mnist_cnn", vec![bound(1), bound(4)])
 }
 
 fn artifact(c: &mut Criterion) {

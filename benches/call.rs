@@ -1,10 +1,10 @@
-//! What a runtime call costs beside the kernels: a model that does nothing, through the runtime and as a bare plan.
+//! What a call costs beside the kernels: a model that does nothing, through a session and as a bare plan.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use kernels::Tensor;
-use schema::{Batch, ModelKey};
+use schema::Batch;
 use std::hint::black_box;
-use tunewright::artifact::{Bound, Contents, Provenance, write};
+use tunewright::artifact::{Bound, Contents, write};
 use tunewright::execute::{Configs, Plan, pool};
 use tunewright::graph::text;
 use tunewright::session::{Request, Session};
@@ -13,24 +13,12 @@ fn call(c: &mut Criterion) {
     let graph = text::parse("input %x: f32[1,16]\n%y: f32[1,16] = Identity(%x)\noutput %y as \"y\"").expect("the graph parses");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("nothing.tune");
-    let provenance = Provenance {
-        tool_version: "0".into(),
-        tool_commit: None,
-        model_name: "nothing".into(),
-        model: ModelKey::of("nothing"),
-        opset: None,
-        database: None,
-        seed: 0,
-        budget: String::new(),
-        flags: vec![],
-        stamp_s: None,
-    };
     let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph: graph.clone() }];
-    write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).expect("it is written");
+    write(&path, &Contents::untuned("nothing", graphs)).expect("it is written");
 
     let session = Session::builder().artifact(&path).open().expect("it opens");
     let request = Request::new("nothing").input("x", Tensor::new(vec![1, 16], vec![1f32; 16]));
-    c.bench_function("call/runtime/nothing", |b| b.iter(|| session.run(black_box(&request)).expect("it runs")));
+    c.bench_function("call/session/nothing", |b| b.iter(|| session.run(black_box(&request)).expect("it runs")));
 
     let limits = tunewright::device::open("cpu").expect("there is a processor").limits;
     let plan = Plan::compile(&graph, &Configs::new(), &limits).expect("it compiles");

@@ -3,13 +3,13 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use kernels::Tensor;
-use schema::{Batch, ModelKey};
+use schema::Batch;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
-use tunewright::artifact::{Bound, Contents, Provenance, write};
+use tunewright::artifact::{Bound, Contents, write};
 use tunewright::graph::text;
 use tunewright::runtime::{Request, Runtime};
 use tunewright::worker::segment::{Segment, Sizes};
@@ -18,20 +18,8 @@ fn nothing(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("nothing.tune");
     let graph = text::parse("input %x: f32[1,4]\n%y: f32[1,4] = Identity(%x)\noutput %y as \"y\"").expect("the text is a graph");
-    let provenance = Provenance {
-        tool_version: "0".into(),
-        tool_commit: None,
-        model_name: "nothing".into(),
-        model: ModelKey::of("nothing"),
-        opset: None,
-        database: None,
-        seed: 0,
-        budget: String::new(),
-        flags: vec![],
-        stamp_s: None,
-    };
     let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph }];
-    write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).expect("it is written");
+    write(&path, &Contents::untuned("nothing", graphs)).expect("it is written");
     let runtime = Runtime::builder().artifact(&path).policy("greedy").open().expect("it opens");
     let request = || Request::new("nothing").input("x", Tensor::new(vec![1, 4], vec![0f32; 4]));
     c.bench_function("serve/call/nothing", |b| b.iter(|| runtime.run(black_box(request())).expect("it runs")));

@@ -205,20 +205,9 @@ fn give_up_rights(limits: &Limits) {
 /// The model as an artifact without entries: its graph, and its facts as a note.
 fn contents(model: Model) -> io::Result<Contents> {
     let (facts, key) = (serde_json::to_string(&model.facts())?, model.key());
-    let provenance = Provenance {
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        tool_commit: None,
-        model_name: String::new(),
-        model: key,
-        opset: None,
-        database: None,
-        seed: 0,
-        budget: String::new(),
-        flags: Vec::new(),
-        stamp_s: None,
-    };
     let graphs = vec![Bound { batch: Batch::ONE, dims: Vec::new(), graph: model.graph }];
-    Ok(Contents { provenance, graphs, entries: Vec::new(), records: Vec::new(), notes: vec![facts] })
+    let untuned = Contents::untuned("", graphs);
+    Ok(Contents { provenance: Provenance { model: key, ..untuned.provenance }, notes: vec![facts], ..untuned })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Runs in steps on a device: whatever order flights are driven in, each gives what a run by itself gives.
 
-use crate::stages::{machine, open};
+use crate::stages::{lookup, machine, open, weights};
 use kernels::{Datum, Tensor};
 use schema::Seed;
 use std::sync::mpsc;
@@ -11,10 +11,6 @@ use tunewright::space::Stream;
 
 /// Two products with weights that instances share.
 fn products() -> Graph {
-    let weights = |count: usize| {
-        let weights: Vec<String> = (0..count).map(|i| format!("{:.3}", (i * 7919 % 1000) as f32 / 500.0 - 1.0)).collect();
-        format!("[{}]", weights.join(","))
-    };
     let text = "input %x: f32[6,24]\n\
          $v: f32[24,40] = FIRST\n\
          $w: f32[40,16] = SECOND\n\
@@ -164,13 +160,7 @@ fn steps_out_of_turn_are_refused_and_change_nothing() {
 
 #[test]
 fn a_run_that_fails_between_its_steps_is_over_and_the_next_is_right() {
-    let graph = text::parse(
-        "input %i: i64[3]\n\
-         $table: f32[2,2] = [1.0,2.0,3.0,4.0]\n\
-         %y: f32[3,2] = embedding($table, %i)\n\
-         output %y as \"y\"",
-    );
-    let Some(mut plan) = compiled(graph.unwrap()) else { return };
+    let Some(mut plan) = compiled(lookup()) else { return };
     let inputs = |last: i64| [("i", Tensor::new(vec![3], vec![0i64, 1, last]))];
     plan.begin_upload(&inputs(5)).unwrap();
     assert!(matches!(plan.begin_compute(), Err(RunError::Index { index: 5, .. })));

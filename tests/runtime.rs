@@ -7,14 +7,14 @@ use crate::session::{artifact, image};
 use crate::shipped::mnist_cnn;
 use kernels::{Datum, Tensor};
 use rustix::process::{Pid, Signal, kill_process};
-use schema::{Batch, ModelKey, Share};
+use schema::{Batch, Share};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
-use tunewright::artifact::{self as artifacts, Bound, Contents, Provenance};
+use tunewright::artifact::{self as artifacts, Bound, Contents};
 use tunewright::device;
 use tunewright::execute::{Configs, Plan};
 use tunewright::graph::text;
@@ -45,21 +45,9 @@ fn values(datum: &Datum) -> Vec<f32> {
 fn written(folder: &Path, name: &str, graphs: &[(u32, &str)]) -> PathBuf {
     let bound =
         |&(rows, of): &(u32, &str)| Bound { batch: Batch::new(rows).unwrap(), dims: vec![], graph: text::parse(of).unwrap() };
-    let provenance = Provenance {
-        tool_version: "0".into(),
-        tool_commit: None,
-        model_name: name.into(),
-        model: ModelKey::of(name),
-        opset: None,
-        database: None,
-        seed: 0,
-        budget: String::new(),
-        flags: vec![],
-        stamp_s: None,
-    };
     let graphs = graphs.iter().map(bound).collect();
     let path = folder.join(format!("{name}.tune"));
-    artifacts::write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] }).unwrap();
+    artifacts::write(&path, &Contents::untuned(name, graphs)).unwrap();
     path
 }
 

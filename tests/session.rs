@@ -1,14 +1,12 @@
-//! The runtime answers requests from several threads, each with the decision behind it.
+//! A session answers requests from several threads, each with the decision behind it.
 
 use crate::models::bound;
 use crate::shipped::mnist_cnn;
 use kernels::Tensor;
-use schema::{
-    Batch, Device, Environment, ModelKey, NoiseGrade, Observation, ObservationId, Outcome, Picos, Share, Split, Subject, Timing,
-};
+use schema::{Batch, Device, Environment, NoiseGrade, Observation, ObservationId, Outcome, Picos, Share, Split, Subject, Timing};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tunewright::artifact::{self, Bound, Contents, Entry, Provenance};
+use tunewright::artifact::{self, Bound, Contents, Entry};
 use tunewright::device::{self, Machine};
 use tunewright::execute::{Configs, Plan};
 use tunewright::passes::{Options, Pipeline};
@@ -57,22 +55,9 @@ pub fn artifact(folder: &Path, tuned: &[(&Device, Share, f64)]) -> PathBuf {
         record: Some(i),
     };
     let contents = Contents {
-        provenance: Provenance {
-            tool_version: "0".into(),
-            tool_commit: None,
-            model_name: "mnist_cnn".into(),
-            model: ModelKey::of("mnist_cnn"),
-            opset: Some(9),
-            database: None,
-            seed: 0,
-            budget: String::new(),
-            flags: vec![],
-            stamp_s: None,
-        },
-        graphs,
         entries: tuned.iter().enumerate().map(entry).collect(),
         records: tuned.iter().map(|(_, share, millis)| record(&machine, *share, *millis)).collect(),
-        notes: vec![],
+        ..Contents::untuned("mnist_cnn", graphs)
     };
     let path = folder.join("mnist_cnn.tune");
     artifact::write(&path, &contents).expect("the artifact is written");

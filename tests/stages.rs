@@ -31,6 +31,23 @@ pub fn open(machine: &Machine) -> Gpu {
     device::gpu(&grant.device, &grant.cores).expect("it opens").expect("it has memory of its own")
 }
 
+/// So many numbers between -1 and 1, in text form.
+pub fn weights(count: usize) -> String {
+    let weights: Vec<String> = (0..count).map(|i| format!("{:.3}", (i * 7919 % 1000) as f32 / 500.0 - 1.0)).collect();
+    format!("[{}]", weights.join(","))
+}
+
+/// Takes rows of a table of two, by indices that only a run knows.
+pub fn lookup() -> Graph {
+    text::parse(
+        "input %i: i64[3]\n\
+         $table: f32[2,2] = [1.0,2.0,3.0,4.0]\n\
+         %y: f32[3,2] = embedding($table, %i)\n\
+         output %y as \"y\"",
+    )
+    .unwrap()
+}
+
 fn agree(graph: &Graph, inputs: &[(&str, Tensor)], kernels_there: usize) {
     let Some(machine) = machine() else { return };
     let limits = &machine.limits;
@@ -118,8 +135,7 @@ fn what_no_kernel_takes_burn_computes_where_its_operand_lies() {
 fn a_plan_computes_in_the_narrow_type_that_a_config_names_and_by_default_in_f32() {
     let Some(machine) = machine() else { return };
     let graph = "input %x: f32[5,33]\n$w: f32[33,40] = WEIGHTS\n%y: f32[5,40] = gemm(%x, $w)\noutput %y as \"y\"";
-    let weights: Vec<String> = (0..33 * 40).map(|i| format!("{:.3}", (i * 7919 % 1000) as f32 / 500.0 - 1.0)).collect();
-    let graph = text::parse(&graph.replace("WEIGHTS", &format!("[{}]", weights.join(",")))).unwrap();
+    let graph = text::parse(&graph.replace("WEIGHTS", &weights(33 * 40))).unwrap();
     let inputs = [("x", wave(vec![5, 33]))];
     let gpu = open(&machine);
     let compile = |configs: &Configs| Plan::compile_on(&gpu, graph.clone(), configs, &machine.limits, u64::MAX).unwrap();
@@ -173,16 +189,9 @@ fn what_lies_in_blocks_comes_to_lie_in_rows() {
 
 #[test]
 fn indices_are_checked_before_the_device_reads_by_them() {
-    let graph = text::parse(
-        "input %i: i64[3]\n\
-         $table: f32[2,2] = [1.0,2.0,3.0,4.0]\n\
-         %y: f32[3,2] = embedding($table, %i)\n\
-         output %y as \"y\"",
-    )
-    .unwrap();
-    agree(&graph, &[("i", Tensor::new(vec![3], vec![1i64, -2, 0]))], 1);
+    agree(&lookup(), &[("i", Tensor::new(vec![3], vec![1i64, -2, 0]))], 1);
     let Some(machine) = machine() else { return };
-    let mut plan = Plan::compile_on(&open(&machine), graph, &Configs::new(), &machine.limits, u64::MAX).unwrap();
+    let mut plan = Plan::compile_on(&open(&machine), lookup(), &Configs::new(), &machine.limits, u64::MAX).unwrap();
     let error = plan.run(&[("i", Tensor::new(vec![3], vec![0i64, 2, 0]))]).unwrap_err().to_string();
     assert!(error.contains("index 2 is none of an axis of 2"), "{error}");
 }

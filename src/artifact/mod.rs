@@ -110,6 +110,25 @@ pub struct Contents {
     pub notes: Vec<String>,
 }
 
+impl Contents {
+    /// A model that nobody tuned, so that its graphs run with defaults. It is not of a file: its key is that of its name.
+    pub fn untuned(model_name: &str, graphs: Vec<Bound>) -> Self {
+        let provenance = Provenance {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            tool_commit: None,
+            model_name: model_name.to_owned(),
+            model: ModelKey::of(model_name),
+            opset: None,
+            database: None,
+            seed: 0,
+            budget: String::new(),
+            flags: Vec::new(),
+            stamp_s: None,
+        };
+        Contents { provenance, graphs, entries: Vec::new(), records: Vec::new(), notes: Vec::new() }
+    }
+}
+
 /// How much of an artifact is read and checked when it is opened.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {

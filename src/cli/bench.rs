@@ -328,15 +328,14 @@ fn serving(
     let builder = arguments.share.into_iter().fold(builder, |builder, share| builder.share(share));
     let builder = models.iter().fold(builder, |builder, model| builder.artifact(&model.path));
     let runtime = builder.open().map_err(|error| from_runtime(&models[0].path, &error))?;
-    let requests = requests.into_iter().map(|asked| asked.into_iter().map(Into::into).collect());
-    Ok(RuntimeUnderTest::new(runtime, requests.collect()))
+    Ok(RuntimeUnderTest::new(runtime, requests))
 }
 
 /// Why the runtime does not serve.
 fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
     match error {
         RuntimeError::Artifact(error) => model::from_artifact(path, error),
-        RuntimeError::Database { path, source } => super::db::from_store(path, source),
+        RuntimeError::Database(error) => super::db::from_store(&error.path, &error.source),
         RuntimeError::Share(error) => super::devices::from_grant(error),
         RuntimeError::Device(_) => Failure::new("device.unknown", path.display(), error),
         RuntimeError::Worker(_) => Failure::new("device.worker", "cannot start workers", error),

@@ -115,7 +115,7 @@ pub fn open(path: &Path, device: &str, opening: Opening, database: Option<PathBu
 pub fn from_session(path: &Path, error: &SessionError) -> Failure {
     match error {
         SessionError::Artifact(error) => model::from_artifact(path, error),
-        SessionError::Database { path, source } => super::db::from_store(path, source),
+        SessionError::Database(error) => super::db::from_store(&error.path, &error.source),
         SessionError::Share(error) => super::devices::from_grant(error),
         SessionError::Plan { source, .. } => super::run::from_plan(path, source),
         SessionError::NoGraph { .. } => {

@@ -33,6 +33,7 @@ mod untuned;
 pub use compile::{Configs, PlanError};
 pub use flight::Leg;
 pub use memory::release_constants;
+pub use parts::ports;
 pub use plan::{Plan, RunError, StepTime, default_plan_bytes};
 pub use pool::{Pool, pool, pool_on};
 pub use program::{MemoryUse, Port, StepFacts};

@@ -68,7 +68,7 @@ impl Plan {
 }
 
 /// The inputs and outputs of a graph.
-pub(super) fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
+pub fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
     let port = |name: &str, id: ValueId| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
     let inputs = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
     (inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect())

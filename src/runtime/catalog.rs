@@ -7,9 +7,9 @@
 use super::RuntimeError;
 use super::rows::Cut;
 use crate::artifact::{Artifact, ArtifactError, Opening};
-use crate::execute::Port;
-use crate::graph::{Graph, ValueId};
-use crate::session::place::{self, Candidate};
+use crate::execute::{self, Port};
+use crate::placement::{self, Candidate};
+use crate::request::Request;
 use crate::worker::segment::path_of;
 use kernels::Tensor;
 use schema::{Batch, DType};
@@ -34,7 +34,7 @@ impl Source {
         let unreadable = |error| ArtifactError::Read(error).at(path);
         let file = File::open(path).map_err(unreadable)?;
         let artifact = Artifact::from_file(file.try_clone().map_err(unreadable)?, path, opening)?;
-        let candidates = place::candidates(0, &artifact);
+        let candidates = placement::candidates(0, &artifact);
         Ok(Source { artifact, candidates, file })
     }
 
@@ -200,10 +200,7 @@ fn form(graphs: &[Bound], ports: &[(Vec<Port>, Vec<Port>)]) -> Option<Form> {
 }
 
 fn ports(source: &Source, graph: usize) -> Result<(Vec<Port>, Vec<Port>), RuntimeError> {
-    let graph: &Graph = source.artifact.outline(graph);
-    let port = |name: &str, id: ValueId| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
-    let inputs: Vec<Port> = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
-    let outputs: Vec<Port> = graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect();
+    let (inputs, outputs) = execute::ports(source.artifact.outline(graph));
     let numbers = |port: &Port| port.ty.dtype().is_some_and(|dtype| dtype != DType::String);
     let odd = inputs.iter().find(|port| port.ty.fixed_bytes().is_none()).or_else(|| outputs.iter().find(|port| !numbers(port)));
     match odd {

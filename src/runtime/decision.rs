@@ -6,13 +6,13 @@ use schema::{Batch, DeviceName, Share};
 use std::fmt;
 use std::time::Duration;
 
-pub use crate::session::Rung;
+pub use crate::placement::Rung;
 
 /// What a prediction comes from.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// Records of the tuning database, or of the artifact.
-    Records(crate::session::Evidence),
+    Records(crate::placement::Evidence),
     /// The runs with which the plan was loaded: nobody measured it at this share before.
     Loading,
 }

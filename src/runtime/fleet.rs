@@ -4,10 +4,10 @@ use super::RuntimeError;
 use super::catalog::Source;
 use super::hand::{Hand, Job};
 use super::shared::Shared;
-use crate::device::{self, Grant, Machine};
+use crate::device::{self, Grant};
+use crate::placement::Site;
 use crate::schedule::{DeviceId, Engines, Fleet, FleetDevice, Nanos, WorkerId};
-use crate::session::place::Here;
-use schema::{DeviceKey, DeviceName, EnvironmentKey, Share};
+use schema::Share;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,7 @@ use std::thread::JoinHandle;
 
 /// A device with its workers.
 pub(super) struct Seat {
-    machine: Machine,
-    keys: (DeviceKey, EnvironmentKey),
-    mechanism: String,
+    pub site: Site,
     /// Each share that has workers, and their grants.
     shares: Vec<(Share, Vec<Grant>)>,
     /// The number of its first worker.
@@ -32,7 +30,8 @@ impl Seat {
     /// # Errors
     /// A device that is not here, or a share that it does not give.
     pub fn open(name: &str, wanted: &[Share], at_most: Share, sources: &[Arc<Source>]) -> Result<Seat, RuntimeError> {
-        let machine = device::open(name)?;
+        let site = Site::new(device::open(name)?)?;
+        let machine = &site.machine;
         let mut shares = wanted.to_vec();
         if shares.is_empty() {
             let entries = sources.iter().flat_map(|source| source.artifact.entries());
@@ -53,18 +52,7 @@ impl Seat {
             Ok((share, grants))
         };
         let shares = shares.iter().rev().map(granted).collect::<Result<Vec<_>, RuntimeError>>()?;
-        let mechanism = machine.grant(Share::WHOLE)?.grant.mechanism;
-        Ok(Seat { keys: (machine.key(), machine.environment.key()), mechanism, shares, machine, first: 0 })
-    }
-
-    pub fn name(&self) -> &DeviceName {
-        &self.machine.device.name
-    }
-
-    /// As placements are judged by.
-    pub fn here(&self) -> Here<'_> {
-        let (device, environment) = self.keys;
-        Here { device, name: self.name(), environment, mechanism: &self.mechanism }
+        Ok(Seat { site, shares, first: 0 })
     }
 
     /// Each share with the units that its workers have.

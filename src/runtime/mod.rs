@@ -15,21 +15,32 @@
 //!
 //! ```no_run
 //! use kernels::Tensor;
+//! use std::process::ExitCode;
 //! use std::time::Duration;
-//! use tunewright::runtime::{Request, Runtime};
+//! use tunewright::runtime::{Request, Runtime, RuntimeError};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Workers are this program executed again: the first line of `main` sees to it.
-//! if let Some(code) = tunewright::worker::serve_if_asked() {
-//!     std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+//! fn main() -> ExitCode {
+//!     // Workers are this program executed again: the first line of `main` sees to it.
+//!     if let Some(code) = tunewright::worker::serve_if_asked() {
+//!         return code;
+//!     }
+//!     match serve() {
+//!         Ok(()) => ExitCode::SUCCESS,
+//!         Err(error) => {
+//!             eprintln!("{error}");
+//!             ExitCode::FAILURE
+//!         }
+//!     }
 //! }
-//! let runtime = Runtime::builder().artifact("mnist_cnn.tune").open()?;
-//! let image = Tensor::new(vec![1, 1, 28, 28], vec![0f32; 784]);
-//! let request = Request::new("mnist_cnn").input("image", image).deadline(Duration::from_millis(20));
-//! let answer = runtime.submit(request)?.wait()?;
-//! println!("{} at {} %, batch {}", answer.decision.device, answer.decision.share, answer.decision.batch);
-//! # Ok(())
-//! # }
+//!
+//! fn serve() -> Result<(), RuntimeError> {
+//!     let runtime = Runtime::builder().artifact("mnist_cnn.tune").open()?;
+//!     let image = Tensor::new(vec![1, 1, 28, 28], vec![0f32; 784]);
+//!     let request = Request::new("mnist_cnn").input("image", image).deadline(Duration::from_millis(20));
+//!     let answer = runtime.submit(request)?.wait()?;
+//!     println!("{} at {} %, batch {}", answer.decision.device, answer.decision.share, answer.decision.batch);
+//!     Ok(())
+//! }
 //! ```
 
 mod catalog;
@@ -41,6 +52,8 @@ mod predict;
 mod rows;
 mod shared;
 
+pub use crate::open::DatabaseError;
+pub use crate::request::Request;
 pub use decision::{Decision, Evidence, Rival};
 pub use pending::{Answered, Pending};
 
@@ -49,12 +62,13 @@ use crate::device::{DeviceError, GrantError};
 use crate::execute::Port;
 use crate::features;
 use crate::forest::Training;
-use crate::schedule::{self, Alarm, Facts, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Priority, Refusal, Wish};
+use crate::open::{self, Records};
+use crate::schedule::{self, Alarm, Facts, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Refusal, Wish};
 use crate::worker::{self, SpawnError};
 use catalog::{Bound, Served, Source};
 use fleet::Seat;
 use hand::{Job, PlanKey, Spec};
-use kernels::{Datum, Tensor};
+use kernels::Datum;
 use predict::{PlacedAt, Table};
 use schema::Share;
 use shared::{Live, Shared};
@@ -65,7 +79,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
-use tuning_db::{ModelRecords, Reader, Source as ReadFrom, StoreError};
+use tuning_db::ModelRecords;
 
 /// Outputs by name, in the model's order.
 pub type Outputs = Vec<(String, Datum)>;
@@ -84,7 +98,7 @@ pub struct Runtime {
 
 /// What is loaded, and where its plans are.
 struct LoadedModels {
-    database: Option<Reader>,
+    database: Option<Records>,
     records: Option<ModelRecords>,
     /// By model of the scheduler; `None` where one was unloaded.
     models: Vec<Option<Arc<Served>>>,
@@ -95,26 +109,17 @@ struct LoadedModels {
 }
 
 /// What to open, and how.
+pub type Builder = open::Builder<Options>;
+
+/// What a runtime is told beside what it opens.
 #[derive(Clone, Debug)]
-pub struct Builder {
-    artifacts: Vec<PathBuf>,
+pub struct Options {
     devices: Vec<String>,
     shares: Vec<Share>,
     at_most: Share,
-    database: Option<PathBuf>,
     policy: String,
     limits: Limits,
-    opening: Opening,
     program: Option<PathBuf>,
-}
-
-/// One inference that is asked for, of one row or several.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    model: String,
-    inputs: Vec<(String, Tensor)>,
-    deadline: Option<Duration>,
-    priority: Priority,
 }
 
 /// What a request gets.
@@ -149,12 +154,16 @@ pub enum RuntimeError {
     Ports { model: String, port: String, found: String },
     #[error("'{model}' runs nowhere here: {detail}")]
     Nowhere { model: String, detail: String },
+    #[error(
+        "'{model}' is asked for at {share} %, but the runtime, which places requests itself, has workers of {has}; open it with that share alone"
+    )]
+    OtherShare { model: String, share: Share, has: String },
     #[error("'{model}' is refused: {}", decision::words(.refusal))]
     Refused { model: String, refusal: Refusal },
     #[error("'{model}': {detail}")]
     Run { model: String, detail: String },
-    #[error("{}: {source}", path.display())]
-    Database { path: PathBuf, source: StoreError },
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     #[error("no threads: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -172,98 +181,50 @@ impl RuntimeError {
     }
 }
 
-impl Request {
-    /// A request without inputs.
-    pub fn new(model: &str) -> Self {
-        Request { model: model.to_owned(), ..Request::default() }
-    }
-
-    /// With an input.
-    #[must_use]
-    pub fn input(mut self, name: &str, tensor: Tensor) -> Self {
-        self.inputs.push((name.to_owned(), tensor));
-        self
-    }
-
-    /// Wanted within this time of being submitted. A request that is not predicted to keep it is refused.
-    #[must_use]
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Request { deadline: Some(deadline), ..self }
-    }
-
-    /// Before or after others that are due at the same time.
-    #[must_use]
-    pub fn priority(self, priority: Priority) -> Self {
-        Request { priority, ..self }
-    }
-}
-
-impl From<crate::session::Request> for Request {
-    /// The same request of a runtime, whose workers have the shares it was opened with.
-    fn from(request: crate::session::Request) -> Self {
-        let crate::session::Request { model, inputs, deadline, .. } = request;
-        Request { model, inputs, deadline, priority: Priority::default() }
+impl Default for Options {
+    fn default() -> Self {
+        let (policy, limits) = ("batcher".to_owned(), Limits::default());
+        Options { devices: Vec::new(), shares: Vec::new(), at_most: Share::WHOLE, policy, limits, program: None }
     }
 }
 
 impl Builder {
-    /// With an artifact.
-    #[must_use]
-    pub fn artifact(mut self, path: impl AsRef<Path>) -> Self {
-        self.artifacts.push(path.as_ref().to_owned());
-        self
-    }
-
     /// On this device; may be called again for one more. Without it on `cpu`.
     #[must_use]
-    pub fn device(mut self, name: &str) -> Self {
-        self.devices.push(name.to_owned());
-        self
+    pub fn device(self, name: &str) -> Self {
+        self.with(|options| options.devices.push(name.to_owned()))
     }
 
     /// With workers of this share of each device that can give it; may be called again for one more. Without it with workers of each share
     /// that the artifacts were tuned for, or, where there is none, of the whole device.
     #[must_use]
-    pub fn share(mut self, share: Share) -> Self {
-        self.shares.push(share);
-        self
+    pub fn share(self, share: Share) -> Self {
+        self.with(|options| options.shares.push(share))
     }
 
     /// Workers have at most this share of each device together: the rest, such as a core, is left to whoever submits. Without it they may have
     /// all of it.
     #[must_use]
     pub fn at_most(self, share: Share) -> Self {
-        Builder { at_most: share, ..self }
-    }
-
-    /// Predictions by the records of this tuning database, where it has some of the plans in the artifacts; it's only read.
-    #[must_use]
-    pub fn database(self, path: impl AsRef<Path>) -> Self {
-        Builder { database: Some(path.as_ref().to_owned()), ..self }
+        self.with(|options| options.at_most = share)
     }
 
     /// Which policy decides, by its name in [`POLICIES`](schedule::POLICIES), with its argument behind a colon; `batcher` without it.
     #[must_use]
     pub fn policy(self, policy: &str) -> Self {
-        Builder { policy: policy.to_owned(), ..self }
+        self.with(|options| options.policy = policy.to_owned())
     }
 
     /// Bounds of queues, and what is promised.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
-        Builder { limits, ..self }
-    }
-
-    /// How much of the artifacts is read and checked at once; by default their metadata.
-    #[must_use]
-    pub fn opening(self, opening: Opening) -> Self {
-        Builder { opening, ..self }
+        self.with(|options| options.limits = limits)
     }
 
     /// The program that is executed as a worker. Without it this one, or the `tunewright` beside it ([`worker::program`]).
     #[must_use]
     pub fn program(self, path: impl AsRef<Path>) -> Self {
-        Builder { program: Some(path.as_ref().to_owned()), ..self }
+        self.with(|options| options.program = Some(path.as_ref().to_owned()))
     }
 
     /// Opens devices and artifacts, starts the workers and makes all plans.
@@ -272,61 +233,39 @@ impl Builder {
     /// [`RuntimeError`]: a device that is not here, a share it does not give, an artifact or a database that cannot be used, two models of
     /// one name, a model that runs nowhere.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
-        let program = match self.program {
+        let (opening, database) = (self.opening, self.records()?);
+        let Options { devices, shares, at_most, policy, limits, program } = self.options;
+        let program = match program {
             Some(program) => program,
             None => worker::program()?,
         };
-        let sources: Vec<Arc<Source>> = self
-            .artifacts
-            .iter()
-            .map(|path| Ok(Arc::new(Source::open(path, self.opening)?)))
-            .collect::<Result<_, RuntimeError>>()?;
-        let names = if self.devices.is_empty() { vec!["cpu".to_owned()] } else { self.devices };
+        let sources: Vec<Arc<Source>> =
+            self.artifacts.iter().map(|path| Ok(Arc::new(Source::open(path, opening)?))).collect::<Result<_, RuntimeError>>()?;
+        let names = if devices.is_empty() { vec!["cpu".to_owned()] } else { devices };
         let mut seats =
-            names.iter().map(|name| Seat::open(name, &self.shares, self.at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
-        let database = match self.database {
-            Some(path) => match Reader::open(&path, ReadFrom::Auto) {
-                Ok(reader) => Some(reader),
-                Err(source) => return Err(RuntimeError::Database { path, source }),
-            },
-            None => None,
-        };
-        let device_names = seats.iter().map(|seat| seat.name().clone()).collect();
+            names.iter().map(|name| Seat::open(name, &shares, at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let device_names = seats.iter().map(|seat| seat.site.name().clone()).collect();
         let index = Arc::new(schedule::Index::new(0, Vec::new(), device_names, Vec::new())?);
-        let policy = schedule::policy(&self.policy)?;
+        let policy = schedule::policy(&policy)?;
         let foresees = policy.foresees();
-        let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), self.limits, policy)?;
+        let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), limits, policy)?;
         let shared = Shared::new(core, index)?;
         let (jobs, hands) = fleet::hands(&mut seats, &program, &shared)?;
         shared.employ(jobs);
-        let records = database.as_ref().map(read).transpose()?;
+        let records = database.as_ref().map(|database| database.newer(0)).transpose()?.flatten();
         let loaded =
             LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
         let (loaded, hands) = (Mutex::new(loaded), Mutex::new(hands));
-        let runtime = Runtime { shared, loaded, seats, hands, opening: self.opening, foresees };
+        let runtime = Runtime { shared, loaded, seats, hands, opening, foresees };
         sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)
     }
 }
 
-fn read(database: &Reader) -> Result<ModelRecords, RuntimeError> {
-    database.model_records().map_err(|source| RuntimeError::Database { path: database.path().to_owned(), source })
-}
-
 impl Runtime {
     /// A builder without artifacts, on the processor.
     pub fn builder() -> Builder {
-        Builder {
-            artifacts: Vec::new(),
-            devices: Vec::new(),
-            shares: Vec::new(),
-            at_most: Share::WHOLE,
-            database: None,
-            policy: "batcher".to_owned(),
-            limits: Limits::default(),
-            opening: Opening::default(),
-            program: None,
-        }
+        Builder::default()
     }
 
     /// Hands a request over. Accepted, it will be answered, whatever happens to workers and devices meanwhile.
@@ -443,7 +382,7 @@ impl Runtime {
                 }
                 Err(detail) => {
                     let seat = &self.seats[usize::from(place.device.0)];
-                    let detail = format!("{} at {} %: {detail}", seat.name().0, place.share);
+                    let detail = format!("{} at {} %: {detail}", seat.site.name().0, place.share);
                     tracing::warn!("{}, {} rows, {detail}", served.name, place.rows);
                     details.push(detail);
                 }
@@ -459,7 +398,7 @@ impl Runtime {
     fn publish(&self, loaded: &mut LoadedModels) -> Result<(), RuntimeError> {
         let table = Table::new(&loaded.models, &loaded.plans, &self.seats, loaded.records.as_ref());
         let models = loaded.names.iter().map(|name| Model { name: name.clone(), weight: 1.0 }).collect();
-        let devices = self.seats.iter().map(|seat| seat.name().clone()).collect();
+        let devices = self.seats.iter().map(|seat| seat.site.name().clone()).collect();
         loaded.generation += 1;
         let index = schedule::Index::new(loaded.generation, models, devices, table.measured())?;
         let index = match self.foresees {
@@ -522,11 +461,9 @@ impl Runtime {
     pub fn refresh(&self) -> Result<bool, RuntimeError> {
         let mut loaded = self.loaded();
         let Some(database) = &loaded.database else { return Ok(false) };
-        if loaded.records.as_ref().is_some_and(|records| records.generation == database.generation()) {
-            return Ok(false);
-        }
-        let records = read(database)?;
-        let newer = loaded.records.as_ref().is_none_or(|held| held.generation != records.generation);
+        let held = loaded.records.as_ref().map_or(0, |records| records.generation);
+        let Some(records) = database.newer(held)? else { return Ok(false) };
+        let newer = records.generation != held;
         loaded.records = Some(records);
         self.publish(&mut loaded)?;
         Ok(newer)

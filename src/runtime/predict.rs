@@ -1,15 +1,14 @@
 //! Which entry each worker runs a batch with, and how long that will take.
 //!
-//! The entry is the best on the ladder of [`session::place`](crate::session::place). Its time comes from the records of the tuning
+//! The entry is the best on the ladder of [`placement`]. Its time comes from the records of the tuning
 //! database, from those of the artifact, or, where nobody measured this plan at this share, from the runs with which it was loaded. To what
 //! was recorded comes what the way to the worker and back took in those runs: requests see both.
 
 use super::catalog::{Bound, Served};
 use super::fleet::Seat;
 use super::hand;
+use crate::placement::{self, Index, Prediction, Rung, Wish};
 use crate::schedule::{DeviceId, Measured, ModelId, Nanos};
-use crate::session::index::{Index, Prediction};
-use crate::session::place::{self, Rung, Wish};
 use schema::{Batch, Picos, Share};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ pub(super) fn choose(served: &Served, bound: &Bound, seat: &Seat, share: Share, 
     let wish = Wish { fits: &fits, deadline: None, share: Some(share) };
     let index = index(served, seat, records);
     let defaults = Choice { candidate: usize::MAX, entry: None, rung: Rung::Default, batch: bound.batch };
-    let chosen = place::choose(candidates, &index, &seat.here(), &wish, |_| true);
+    let chosen = placement::choose(candidates, &index, &seat.site.here(), &wish, |_| true);
     chosen.map_or(defaults, |chosen| {
         let rung = chosen.decision.rung;
         let entry = candidates[chosen.candidate].entry.filter(|_| rung != Rung::Default);
@@ -79,7 +78,7 @@ pub(super) fn choose(served: &Served, bound: &Bound, seat: &Seat, share: Share, 
 
 fn index(served: &Served, seat: &Seat, records: Option<&ModelRecords>) -> Index {
     match records {
-        Some(records) => Index::of(&served.source.candidates, records, &seat.here()),
+        Some(records) => Index::of(&served.source.candidates, records, &seat.site.here()),
         None => Index::of_artifacts(&served.source.candidates),
     }
 }

@@ -1,27 +1,25 @@
 //! A session: artifacts on one device, run on the thread that calls, each answer with the decision behind it.
 //!
-//! A request names a model and brings inputs. Every entry of the model's artifacts that has these shapes is a candidate; [`place`]
+//! A request names a model and brings inputs. Every entry of the model's artifacts that has these shapes is a candidate; [`placement`]
 //! says which one it gets and why each other lost, [`lanes`] gives it cores that nobody else uses, and a plan is compiled once for
 //! each (entry, share) and kept. Any number of threads may call [`Session::run`] at once; requests that find no free cores wait.
 //!
 //! Nothing here tunes, and nothing here prints. Predictions come from the records in the artifacts and, with
-//! [`database`](Builder::database), from those of a tuning database: an [`index`] in memory, which [`Session::refresh`] swaps when the
+//! [`database`](Builder::database), from those of a tuning database: an index in memory, which [`Session::refresh`] swaps when the
 //! database has a newer generation.
 //!
 //! ```
 //! use kernels::Tensor;
 //! use tunewright::session::{Request, Session};
-//! # use schema::{Batch, Device, Environment, ModelKey, Share};
-//! # use tunewright::artifact::{Bound, Contents, Entry, Provenance, write};
+//! # use schema::Batch;
+//! # use tunewright::artifact::{Bound, Contents, write};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("double.tune");
 //! # let graph = tunewright::graph::text::parse("input %x: f32[1,4]\n%y: f32[1,4] = Add(%x, %x)\noutput %y as \"y\"")?;
-//! # let provenance = Provenance { tool_version: "0".into(), tool_commit: None, model_name: "double".into(),
-//! #     model: ModelKey::of("double"), opset: None, database: None, seed: 0, budget: String::new(), flags: vec![], stamp_s: None };
 //! # let graphs = vec![Bound { batch: Batch::ONE, dims: vec![], graph }];
-//! # write(&path, &Contents { provenance, graphs, entries: vec![], records: vec![], notes: vec![] })?;
+//! # write(&path, &Contents::untuned("double", graphs))?;
 //! let session = Session::builder().artifact(&path).open()?;
 //! let request = Request::new("double").input("x", Tensor::new(vec![1, 4], vec![1f32, 2.0, 3.0, 4.0]));
 //! std::thread::scope(|scope| {
@@ -39,28 +37,27 @@
 //! # }
 //! ```
 
-pub(crate) mod index;
 mod instances;
 mod lanes;
-pub(crate) mod place;
 mod seat;
 
-pub use index::{Evidence, Prediction};
-pub use place::{Decision, Rival, Rung, Why};
+pub use crate::open::DatabaseError;
+pub use crate::placement::{Decision, Evidence, Prediction, Rival, Rung, Why};
+pub use crate::request::Request;
 
-use crate::artifact::{Artifact, ArtifactError, Opening};
+use crate::artifact::{Artifact, ArtifactError};
 use crate::device::{self, DeviceError, GrantError};
-use crate::execute::{PlanError, Port, RunError};
+use crate::execute::{PlanError, Port, RunError, ports};
+use crate::open::{self, Records};
+use crate::placement::{self, Candidate, Wish};
 use cube_kernels::GpuError;
 use instances::Key;
-use kernels::{Datum, Tensor};
-use place::{Candidate, Wish};
+use kernels::Datum;
 use schema::{Batch, DeviceName, Picos, Share};
 use seat::Seat;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tuning_db::{Reader, Source, StoreError};
 
 /// Artifacts, opened, on one device and those that stand in for it.
 pub struct Session {
@@ -68,28 +65,19 @@ pub struct Session {
     seats: Vec<Seat>,
     artifacts: Vec<Artifact>,
     candidates: Vec<Candidate>,
-    database: Option<Reader>,
+    database: Option<Records>,
     require_tuned: bool,
 }
 
 /// What to open, and how.
+pub type Builder = open::Builder<Options>;
+
+/// What a session is told beside what it opens.
 #[derive(Clone, Debug)]
-pub struct Builder {
-    paths: Vec<PathBuf>,
-    database: Option<PathBuf>,
+pub struct Options {
     device: String,
     failover: Vec<String>,
     require_tuned: bool,
-    opening: Opening,
-}
-
-/// One inference that is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub(crate) model: String,
-    pub(crate) inputs: Vec<(String, Tensor)>,
-    pub(crate) deadline: Option<Duration>,
-    share: Option<Share>,
 }
 
 /// What a request gets.
@@ -119,8 +107,8 @@ pub enum SessionError {
     Plan { model: String, source: PlanError },
     #[error("'{model}': {source}")]
     Run { model: String, source: RunError },
-    #[error("{}: {source}", path.display())]
-    Database { path: PathBuf, source: StoreError },
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     #[error("no threads: {0}")]
     Threads(#[from] std::io::Error),
 }
@@ -136,70 +124,30 @@ impl SessionError {
     }
 }
 
-impl Request {
-    /// A request without inputs.
-    pub fn new(model: &str) -> Self {
-        Request { model: model.to_owned(), ..Request::default() }
-    }
-
-    /// With an input.
-    #[must_use]
-    pub fn input(mut self, name: &str, tensor: Tensor) -> Self {
-        self.inputs.push((name.to_owned(), tensor));
-        self
-    }
-
-    /// Wanted within this time: placements predicted to keep it go first.
-    #[must_use]
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Request { deadline: Some(deadline), ..self }
-    }
-
-    /// On this share of the device, and no other.
-    #[must_use]
-    pub fn share(self, share: Share) -> Self {
-        Request { share: Some(share), ..self }
+impl Default for Options {
+    fn default() -> Self {
+        Options { device: "cpu".to_owned(), failover: Vec::new(), require_tuned: false }
     }
 }
 
 impl Builder {
-    /// With an artifact.
-    #[must_use]
-    pub fn artifact(mut self, path: impl AsRef<Path>) -> Self {
-        self.paths.push(path.as_ref().to_owned());
-        self
-    }
-
-    /// Predictions by the records of this tuning database, where it has some of the plans in the artifacts; it's only read.
-    #[must_use]
-    pub fn database(self, path: impl AsRef<Path>) -> Self {
-        Builder { database: Some(path.as_ref().to_owned()), ..self }
-    }
-
     /// On this device: `cpu` (the default), `cpu:avx2`.
     #[must_use]
     pub fn device(self, name: &str) -> Self {
-        Builder { device: name.to_owned(), ..self }
+        self.with(|options| options.device = name.to_owned())
     }
 
     /// When the device is lost, on this one from then on; may be called again for one more. Without it a request that meets a lost device is
     /// an error. A request whose launch failed, or for which the device has no memory, goes on as well, and the next one tries the device again.
     #[must_use]
-    pub fn failover(mut self, name: &str) -> Self {
-        self.failover.push(name.to_owned());
-        self
+    pub fn failover(self, name: &str) -> Self {
+        self.with(|options| options.failover.push(name.to_owned()))
     }
 
     /// A request for which nothing was tuned on this device is an error, instead of running with defaults.
     #[must_use]
     pub fn require_tuned(self, require_tuned: bool) -> Self {
-        Builder { require_tuned, ..self }
-    }
-
-    /// How much of the artifacts is read and checked at once; by default their metadata.
-    #[must_use]
-    pub fn opening(self, opening: Opening) -> Self {
-        Builder { opening, ..self }
+        self.with(|options| options.require_tuned = require_tuned)
     }
 
     /// Opens the artifacts and the device.
@@ -207,9 +155,10 @@ impl Builder {
     /// # Errors
     /// [`SessionError`]: an artifact or a database that cannot be used, a device that is not here, two models of one name.
     pub fn open(self) -> Result<Session, SessionError> {
-        let machines = [&self.device].into_iter().chain(&self.failover).map(|name| device::open(name));
+        let machines = [&self.options.device].into_iter().chain(&self.options.failover).map(|name| device::open(name));
         let machines = machines.collect::<Result<Vec<_>, _>>()?;
-        let artifacts = self.paths.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<Vec<_>, _>>()?;
+        let artifacts: Vec<Artifact> =
+            self.artifacts.iter().map(|path| Artifact::open_as(path, self.opening)).collect::<Result<_, _>>()?;
         for (i, second) in artifacts.iter().enumerate() {
             let name = &second.provenance().model_name;
             if let Some(first) = artifacts[..i].iter().find(|first| first.provenance().model_name == *name) {
@@ -217,12 +166,11 @@ impl Builder {
                 return Err(SessionError::TwoOfAName { name: name.clone(), first, second });
             }
         }
-        let candidates: Vec<_> = artifacts.iter().enumerate().flat_map(|(i, artifact)| place::candidates(i, artifact)).collect();
-        let database =
-            self.database.map(|path| Reader::open(&path, Source::Auto).map_err(|source| SessionError::Database { path, source }));
+        let of = |(i, artifact): (usize, &Artifact)| placement::candidates(i, artifact);
+        let candidates: Vec<Candidate> = artifacts.iter().enumerate().flat_map(of).collect();
+        let database = self.records()?;
         let seats = machines.into_iter().map(|machine| Seat::new(machine, &candidates)).collect::<Result<_, _>>()?;
-        let (database, require_tuned) = (database.transpose()?, self.require_tuned);
-        let session = Session { seats, artifacts, candidates, database, require_tuned };
+        let session = Session { seats, artifacts, candidates, database, require_tuned: self.options.require_tuned };
         session.refresh()?;
         Ok(session)
     }
@@ -231,8 +179,7 @@ impl Builder {
 impl Session {
     /// A builder without artifacts, on the whole processor.
     pub fn builder() -> Builder {
-        let (device, opening) = ("cpu".to_owned(), Opening::default());
-        Builder { paths: Vec::new(), database: None, device, failover: Vec::new(), require_tuned: false, opening }
+        Builder::default()
     }
 
     /// Reads the database's records again if it has published any since: whether it had. Requests that run meanwhile go by the old ones.
@@ -242,11 +189,7 @@ impl Session {
     pub fn refresh(&self) -> Result<bool, SessionError> {
         let Some(database) = &self.database else { return Ok(false) };
         let held = self.seat().index().generation();
-        if held != 0 && database.generation() == held {
-            return Ok(false);
-        }
-        let records = database.model_records();
-        let records = records.map_err(|source| SessionError::Database { path: database.path().to_owned(), source })?;
+        let Some(records) = database.newer(held)? else { return Ok(false) };
         self.seats.iter().for_each(|seat| seat.predict_by(&records, &self.candidates));
         Ok(records.generation != held)
     }
@@ -277,7 +220,8 @@ impl Session {
             return Err(self.no_graph(artifact, format!("batch {batch}")));
         }
         let (wish, seat) = (Wish { fits: &fits, deadline, share }, self.seat());
-        let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, |share| seat.lanes.can_give(share));
+        let choice =
+            placement::choose(&self.candidates, &seat.index(), &seat.site.here(), &wish, |share| seat.lanes.can_give(share));
         let mut decision = choice.ok_or_else(|| seat.lanes.cannot_give(share.unwrap_or(Share::WHOLE)))?.decision;
         decision.lost = self.lost();
         self.check_tuned(artifact, &decision)?;
@@ -290,14 +234,14 @@ impl Session {
     /// [`SessionError`].
     pub fn run(&self, request: &Request) -> Result<Answer, SessionError> {
         let artifact = self.artifact(&request.model)?;
-        let fits = self.fitting(artifact, &request.inputs)?;
+        let fits = self.fitting(artifact, request)?;
         let last = self.seats.len() - 1;
         for seat in self.seats[..last].iter().filter(|seat| seat.lost().is_none()) {
             match self.run_on(seat, artifact, &fits, request) {
                 Err(error) => match error.of_device() {
                     Some(GpuError::Lost(_)) => seat.lose(error.to_string()),
                     Some(GpuError::Launch(_) | GpuError::OutOfMemory(_)) => {
-                        tracing::warn!("{}: {error}; the next device tries", seat.name().0)
+                        tracing::warn!("{}: {error}; the next device tries", seat.site.name().0)
                     }
                     None => return Err(error),
                 },
@@ -314,7 +258,7 @@ impl Session {
             return Err(seat.lanes.cannot_give(share));
         }
         let (lane, mut choice) = seat.lanes.wait(|free| {
-            let choice = place::choose(&self.candidates, &seat.index(), &seat.here(), &wish, free)?;
+            let choice = placement::choose(&self.candidates, &seat.index(), &seat.site.here(), &wish, free)?;
             Some((choice.decision.share, choice))
         })?;
         choice.decision.lost = self.lost();
@@ -352,10 +296,7 @@ impl Session {
         let mut shapes = self.artifacts[artifact].shapes();
         let index = shapes.position(|(rows, _)| rows == batch);
         let index = index.ok_or_else(|| self.no_graph(artifact, format!("batch {batch}")))?;
-        let graph = self.artifacts[artifact].outline(index);
-        let port = |name: &str, id| Port { name: name.to_owned(), ty: graph.value(id).ty.clone() };
-        let inputs = graph.inputs.iter().map(|&id| port(&graph.value(id).name, id)).collect();
-        Ok((inputs, graph.output_names.iter().zip(&graph.outputs).map(|(name, &id)| port(name, id)).collect()))
+        Ok(ports(self.artifacts[artifact].outline(index)))
     }
 
     /// The first device that lives, or the last there is.
@@ -366,7 +307,7 @@ impl Session {
 
     /// Devices that are lost.
     fn lost(&self) -> Vec<(DeviceName, String)> {
-        let lost = |seat: &Seat| Some((seat.name().clone(), seat.lost()?.to_owned()));
+        let lost = |seat: &Seat| Some((seat.site.name().clone(), seat.lost()?.to_owned()));
         self.seats.iter().filter_map(lost).collect()
     }
 
@@ -377,15 +318,14 @@ impl Session {
     }
 
     /// The candidates whose graph takes these inputs.
-    fn fitting(&self, artifact: usize, inputs: &[(String, Tensor)]) -> Result<Vec<usize>, SessionError> {
+    fn fitting(&self, artifact: usize, request: &Request) -> Result<Vec<usize>, SessionError> {
         let takes = |candidate: &Candidate| {
             let graph = self.artifacts[artifact].outline(candidate.graph);
             graph.inputs.iter().map(|&id| graph.value(id)).enumerate().all(|(at, value)| {
-                let named = |(name, _): &&(String, Tensor)| *name == value.name;
-                let given = inputs.get(at).filter(named).or_else(|| inputs.iter().find(named));
+                let given = request.find(at, &value.name).map(|at| &request.inputs[at].1);
                 let shape = value.ty.shape();
                 // A missing input is the plan's to tell, with its name.
-                given.is_none_or(|(_, tensor)| {
+                given.is_none_or(|tensor| {
                     shape.is_none_or(|shape| {
                         shape.len() == tensor.shape().len()
                             && shape.iter().zip(tensor.shape()).all(|(dim, &n)| dim.fixed().is_none_or(|fixed| fixed == n))
@@ -398,8 +338,7 @@ impl Session {
         if !fits.is_empty() {
             return Ok(fits);
         }
-        let given: Vec<String> = inputs.iter().map(|(name, tensor)| format!("{name} {tensor:?}")).collect();
-        Err(self.no_graph(artifact, given.join(", ")))
+        Err(self.no_graph(artifact, request.given()))
     }
 
     fn no_graph(&self, artifact: usize, wanted: String) -> SessionError {

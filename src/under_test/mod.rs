@@ -10,8 +10,9 @@ pub use runtime::RuntimeUnderTest;
 pub use session::SessionUnderTest;
 
 use crate::loadgen::SystemUnderTest;
+use crate::placement::Rung;
 use crate::runtime::RuntimeError;
-use crate::session::{Rung, SessionError};
+use crate::session::SessionError;
 use kernels::Datum;
 use schema::{Batch, DeviceName, Picos, Share};
 use std::sync::{Mutex, MutexGuard, PoisonError};

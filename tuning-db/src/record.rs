@@ -246,7 +246,14 @@ pub fn trial_entry(observation: &Observation) -> Result<(Vec<u8>, Vec<u8>), Enve
     Ok((key, value))
 }
 
-fn observation_of(id: ObservationId, subject: Subject, device: DeviceKey, share: schema::Share, run: RunV1) -> Observation {
+/// An observation of what its key says and what its value does.
+pub(crate) fn observation_of(
+    id: ObservationId,
+    subject: Subject,
+    device: DeviceKey,
+    share: schema::Share,
+    run: RunV1,
+) -> Observation {
     Observation {
         id,
         subject,

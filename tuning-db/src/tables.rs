@@ -3,7 +3,9 @@
 use crate::envelope::{self, EnvelopeError, Kind};
 use crate::index::{Flow, Index, IndexError};
 use crate::key::{self, BestKey, RowKey, meta};
-use crate::record::{DeviceTextV1, ModelRunV1, NameV1, Tombstone, parse_trial, shape_key, text_hash, trial_entry};
+use crate::record::{
+    DeviceTextV1, ModelRunV1, NameV1, Tombstone, observation_of, parse_trial, shape_key, text_hash, trial_entry,
+};
 use crate::reduce::BestV1;
 use schema::{
     Batch, Config, Device, DeviceKey, Environment, EnvironmentKey, ModelFeatures, ModelKey, Numerics, Observation, ObservationId,
@@ -283,20 +285,7 @@ pub fn parse_row(key: &[u8], value: &[u8], currents: &BTreeMap<DeviceKey, Enviro
         return Err(IndexError::Corrupt("a model record under the key of another".into()));
     }
     let stale = currents.get(&parts.device).is_some_and(|current| *current != run.environment);
-    let observation = Observation {
-        id,
-        subject: Subject::Model(Box::new(record)),
-        device: parts.device,
-        device_name: run.device_name,
-        share: parts.share,
-        grant: run.grant,
-        numerics: run.numerics,
-        outcome: run.outcome,
-        environment: run.environment,
-        tool_version: run.tool_version,
-        seed: run.seed,
-        wall_clock_s: run.wall_clock_s,
-    };
+    let observation = observation_of(id, Subject::Model(Box::new(record)), parts.device, parts.share, run);
     Ok(ModelRow { observation, stale })
 }
 

@@ -4,9 +4,17 @@
 //! another environment; not tuned on this device at all, so that every task runs with its default. Within a rung those go first that
 //! keep the deadline, then the fastest, then the greatest share; what has no record comes last.
 
-use super::index::{Index, Prediction};
+mod index;
+mod site;
+#[cfg(test)]
+mod testing;
+
+pub use index::{Evidence, Prediction};
+pub(crate) use index::{Index, Measured};
+pub(crate) use site::{Here, Site};
+
 use crate::artifact::Artifact;
-use schema::{Batch, DeviceKey, DeviceName, EnvironmentKey, ModelKey, Outcome, Picos, PlanKey, Share, Subject};
+use schema::{Batch, DeviceKey, DeviceName, EnvironmentKey, ModelKey, Outcome, Picos, Share, Subject};
 use std::fmt;
 use std::time::Duration;
 
@@ -118,26 +126,6 @@ pub(crate) struct Candidate {
     /// What the artifact says of an entry.
     pub record: Option<Measured>,
     pub tuned: usize,
-}
-
-/// A record in an artifact.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Measured {
-    pub median: Picos,
-    /// Which plan it is of; `None` when it doesn't say.
-    pub plan: Option<PlanKey>,
-    /// How the share was granted, and under which load.
-    pub mechanism: String,
-}
-
-/// The device there is.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Here<'a> {
-    pub device: DeviceKey,
-    pub name: &'a DeviceName,
-    pub environment: EnvironmentKey,
-    /// How it grants shares.
-    pub mechanism: &'a str,
 }
 
 /// What a request wants.
@@ -298,48 +286,20 @@ fn other_device(candidate: &Candidate, predicted: Option<Prediction>) -> Rival {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{defaults, entry, here, share};
     use super::*;
 
-    const HERE: DeviceKey = DeviceKey([1; 16]);
-    const NOW: EnvironmentKey = EnvironmentKey([1; 8]);
-
-    fn candidate(share: f64, ms: Option<f64>) -> Candidate {
-        Candidate {
-            artifact: 0,
-            graph: 0,
-            entry: Some(0),
-            model: "m".into(),
-            key: ModelKey::of("m"),
-            batch: Batch::ONE,
-            dims: vec![],
-            device: Some((HERE, DeviceName("cpu".into()), NOW)),
-            share: Share::percent(share).unwrap(),
-            record: ms.map(|ms| Measured {
-                median: Picos::from_secs_f64(ms * 1e-3),
-                plan: Some(PlanKey::of("tuned")),
-                mechanism: "core_sets".into(),
-            }),
-            tuned: 3,
-        }
-    }
-
-    fn defaults() -> Candidate {
-        Candidate { device: None, entry: None, tuned: 0, ..candidate(100.0, None) }
-    }
-
-    fn decide(candidates: &[Candidate], deadline: Option<f64>, share: Option<f64>, busy: &[f64]) -> Option<Decision> {
+    fn decide(candidates: &[Candidate], deadline: Option<f64>, percent: Option<f64>, busy: &[f64]) -> Option<Decision> {
         let fits: Vec<usize> = (0..candidates.len()).collect();
         let deadline = deadline.map(|ms| Duration::from_secs_f64(ms * 1e-3));
-        let wish = Wish { fits: &fits, deadline, share: share.map(|share| Share::percent(share).unwrap()) };
-        let name = DeviceName("cpu".into());
-        let here = Here { device: HERE, name: &name, environment: NOW, mechanism: "core_sets" };
+        let wish = Wish { fits: &fits, deadline, share: percent.map(share) };
         let index = Index::of_artifacts(candidates);
-        choose(candidates, &index, &here, &wish, |share| !busy.contains(&share.as_percent())).map(|choice| choice.decision)
+        choose(candidates, &index, &here(), &wish, |share| !busy.contains(&share.as_percent())).map(|choice| choice.decision)
     }
 
     #[test]
     fn the_fastest_wins_and_each_rival_has_its_reason() {
-        let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9)), candidate(25.0, None), defaults()];
+        let all = [entry(50.0, Some(22.7)), entry(100.0, Some(12.9)), entry(25.0, None), defaults()];
         let decision = decide(&all, Some(15.0), None, &[]).unwrap();
         assert_eq!((decision.share.as_percent(), decision.rung, decision.keeps_deadline), (100.0, Rung::Exact, Some(true)));
         let why: Vec<String> = decision.rivals.iter().map(|rival| rival.why.to_string()).collect();
@@ -349,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_is_passed_over_and_nothing_free_is_no_choice() {
-        let all = [candidate(50.0, Some(22.7)), candidate(100.0, Some(12.9))];
+        let all = [entry(50.0, Some(22.7)), entry(100.0, Some(12.9))];
         let decision = decide(&all, None, None, &[100.0]).unwrap();
         assert_eq!((decision.share.as_percent(), decision.rivals[0].why), (50.0, Why::InUse));
         assert_eq!(decide(&all, None, None, &[50.0, 100.0]), None);
@@ -357,11 +317,10 @@ mod tests {
 
     #[test]
     fn the_ladder_goes_down_rung_by_rung() {
-        let stale =
-            Candidate { device: Some((HERE, DeviceName("cpu".into()), EnvironmentKey([9; 8]))), ..candidate(50.0, Some(1.0)) };
-        let foreign =
-            Candidate { device: Some((DeviceKey([7; 16]), DeviceName("cuda:0".into()), NOW)), ..candidate(50.0, Some(0.1)) };
-        let all = [candidate(50.0, Some(20.0)), candidate(100.0, Some(10.0)), stale, foreign, defaults()];
+        let of = |device, name: &str, environment| Some((device, DeviceName(name.into()), environment));
+        let stale = Candidate { device: of(here().device, "cpu", EnvironmentKey([9; 8])), ..entry(50.0, Some(1.0)) };
+        let foreign = Candidate { device: of(DeviceKey([7; 16]), "cuda:0", here().environment), ..entry(50.0, Some(0.1)) };
+        let all = [entry(50.0, Some(20.0)), entry(100.0, Some(10.0)), stale, foreign, defaults()];
         let rung = |all: &[Candidate], share| decide(all, None, Some(share), &[]).unwrap().rung;
         assert_eq!(rung(&all, 50.0), Rung::Exact);
         assert_eq!(rung(&all[1..], 50.0), Rung::OtherShare);
@@ -373,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_record_of_another_share_predicts_nothing() {
-        let decision = decide(&[candidate(100.0, Some(10.0))], Some(1.0), Some(50.0), &[]).unwrap();
+        let decision = decide(&[entry(100.0, Some(10.0))], Some(1.0), Some(50.0), &[]).unwrap();
         assert_eq!((decision.rung, decision.predicted, decision.keeps_deadline), (Rung::OtherShare, None, None));
     }
 }

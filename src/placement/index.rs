@@ -1,7 +1,7 @@
 //! How long candidates take at which share, by the records. Immutable: made from the artifacts' records and one generation of the
 //! tuning database, and swapped whole when there is a newer one. Asking it allocates nothing.
 
-use super::place::{Candidate, Here};
+use super::{Candidate, Here};
 use schema::{Batch, ModelKey, ModelRecord, Observation, Outcome, Picos, PlanKey, Share, Subject};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +32,16 @@ pub struct Prediction {
     pub evidence: Evidence,
 }
 
+/// A record in an artifact.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    pub median: Picos,
+    /// Which plan it is of; `None` when it doesn't say.
+    pub plan: Option<PlanKey>,
+    /// How the share was granted, and under which load.
+    pub mechanism: String,
+}
+
 /// The predictions for each candidate.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -45,7 +55,7 @@ impl Index {
     /// What the artifacts' own records say.
     pub fn of_artifacts(candidates: &[Candidate]) -> Index {
         let own = |candidate: &Candidate| {
-            let prediction = |record: &super::place::Measured| Prediction { time: record.median, evidence: Evidence::Artifact };
+            let prediction = |record: &Measured| Prediction { time: record.median, evidence: Evidence::Artifact };
             candidate.record.iter().map(|record| (candidate.share, prediction(record))).collect()
         };
         Index { generation: 0, known: candidates.iter().map(own).collect() }
@@ -105,43 +115,10 @@ fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here:
 
 #[cfg(test)]
 mod tests {
-    use super::super::place::Measured;
+    use super::super::testing::{defaults, entry, here, millis, share};
     use super::*;
-    use schema::{DeviceKey, DeviceName, EnvironmentKey, Grant, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing};
+    use schema::{DeviceKey, EnvironmentKey, Grant, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing};
     use tuning_db::{ModelRow, Source};
-
-    const HERE: DeviceKey = DeviceKey([1; 16]);
-    const NOW: EnvironmentKey = EnvironmentKey([1; 8]);
-
-    fn millis(ms: f64) -> Picos {
-        Picos::from_secs_f64(ms * 1e-3)
-    }
-
-    fn share(percent: f64) -> Share {
-        Share::percent(percent).unwrap()
-    }
-
-    /// An entry tuned for a share.
-    fn entry(percent: f64, ms: f64) -> Candidate {
-        let measured = Measured { median: millis(ms), plan: Some(PlanKey::of("tuned")), mechanism: "core_sets".into() };
-        Candidate {
-            artifact: 0,
-            graph: 0,
-            entry: Some(0),
-            model: "m".into(),
-            key: ModelKey::of("m"),
-            batch: Batch::ONE,
-            dims: vec![],
-            device: Some((HERE, DeviceName("cpu".into()), NOW)),
-            share: share(percent),
-            record: Some(measured),
-            tuned: 3,
-        }
-    }
-
-    fn defaults() -> Candidate {
-        Candidate { device: None, entry: None, record: None, tuned: 0, ..entry(100.0, 0.0) }
-    }
 
     /// A row of the database.
     fn row(plan: PlanKey, percent: f64, ms: f64, default_ms: f64) -> ModelRow {
@@ -165,13 +142,13 @@ mod tests {
         let observation = Observation {
             id: ObservationId { writer: [1; 16], seq: 1 },
             subject: Subject::Model(Box::new(record)),
-            device: HERE,
-            device_name: DeviceName("cpu".into()),
+            device: here().device,
+            device_name: here().name.clone(),
             share: share(percent),
-            grant: Grant { mechanism: "core_sets".into(), units: 1 },
+            grant: Grant { mechanism: here().mechanism.into(), units: 1 },
             numerics: Numerics::Strict,
             outcome: Outcome::Ok { timing: timing(ms), ratio: None },
-            environment: NOW,
+            environment: here().environment,
             tool_version: "0".into(),
             seed: Seed(0),
             wall_clock_s: 0,
@@ -180,9 +157,8 @@ mod tests {
     }
 
     fn by_database(candidates: &[Candidate], rows: Vec<ModelRow>) -> Index {
-        let name = DeviceName("cpu".into());
         let records = ModelRecords { rows, generation: 3, watermark: 9, source: Source::C, stale_by_ms: 0 };
-        Index::of(candidates, &records, &Here { device: HERE, name: &name, environment: NOW, mechanism: "core_sets" })
+        Index::of(candidates, &records, &here())
     }
 
     fn found(index: &Index, candidate: usize, percent: f64) -> Option<(Picos, Evidence)> {
@@ -191,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_database_overrules_the_artifact_for_the_same_plan_only() {
-        let all = [entry(50.0, 20.0), entry(100.0, 10.0), defaults()];
+        let all = [entry(50.0, Some(20.0)), entry(100.0, Some(10.0)), defaults()];
         let rows = vec![row(PlanKey::of("tuned"), 100.0, 30.0, 40.0), row(PlanKey::of("another"), 50.0, 5.0, 25.0)];
         let index = by_database(&all, rows);
         assert_eq!(found(&index, 0, 50.0), Some((millis(20.0), Evidence::Artifact)));
@@ -204,14 +180,14 @@ mod tests {
 
     #[test]
     fn a_plan_that_was_measured_at_another_share_is_known_there_too() {
-        let index = by_database(&[entry(100.0, 10.0)], vec![row(PlanKey::of("tuned"), 50.0, 19.0, 25.0)]);
+        let index = by_database(&[entry(100.0, Some(10.0))], vec![row(PlanKey::of("tuned"), 50.0, 19.0, 25.0)]);
         assert_eq!(found(&index, 0, 100.0), Some((millis(10.0), Evidence::Artifact)));
         assert_eq!(found(&index, 0, 50.0), Some((millis(19.0), Evidence::Database)));
     }
 
     #[test]
     fn records_of_another_load_environment_batch_or_model_say_nothing() {
-        let all = [entry(100.0, 10.0)];
+        let all = [entry(100.0, Some(10.0))];
         let own = || row(PlanKey::of("tuned"), 100.0, 1.0, 2.0);
         let changed = |change: fn(&mut Observation, &mut ModelRecord)| {
             let mut row = own();
