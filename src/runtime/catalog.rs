@@ -10,9 +10,11 @@ use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::execute::{self, Port};
 use crate::placement::{self, Candidate};
 use crate::request::Request;
+use crate::schedule::ModelId;
 use crate::worker::segment::path_of;
 use kernels::Tensor;
 use schema::{Batch, DType};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,30 +82,38 @@ pub(super) enum Form {
 }
 
 impl Served {
-    /// The inputs in the order of the ports, and how many rows they are; `None` when they are not for this model.
-    pub fn accept(&self, inputs: &[(String, Tensor)]) -> Option<(Vec<Tensor>, Batch)> {
-        if inputs.len() != self.inputs.len() {
+    /// How many rows a request has; `None` when it is not for this model.
+    fn rows_of(&self, request: &Request) -> Option<Batch> {
+        if request.inputs.len() != self.inputs.len() {
             return None;
         }
-        let in_order = self.inputs.iter().enumerate().map(|(at, port)| {
-            let named = |(name, _): &&(String, Tensor)| *name == port.name;
-            inputs.get(at).filter(named).or_else(|| inputs.iter().find(named)).map(|(_, tensor)| tensor.clone())
-        });
-        let tensors: Vec<Tensor> = in_order.collect::<Option<_>>()?;
+        let place = |(at, port): (usize, &Port)| request.find(at, &port.name);
+        let tensors = self.inputs.iter().enumerate().map(|port| place(port).map(|at| &request.inputs[at].1));
         match &self.form {
             Form::Rows { inputs, .. } => {
-                let mut rows = inputs.iter().zip(&tensors).map(|(cut, tensor)| cut.rows_of(tensor));
+                let mut rows = inputs.iter().zip(tensors).map(|(cut, tensor)| cut.rows_of(tensor?));
                 let first = rows.next()??;
                 let same = rows.all(|other| other == Some(first));
-                same.then_some((tensors, Batch::new(u32::try_from(first).ok()?)?))
+                same.then_some(Batch::new(u32::try_from(first).ok()?)?)
             }
             Form::Whole => {
                 let fits = |(port, tensor): (&Port, &Tensor)| {
                     port.ty.dtype() == Some(tensor.dtype()) && port.ty.fixed_shape().is_some_and(|shape| shape == tensor.shape())
                 };
-                self.inputs.iter().zip(&tensors).all(fits).then_some((tensors, Batch::ONE))
+                let all = self.inputs.iter().zip(tensors).all(|(port, tensor)| tensor.is_some_and(|tensor| fits((port, tensor))));
+                all.then_some(Batch::ONE)
             }
         }
+    }
+
+    /// The inputs of a request that is for this model, in the order of the ports.
+    pub fn in_order(&self, mut inputs: Vec<(String, Tensor)>) -> Vec<Tensor> {
+        for (at, port) in self.inputs.iter().enumerate() {
+            if let Some(found) = (at..inputs.len()).find(|&found| inputs[found].0 == port.name) {
+                inputs.swap(at, found);
+            }
+        }
+        inputs.into_iter().map(|(_, tensor)| tensor).collect()
     }
 
     /// What it takes, for people.
@@ -134,6 +144,53 @@ impl Served {
     /// The graph that runs so many rows at once.
     pub fn bound(&self, rows: Batch) -> Option<&Bound> {
         self.graphs.iter().find(|bound| bound.rows == rows)
+    }
+}
+
+/// Which models take the requests of a name: one for each choice of the axes beside the batch.
+#[derive(Default)]
+pub(super) struct Routes(BTreeMap<String, Vec<(ModelId, Arc<Served>)>>);
+
+impl Routes {
+    /// To the models that there are, by their numbers.
+    pub fn new(models: &[Option<Arc<Served>>]) -> Routes {
+        let mut routes: BTreeMap<String, Vec<(ModelId, Arc<Served>)>> = BTreeMap::new();
+        for (at, served) in models.iter().enumerate().filter_map(|(at, served)| Some((at, served.as_ref()?))) {
+            routes.entry(served.source.name().to_owned()).or_default().push((ModelId(at as u16), served.clone()));
+        }
+        Routes(routes)
+    }
+
+    /// The models of a name.
+    pub fn of(&self, name: &str) -> &[(ModelId, Arc<Served>)] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The model that takes a request, and the rows it has.
+    ///
+    /// # Errors
+    /// [`RuntimeError::UnknownModel`], [`RuntimeError::Inputs`].
+    pub fn find(&self, request: &Request) -> Result<(ModelId, &Arc<Served>, Batch), RuntimeError> {
+        let models = self.of(&request.model);
+        if models.is_empty() {
+            return Err(self.unknown(&request.model));
+        }
+        let found = models.iter().find_map(|(id, served)| Some((*id, served, served.rows_of(request)?)));
+        found.ok_or_else(|| {
+            let known: Vec<String> = models.iter().map(|(_, served)| served.wants()).collect();
+            RuntimeError::Inputs { model: request.model.clone(), given: request.given(), known: known.join(", or ") }
+        })
+    }
+
+    /// The error of a name that none has.
+    pub fn unknown(&self, name: &str) -> RuntimeError {
+        let known: Vec<&str> = self.names().collect();
+        RuntimeError::UnknownModel { name: name.to_owned(), known: known.join(", ") }
     }
 }
 

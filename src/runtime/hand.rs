@@ -78,9 +78,13 @@ pub(super) struct Run {
 }
 
 /// A request of a run.
-#[derive(Clone)]
 pub(super) struct Taken {
     pub id: RequestId,
+    pub given: Arc<Given>,
+}
+
+/// What a request brings: its inputs in the order of the ports, and how many rows they are.
+pub(super) struct Given {
     pub inputs: Vec<Tensor>,
     pub rows: usize,
 }
@@ -221,7 +225,8 @@ impl Hand {
         };
         let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut plan.segment.parts().inputs).map(tensor).collect();
         let inputs = inputs.ok_or_else(|| refused("an input has no fixed size"))?;
-        let request = [Taken { id: RequestId(0), inputs, rows: key.rows.rows() as usize }];
+        let given = Arc::new(Given { inputs, rows: key.rows.rows() as usize });
+        let request = [Taken { id: RequestId(0), given }];
         let (mut inner, mut whole, began) = (Vec::new(), Vec::new(), Instant::now());
         while inner.is_empty() || (inner.len() < ROUNDS && began.elapsed() < ROUNDS_TIME) {
             let start = Instant::now();
@@ -284,9 +289,9 @@ impl Hand {
             return self.compute_whole(key, &requests[0], patience);
         };
         let batch = key.rows.rows() as usize;
-        let total: usize = requests.iter().map(|request| request.rows).sum();
+        let total: usize = requests.iter().map(|request| request.given.rows).sum();
         let bytes_of = |cut: &Cut, rows| cut.shape_of(rows).iter().product::<usize>() * cut.dtype.bytes();
-        let room = |request: &Taken| outputs.iter().map(|cut| vec![0u8; bytes_of(cut, request.rows)]).collect::<Vec<_>>();
+        let room = |request: &Taken| outputs.iter().map(|cut| Vec::with_capacity(bytes_of(cut, request.given.rows))).collect();
         let mut results: Vec<Vec<Vec<u8>>> = requests.iter().map(room).collect();
         let mut spent = 0;
         for begin in (0..total).step_by(batch) {
@@ -294,7 +299,7 @@ impl Hand {
             let mut parts = self.plan(key)?.segment.parts();
             for (at, cut) in inputs.iter().enumerate() {
                 let part = |(request, taken): &(usize, Range<usize>)| {
-                    let request = &requests[*request];
+                    let request = &requests[*request].given;
                     Part { bytes: request.inputs[at].bytes(), rows: request.rows, taken: taken.clone() }
                 };
                 let rows: Vec<Part<'_>> = together.iter().map(part).collect();
@@ -305,7 +310,7 @@ impl Hand {
             for (at, cut) in outputs.iter().enumerate() {
                 let mut first = 0;
                 for (request, taken) in &together {
-                    let into = (&mut results[*request][at][..], requests[*request].rows, taken.clone());
+                    let into = (&mut results[*request][at], requests[*request].given.rows, taken.clone());
                     cut.scatter(parts.outputs[at], batch, first, into);
                     first += taken.len();
                 }
@@ -313,7 +318,7 @@ impl Hand {
         }
         let tensors = |(request, results): (&Taken, Vec<Vec<u8>>)| {
             let tensor = |(cut, bytes): (&Cut, Vec<u8>)| {
-                let tensor = Tensor::from_bytes(cut.dtype, cut.shape_of(request.rows), bytes.into());
+                let tensor = Tensor::from_bytes(cut.dtype, cut.shape_of(request.given.rows), bytes.into());
                 tensor.map(|tensor| (cut.name.clone(), Datum::Tensor(tensor)))
             };
             let all: Option<Outputs> = outputs.iter().zip(results).map(tensor).collect();
@@ -327,7 +332,7 @@ impl Hand {
     fn compute_whole(&mut self, key: PlanKey, request: &Taken, patience: Duration) -> Result<(Vec<Outputs>, u64), Fault> {
         let plan = self.plan(key)?;
         let served = plan.spec.served.clone();
-        for (part, tensor) in plan.segment.parts().inputs.into_iter().zip(&request.inputs) {
+        for (part, tensor) in plan.segment.parts().inputs.into_iter().zip(&request.given.inputs) {
             part.copy_from_slice(tensor.bytes());
         }
         let (picos, dynamic) = self.ask_run(key, patience)?;
@@ -448,11 +453,12 @@ fn pieces(requests: &[Taken], begin: usize, end: usize) -> Vec<(usize, Range<usi
     let mut first = 0;
     let mut pieces = Vec::new();
     for (at, request) in requests.iter().enumerate() {
-        let taken = begin.saturating_sub(first)..end.saturating_sub(first).min(request.rows);
+        let rows = request.given.rows;
+        let taken = begin.saturating_sub(first)..end.saturating_sub(first).min(rows);
         if taken.start < taken.end {
             pieces.push((at, taken));
         }
-        first += request.rows;
+        first += rows;
     }
     pieces
 }

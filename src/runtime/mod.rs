@@ -67,8 +67,9 @@ use crate::schedule::{self, Alarm, Facts, IndexError, Limits, Model, ModelId, Na
 use crate::worker::{self, SpawnError};
 use catalog::{Bound, Served, Source};
 use fleet::Seat;
-use hand::{Job, PlanKey, Spec};
+use hand::{Given, Job, PlanKey, Spec};
 use kernels::Datum;
+use pending::Slot;
 use predict::{PlacedAt, Table};
 use schema::Share;
 use shared::{Live, Shared};
@@ -90,7 +91,10 @@ pub struct Runtime {
     /// One loads or unloads at a time.
     loaded: Mutex<LoadedModels>,
     seats: Vec<Seat>,
-    hands: Mutex<Vec<JoinHandle<()>>>,
+    /// Those that have workers.
+    shares: Vec<Share>,
+    /// The hands, and the clock.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     opening: Opening,
     /// The policy goes by forests, which an index is to be taught for.
     foresees: bool,
@@ -249,14 +253,18 @@ impl Builder {
         let policy = schedule::policy(&policy)?;
         let foresees = policy.foresees();
         let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), limits, policy)?;
-        let shared = Shared::new(core, index)?;
-        let (jobs, hands) = fleet::hands(&mut seats, &program, &shared)?;
-        shared.employ(jobs);
         let records = database.as_ref().map(|database| database.newer(0)).transpose()?.flatten();
         let loaded =
             LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
-        let (loaded, hands) = (Mutex::new(loaded), Mutex::new(hands));
-        let runtime = Runtime { shared, loaded, seats, hands, opening, foresees };
+        let (shared, clock) = Shared::new(core, index)?;
+        let (jobs, mut threads) = fleet::hands(&mut seats, &program, &shared).inspect_err(|_| shared.close())?;
+        shared.employ(jobs);
+        threads.push(clock);
+        let (loaded, threads) = (Mutex::new(loaded), Mutex::new(threads));
+        let mut shares: Vec<Share> = seats.iter().flat_map(Seat::workers).map(|(share, _)| share).collect();
+        shares.sort_unstable();
+        shares.dedup();
+        let runtime = Runtime { shared, loaded, seats, shares, threads, opening, foresees };
         sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)
     }
@@ -271,35 +279,31 @@ impl Runtime {
     /// Hands a request over. Accepted, it will be answered, whatever happens to workers and devices meanwhile.
     ///
     /// # Errors
-    /// [`RuntimeError::UnknownModel`], [`RuntimeError::Inputs`], and [`RuntimeError::Refused`] with the time after which to come again.
+    /// [`RuntimeError::UnknownModel`], [`RuntimeError::Inputs`], [`RuntimeError::OtherShare`], and [`RuntimeError::Refused`] with the time
+    /// after which to come again.
     pub fn submit(&self, request: Request) -> Result<Pending, RuntimeError> {
-        let Request { model, inputs, deadline, priority } = request;
+        let routes = self.shared.routes();
+        let (id, served, rows) = routes.find(&request)?;
+        if let Some(share) = request.share.filter(|share| self.shares != [*share]) {
+            let has: Vec<String> = self.shares.iter().map(|share| format!("{share} %")).collect();
+            return Err(RuntimeError::OtherShare { model: request.model, share, has: has.join(", ") });
+        }
+        let Request { model, inputs, deadline, priority, .. } = request;
+        let given = Arc::new(Given { inputs: served.in_order(inputs), rows: rows.rows() as usize });
+        let slot: Arc<Slot> = Arc::default();
         let mut inner = self.shared.lock();
-        let Some((id, (inputs, rows))) = inner.accept(&model, &inputs) else {
-            let known = inner.served(&model).map(Served::wants).collect::<Vec<_>>();
+        if !inner.accepts(id, served) {
             drop(inner);
-            return Err(match known.is_empty() {
-                true => RuntimeError::UnknownModel { name: model, known: self.models().join(", ") },
-                false => {
-                    let given: Vec<String> = inputs.iter().map(|(name, tensor)| format!("{name} {tensor:?}")).collect();
-                    RuntimeError::Inputs { model, given: given.join(", "), known: known.join(", or ") }
-                }
-            });
-        };
+            return Err(self.shared.routes().unknown(&model));
+        }
         let now = self.shared.now();
         let deadline = deadline.map_or(Nanos::NEVER, |within| now + Nanos(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX)));
-        let wish = Wish { model: id, rows, deadline, priority };
-        let accepted = inner.core.submit(now, wish);
-        let refused = |refusal| Err(RuntimeError::Refused { model: model.clone(), refusal });
+        let accepted = inner.core.submit(now, Wish { model: id, rows, deadline, priority });
         let request = match accepted {
             Ok(request) => request,
-            Err(refusal) => return refused(refusal),
+            Err(refusal) => return Err(RuntimeError::Refused { model, refusal }),
         };
-        let slot = Arc::default();
-        inner.keep(
-            request,
-            Live { model: id, inputs, rows: rows.rows() as usize, slot: Arc::clone(&slot), submitted: now, attempts: 0 },
-        );
+        inner.keep(request, Live { model: id, given, slot: slot.clone(), submitted: now, deadline, attempts: 0 });
         self.shared.pump(inner);
         Ok(Pending { slot, request, runtime: Arc::downgrade(&self.shared), over: false })
     }
@@ -322,7 +326,7 @@ impl Runtime {
 
     fn load_source(&self, source: Arc<Source>) -> Result<(), RuntimeError> {
         let mut loaded = self.loaded();
-        if self.shared.lock().served(source.name()).next().is_some() {
+        if !self.shared.routes().of(source.name()).is_empty() {
             return Err(RuntimeError::TwoOfAName(source.name().to_owned()));
         }
         let models: Vec<Arc<Served>> = catalog::models_of(&source)?.into_iter().map(Arc::new).collect();
@@ -433,7 +437,7 @@ impl Runtime {
         let mut loaded = self.loaded();
         let ids = self.shared.retire(model);
         if ids.is_empty() {
-            return Err(RuntimeError::UnknownModel { name: model.to_owned(), known: self.models().join(", ") });
+            return Err(self.shared.routes().unknown(model));
         }
         self.shared.wait_until(|inner| ids.iter().all(|&id| inner.core.held(id) == 0));
         ids.iter().for_each(|&id| self.forget(&mut loaded, id));
@@ -479,9 +483,9 @@ impl Runtime {
         fleet::fleet(&self.seats)
     }
 
-    /// The names of its models.
+    /// The names of its models, sorted.
     pub fn models(&self) -> Vec<String> {
-        self.shared.lock().models()
+        self.shared.routes().names().map(str::to_owned).collect()
     }
 
     /// What a model takes and gives at its smallest batch: inputs, then outputs.
@@ -489,8 +493,9 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError::UnknownModel`].
     pub fn ports(&self, model: &str) -> Result<(Vec<Port>, Vec<Port>), RuntimeError> {
-        let ports = self.shared.lock().served(model).next().map(|served| (served.inputs.clone(), served.outputs.clone()));
-        ports.ok_or_else(|| RuntimeError::UnknownModel { name: model.to_owned(), known: self.models().join(", ") })
+        let routes = self.shared.routes();
+        let (_, served) = routes.of(model).first().ok_or_else(|| routes.unknown(model))?;
+        Ok((served.inputs.clone(), served.outputs.clone()))
     }
 
     /// Rows whose runs take another time than is predicted, since this was last asked.
@@ -501,10 +506,12 @@ impl Runtime {
     /// Accepts nothing more, answers what was accepted, and ends the workers. Requests that come later are refused.
     pub fn shutdown(&self) {
         self.shared.close();
-        let hands = std::mem::take(&mut *self.hands.lock().unwrap_or_else(PoisonError::into_inner));
-        for hand in hands {
-            // A hand that panicked has told its story on standard error.
-            let _ = hand.join();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // An answer may be what ends the runtime, on the thread that gave it; that one ends by itself.
+        let others = threads.into_iter().filter(|thread| thread.thread().id() != std::thread::current().id());
+        for thread in others {
+            // A thread that panicked has told its story on standard error.
+            let _ = thread.join();
         }
     }
 

@@ -88,14 +88,22 @@ impl Cut {
         }
     }
 
-    /// Takes rows out of a tensor of `batch` rows, into the rows `into.taken` of one of `into.rows`.
-    pub fn scatter(&self, from: &[u8], batch: usize, first: usize, into: (&mut [u8], usize, Range<usize>)) {
+    /// Takes rows out of a tensor of `batch` rows, from the row `first` on, for the rows `into.2` of one of `into.1`, whose bytes `into.0`
+    /// is to hold in the end. What has been written of it so far are the rows before these.
+    pub fn scatter(&self, from: &[u8], batch: usize, first: usize, into: (&mut Vec<u8>, usize, Range<usize>)) {
         let (piece, pieces) = self.pieces();
         let (bytes, rows, taken) = into;
+        let len = taken.len() * piece;
+        let read = |outer: usize| &from[(outer * batch + first) * piece..][..len];
+        // Bytes that come in their order need no place made for them.
+        if pieces == 1 || (bytes.is_empty() && taken.len() == rows) {
+            (0..pieces).for_each(|outer| bytes.extend_from_slice(read(outer)));
+            return;
+        }
+        bytes.resize(pieces * rows * piece, 0);
         for outer in 0..pieces {
-            let (read, write) = ((outer * batch + first) * piece, (outer * rows + taken.start) * piece);
-            let len = taken.len() * piece;
-            bytes[write..write + len].copy_from_slice(&from[read..read + len]);
+            let write = (outer * rows + taken.start) * piece;
+            bytes[write..write + len].copy_from_slice(read(outer));
         }
     }
 }
@@ -168,7 +176,7 @@ mod tests {
             }
             let mut first = 0;
             for (tensor, &rows) in tensors.iter().zip(&sizes) {
-                let mut bytes = vec![0; tensor.bytes().len()];
+                let mut bytes = Vec::with_capacity(tensor.bytes().len());
                 // In two steps, as a request that is larger than the batch is answered.
                 let middle = rows / 2;
                 cut.scatter(&gathered, batch, first, (&mut bytes, rows, 0..middle));

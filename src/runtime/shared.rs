@@ -1,25 +1,25 @@
 //! What all threads of a runtime share: the scheduler's core, the accepted requests, and the mailboxes of the hands.
 //!
 //! Whoever brings news (a request, a finished run, the clock) holds the one lock, tells the core, and carries out what it answers until it
-//! has nothing more to say: there is no thread in between. Answers are given after the lock is let go.
+//! has nothing more to say: there is no thread in between. What needs no lock is done without it: which model takes a request is looked up
+//! in [`Routes`] before, answers are made and given after.
 
-use super::catalog::Served;
+use super::catalog::{Routes, Served};
 use super::decision::{Decision, Happened};
-use super::hand::{Done, Job, PlanKey, Run, Taken};
+use super::hand::{Done, Given, Job, PlanKey, Run, Taken};
 use super::pending::{Answered, Slot};
 use super::predict::{PlacedAt, Table};
-use super::{Answer, RuntimeError};
+use super::{Answer, Outputs, RuntimeError};
 use crate::schedule::{
     self, Action, Cancelled, Core, DeviceId, Event, Index, IndexError, Lesson, ModelId, Nanos, RequestId, RunId, Spent, Stages,
     WorkerId,
 };
 use crate::worker::Death;
-use kernels::Tensor;
-use schema::Batch;
 use std::collections::HashMap;
 use std::io;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Workers that may die under one request before it is given up: it may be what they die of.
@@ -28,10 +28,11 @@ const ATTEMPTS_MAX: u32 = 2;
 /// See the module.
 pub(super) struct Shared {
     inner: Mutex<Inner>,
+    routes: RwLock<Arc<Routes>>,
     /// The core wants to be asked earlier, or it is over.
     sooner: Condvar,
-    /// Something was answered.
-    answered: Condvar,
+    /// Something changed that a thread in `wait_until` may wait for.
+    changed: Condvar,
     start: Instant,
     /// For threads that must not keep it alive.
     own: Weak<Shared>,
@@ -43,22 +44,23 @@ pub(super) struct Inner {
     live: HashMap<RequestId, Live>,
     index: Arc<Index>,
     table: Arc<Table>,
+    /// By number; `None` where a model accepts nothing any more.
     models: Vec<Option<Arc<Served>>>,
-    /// Models that accept nothing any more.
-    retired: Vec<ModelId>,
     jobs: Vec<Sender<Job>>,
     /// When the clock asks next.
     alarm: Nanos,
+    /// Threads in `wait_until`.
+    waiting: usize,
     over: bool,
 }
 
 /// An accepted request.
 pub(super) struct Live {
     pub model: ModelId,
-    pub inputs: Vec<Tensor>,
-    pub rows: usize,
+    pub given: Arc<Given>,
     pub slot: Arc<Slot>,
     pub submitted: Nanos,
+    pub deadline: Nanos,
     pub attempts: u32,
 }
 
@@ -66,31 +68,28 @@ pub(super) struct Live {
 type Answers = Vec<(Arc<Slot>, Answered)>;
 
 impl Shared {
-    /// Without workers and models, with its clock running.
+    /// Without workers and models, with the thread of its clock, which runs until it is closed.
     ///
     /// # Errors
     /// When there is no thread for the clock.
-    pub fn new(core: Core, index: Arc<Index>) -> io::Result<Arc<Shared>> {
+    pub fn new(core: Core, index: Arc<Index>) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
         let inner = Inner {
             core,
             live: HashMap::new(),
             index,
             table: Arc::default(),
             models: Vec::new(),
-            retired: Vec::new(),
             jobs: Vec::new(),
             alarm: Nanos::NEVER,
+            waiting: 0,
             over: false,
         };
-        let (sooner, answered) = (Condvar::new(), Condvar::new());
-        let (inner, start) = (Mutex::new(inner), Instant::now());
-        let shared = Arc::new_cyclic(|own| Shared { inner, sooner, answered, start, own: own.clone() });
-        let weak = shared.own.clone();
-        // It holds the runtime only while it works, so that dropping it ends it.
-        std::thread::Builder::new()
-            .name("clock".to_owned())
-            .spawn(move || while weak.upgrade().is_some_and(|shared| shared.tick()) {})?;
-        Ok(shared)
+        let (inner, routes, start) = (Mutex::new(inner), RwLock::default(), Instant::now());
+        let (sooner, changed) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new_cyclic(|own| Shared { inner, routes, sooner, changed, start, own: own.clone() });
+        let clock = shared.clone();
+        let clock = std::thread::Builder::new().name("clock".to_owned()).spawn(move || clock.keep_time())?;
+        Ok((shared, clock))
     }
 
     /// Since the runtime began.
@@ -100,6 +99,11 @@ impl Shared {
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which models take what.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes the mailboxes of the hands, by the numbers of their workers.
@@ -112,30 +116,33 @@ impl Shared {
         self.lock().tell(worker, job);
     }
 
-    /// Waits for the core's next instant, and carries out what is to be done then. Whether to go on.
-    fn tick(&self) -> bool {
-        /// A runtime that is dropped meanwhile is noticed after this time at most.
-        const LOOK: Duration = Duration::from_millis(200);
-        let inner = self.lock();
-        if inner.over {
-            return false;
+    /// Carries out what is to be done at the instants that the core names, until the runtime is over.
+    fn keep_time(&self) {
+        let mut inner = self.lock();
+        while !inner.over {
+            let now = self.now();
+            inner = match inner.alarm {
+                alarm if alarm <= now => {
+                    self.pump(inner);
+                    self.lock()
+                }
+                Nanos::NEVER => self.sooner.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                alarm => {
+                    let wait = Duration::from_nanos((alarm - now).0);
+                    self.sooner.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
-        let now = self.now();
-        if inner.alarm <= now {
-            self.pump(inner);
-            return true;
-        }
-        let wait = Duration::from_nanos((inner.alarm - now).0).min(LOOK);
-        let (inner, _) = self.sooner.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner);
-        !inner.over
     }
 
-    /// Asks the core until it has nothing more to say, lets the lock go, and answers.
+    /// Asks the core until it has nothing more to say, lets the lock go, and answers what the core refuses.
     pub fn pump(&self, inner: MutexGuard<'_, Inner>) {
-        self.pump_with(inner, Answers::new());
+        give(self.settle(inner));
     }
 
-    fn pump_with(&self, mut inner: MutexGuard<'_, Inner>, mut answers: Answers) {
+    /// Asks the core until it has nothing more to say, and lets the lock go. What the core refuses is to be answered then.
+    fn settle(&self, mut inner: MutexGuard<'_, Inner>) -> Answers {
+        let mut refused = Answers::new();
         let now = self.now();
         while let Some(action) = inner.core.step(now) {
             match action {
@@ -143,22 +150,22 @@ impl Shared {
                 Action::Refuse { request, refusal } => {
                     if let Some(live) = inner.live.remove(&request) {
                         let model = inner.name(live.model);
-                        answers.push((live.slot, Err(RuntimeError::Refused { model, refusal })));
+                        refused.push((live.slot, Err(RuntimeError::Refused { model, refusal })));
                     }
                 }
             }
         }
         let wake = inner.core.wake_at();
-        let sooner = wake < inner.alarm;
+        let (sooner, waited_for) = (wake < inner.alarm, inner.waiting > 0);
         inner.alarm = wake;
         drop(inner);
         if sooner {
             self.sooner.notify_one();
         }
-        if !answers.is_empty() {
-            answers.into_iter().for_each(|(slot, answer)| slot.fill(answer));
-            self.answered.notify_all();
+        if waited_for {
+            self.changed.notify_all();
         }
+        refused
     }
 
     /// A run is over.
@@ -167,7 +174,6 @@ impl Shared {
         let now = self.now();
         let decision = inner.core.decision_of(run).copied();
         let failed = done.answers.iter().all(|(_, answer)| answer.is_err());
-        let waiting: Vec<_> = inner.core.requests_of(run).to_vec();
         let spent = decision.filter(|_| !failed).map(|decision| Spent {
             stages: Stages { upload: Nanos::ZERO, compute: done.spent, download: Nanos::ZERO },
             gap: decision.gap,
@@ -179,23 +185,19 @@ impl Shared {
         if let Some(lesson) = inner.core.take_lesson(now) {
             self.learn(lesson);
         }
-        let place = PlacedAt { model: decision.model, device: decision.device, share: decision.share, rows: decision.batch };
         let (index, table) = (inner.index.clone(), inner.table.clone());
-        let mut answers = Answers::with_capacity(done.answers.len());
-        for (request, outputs) in done.answers {
-            let Some(live) = inner.live.remove(&request) else { continue };
-            let deadline = waiting.iter().find(|waiting| waiting.id == request).map_or(Nanos::NEVER, |waiting| waiting.deadline);
-            let happened = Happened { submitted: live.submitted, spent: done.spent, deadline, now, attempts_lost: live.attempts };
-            let answer = match outputs {
-                Ok(outputs) => {
-                    let decision = Decision::new(&decision, &index, table.get(place), &happened);
-                    Ok(Answer { outputs, decision })
-                }
-                Err(detail) => Err(RuntimeError::Run { model: inner.name(live.model), detail }),
-            };
-            answers.push((live.slot, answer));
-        }
-        self.pump_with(inner, answers);
+        let answered = done.answers.into_iter().filter_map(|(request, outputs)| Some((inner.live.remove(&request)?, outputs)));
+        let answered: Vec<(Live, Result<Outputs, String>)> = answered.collect();
+        let mut answers = self.settle(inner);
+        let place = PlacedAt { model: decision.model, device: decision.device, share: decision.share, rows: decision.batch };
+        answers.extend(answered.into_iter().map(|(live, outputs)| {
+            let Live { submitted, deadline, attempts: attempts_lost, .. } = live;
+            let happened = Happened { submitted, spent: done.spent, deadline, now, attempts_lost };
+            let answer = |outputs| Answer { outputs, decision: Decision::new(&decision, &index, table.get(place), &happened) };
+            let failed = |detail| RuntimeError::Run { model: name(&index, live.model), detail };
+            (live.slot, outputs.map(answer).map_err(failed))
+        }));
+        give(answers);
     }
 
     /// Learns on a thread of its own, which nothing waits for. Without one what was known stays.
@@ -230,7 +232,8 @@ impl Shared {
                 answers.push((live.slot, Err(RuntimeError::Run { model: inner.name(live.model), detail })));
             }
         }
-        self.pump_with(inner, answers);
+        answers.extend(self.settle(inner));
+        give(answers);
     }
 
     /// A worker is there again.
@@ -256,7 +259,6 @@ impl Shared {
         }
         inner.live.remove(&request);
         self.pump(inner);
-        self.answered.notify_all();
         true
     }
 
@@ -267,28 +269,36 @@ impl Shared {
     pub fn publish(&self, index: Arc<Index>, models: Vec<Option<Arc<Served>>>, table: Table) -> Result<(), IndexError> {
         let mut inner = self.lock();
         inner.core.on(self.now(), Event::Generation(index.clone()))?;
-        inner.retired.retain(|id| models[usize::from(id.0)].is_none());
+        let routes = Routes::new(&models);
         (inner.index, inner.models, inner.table) = (index, models, Arc::new(table));
         self.pump(inner);
+        self.route(routes);
         Ok(())
     }
 
     /// Lets the models of that name accept nothing any more.
     pub fn retire(&self, name: &str) -> Vec<ModelId> {
         let mut inner = self.lock();
-        let ids: Vec<ModelId> = inner.numbered().filter(|(_, served)| served.source.name() == name).map(|(id, _)| id).collect();
-        inner.retired.extend(&ids);
+        let ids: Vec<ModelId> = self.routes().of(name).iter().map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| inner.models[usize::from(id.0)] = None);
+        let routes = Routes::new(&inner.models);
+        drop(inner);
+        self.route(routes);
         ids
     }
 
-    /// Waits until something holds that answers bring about.
+    fn route(&self, routes: Routes) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// Waits until something holds of what the lock keeps.
     pub fn wait_until(&self, holds: impl Fn(&Inner) -> bool) {
-        /// A run that is answered with nothing wakes nobody.
-        const LOOK: Duration = Duration::from_millis(20);
         let mut inner = self.lock();
+        inner.waiting += 1;
         while !holds(&inner) {
-            inner = self.answered.wait_timeout(inner, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+        inner.waiting -= 1;
     }
 
     /// Accepts nothing more, waits until all is answered, and tells the hands to quit.
@@ -312,23 +322,9 @@ impl Shared {
 }
 
 impl Inner {
-    /// The model that takes these inputs, these in its order, and their rows.
-    pub fn accept(&self, name: &str, inputs: &[(String, Tensor)]) -> Option<(ModelId, (Vec<Tensor>, Batch))> {
-        self.numbered()
-            .filter(|(_, served)| served.source.name() == name)
-            .find_map(|(id, served)| Some((id, served.accept(inputs)?)))
-    }
-
-    /// What is served under a name.
-    pub fn served(&self, name: &str) -> impl Iterator<Item = &Served> {
-        self.numbered().map(|(_, served)| served).filter(move |served| served.source.name() == name)
-    }
-
-    /// The names by which requests call models.
-    pub fn models(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.numbered().map(|(_, served)| served.source.name().to_owned()).collect();
-        names.dedup();
-        names
+    /// Whether a model accepts requests still.
+    pub fn accepts(&self, id: ModelId, served: &Arc<Served>) -> bool {
+        self.models.get(usize::from(id.0)).is_some_and(|model| model.as_ref().is_some_and(|model| Arc::ptr_eq(model, served)))
     }
 
     /// What the core decides by.
@@ -336,13 +332,8 @@ impl Inner {
         self.index.clone()
     }
 
-    fn numbered(&self) -> impl Iterator<Item = (ModelId, &Served)> {
-        let all = self.models.iter().enumerate().map(|(at, served)| (ModelId(at as u16), served));
-        all.filter(|(id, _)| !self.retired.contains(id)).filter_map(|(id, served)| Some((id, &**served.as_ref()?)))
-    }
-
     fn name(&self, model: ModelId) -> String {
-        self.index.models()[usize::from(model.0)].name.clone()
+        name(&self.index, model)
     }
 
     /// Keeps an accepted request.
@@ -360,10 +351,19 @@ impl Inner {
     fn start(&mut self, run: RunId, decision: &schedule::Decision) {
         let taken = |waiting: &schedule::Waiting| {
             let live = self.live.get(&waiting.id)?;
-            Some(Taken { id: waiting.id, inputs: live.inputs.clone(), rows: live.rows })
+            Some(Taken { id: waiting.id, given: live.given.clone() })
         };
         let requests = self.core.requests_of(run).iter().filter_map(taken).collect();
         let key = PlanKey { model: decision.model, rows: decision.batch };
         self.tell(decision.worker, Job::Run(Run { id: run, key, requests, predicted: decision.stages.total() }));
     }
+}
+
+/// Gives answers, without the lock.
+fn give(answers: Answers) {
+    answers.into_iter().for_each(|(slot, answer)| slot.fill(answer));
+}
+
+fn name(index: &Index, model: ModelId) -> String {
+    index.models()[usize::from(model.0)].name.clone()
 }
