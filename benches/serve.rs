@@ -59,8 +59,8 @@ fn hand_off(c: &mut Criterion) {
             });
         });
         let sizes = Sizes { inputs: vec![bytes as u64], ..Sizes::default() };
-        let mut segment = Segment::create(&sizes).expect("memory");
-        let mut theirs = Segment::open(&segment.path(), &sizes).expect("the same memory");
+        let (mut segment, file) = Segment::create(&sizes).expect("memory");
+        let mut theirs = Segment::open(&file, &sizes).expect("the same memory");
         let mut socket = peer(move |_| {
             black_box(theirs.parts().inputs[0].last());
             true

@@ -11,11 +11,11 @@ use crate::execute::{self, Port};
 use crate::placement::{self, Candidate};
 use crate::request::Request;
 use crate::schedule::ModelId;
-use crate::worker::segment::path_of;
 use kernels::Tensor;
 use schema::{Batch, DType};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,9 +40,9 @@ impl Source {
         Ok(Source { artifact, candidates, file })
     }
 
-    /// Where workers find it.
-    pub fn path(&self) -> String {
-        path_of(&self.file)
+    /// For workers, whatever has become of its name.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// What requests call its model.

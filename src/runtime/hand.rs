@@ -15,6 +15,7 @@ use schema::{Batch, FailureClass, Picos};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Weak};
@@ -168,8 +169,12 @@ impl Hand {
     }
 
     fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer, Death> {
+        self.ask_with(ask, &[], deadline)
+    }
+
+    fn ask_with(&mut self, ask: &Ask, files: &[BorrowedFd<'_>], deadline: Duration) -> Result<Answer, Death> {
         match &mut self.worker {
-            Some(worker) => worker.ask(ask, deadline),
+            Some(worker) => worker.ask_with(ask, files, deadline),
             None => Err(Death { class: FailureClass::Crash, detail: "it is not replaced any more".to_owned(), lane: None }),
         }
     }
@@ -197,17 +202,17 @@ impl Hand {
     fn make(&mut self, spec: &Spec) -> Result<(), Fault> {
         let (bound, (inputs, outputs)) = spec.graph()?;
         let sizes = sizes(inputs.iter(), outputs.iter()).ok_or_else(|| refused("an input has no fixed size"))?;
-        let segment = Segment::create(&sizes).map_err(no_memory)?;
+        let (segment, file) = Segment::create(&sizes).map_err(no_memory)?;
         let slot = self.next_slot;
         self.next_slot += 1;
         let serve = Serve {
-            artifact: spec.served.source.path(),
+            artifact: spec.served.source.artifact.path().display().to_string(),
             graph: bound.graph as u32,
             entry: spec.entry.map(|entry| entry as u32),
-            segment: segment.path(),
             room: 0,
         };
-        match self.ask(&Ask::Serve { slot, serve }, LOAD_MAX)? {
+        let files = [spec.served.source.file(), file.as_fd()];
+        match self.ask_with(&Ask::Serve { slot, serve }, &files, LOAD_MAX)? {
             Answer::Built { .. } => {
                 self.plans.insert(spec.key, Plan { spec: spec.clone(), slot, sizes, segment });
                 Ok(())
@@ -367,9 +372,10 @@ impl Hand {
             let plan = self.plan(key)?;
             plan.sizes.room = bytes.next_power_of_two();
             // The inputs are in the old one; the next run writes new ones.
-            plan.segment = Segment::create(&plan.sizes).map_err(no_memory)?;
-            let ask = Ask::Collect { slot, segment: plan.segment.path(), room: plan.sizes.room };
-            answer = self.ask(&ask, SHORT)?;
+            let (segment, file) = Segment::create(&plan.sizes).map_err(no_memory)?;
+            plan.segment = segment;
+            let ask = Ask::Collect { slot, room: plan.sizes.room };
+            answer = self.ask_with(&ask, &[file.as_fd()], SHORT)?;
         }
         match answer {
             Answer::Ran { picos, dynamic } => Ok((picos, dynamic)),

@@ -1,5 +1,6 @@
 //! The worker's side: confines itself, makes its pool, and answers asks until it is told to quit.
 
+use super::files::Receiver;
 use super::plans::PlanBench;
 use super::probe;
 use super::protocol::{self, Answer, Ask, Lane, Owned};
@@ -21,6 +22,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// The most files a worker has open: an artifact for each model it serves, and what drivers open. A segment is closed once it is mapped.
+const FILES_MAX: u64 = 1024;
 
 /// The exit code of a worker whose device is lost.
 pub(super) const LOST: u8 = 70;
@@ -46,8 +50,9 @@ pub(super) fn serve() -> io::Result<ExitCode> {
     }
     lower_limits();
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut asks = Receiver::new(socket.try_clone()?);
     let progress = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let share = match protocol::read(&mut socket)? {
+    let share = match protocol::read(&mut asks)? {
         Some(Ask::Own(owned)) => match own(&owned, progress) {
             Ok(share) => {
                 let multiprocessors = share.gpu.as_ref().and_then(Gpu::multiprocessors);
@@ -64,7 +69,8 @@ pub(super) fn serve() -> io::Result<ExitCode> {
     let mut tasks = TaskBench::new(&share);
     let mut plans = PlanBench::new(&share);
     let mut serving = Serving::new(&share);
-    while let Some(ask) = protocol::read(&mut socket)? {
+    while let Some(ask) = protocol::read(&mut asks)? {
+        let files = asks.take_files();
         let answer = match ask {
             Ask::Quit => {
                 protocol::write(&mut socket, &Answer::Done)?;
@@ -100,9 +106,9 @@ pub(super) fn serve() -> io::Result<ExitCode> {
             Ask::LapPlans { lanes } => plans.lap(&lanes),
             Ask::RehearsePlans { lanes } => plans.rehearse(&lanes),
             Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
-            Ask::Serve { slot, serve } => serving.load(slot, &serve),
+            Ask::Serve { slot, serve } => serving.load(slot, &serve, files),
             Ask::Run { slot } => serving.run(slot),
-            Ask::Collect { slot, segment, room } => serving.collect(slot, &segment, room),
+            Ask::Collect { slot, room } => serving.collect(slot, files, room),
             Ask::Release { slots } => {
                 serving.drop_slots(&slots);
                 Answer::Done
@@ -123,7 +129,7 @@ fn lower_limits() {
         let _ = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
     };
     lower(Resource::Core, 0);
-    lower(Resource::Nofile, 256);
+    lower(Resource::Nofile, FILES_MAX);
     lower(Resource::Fsize, 1 << 30);
     let _ = set_no_new_privs(true);
 }

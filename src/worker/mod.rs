@@ -5,10 +5,11 @@
 //! at that share will see. A worker that is late, crashes or holds too much is ended, and the death has a class; who asked decides
 //! what it means.
 //!
-//! The socket is the worker's standard input, used both ways. Its standard output and error are files in memory: the first holds the lane
+//! The socket is the worker's standard input, used both ways; open files travel beside asks ([`files`]). Its standard output and error are files in memory: the first holds the lane
 //! of a lap that is running, the second what a panic said, and both can be read after the worker is gone.
 
 mod child;
+mod files;
 mod plans;
 mod probe;
 pub mod protocol;
@@ -27,7 +28,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use schema::{FailureClass, Share};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -204,7 +205,15 @@ impl Worker {
     /// # Errors
     /// [`Death`] when it did not answer in time, crashed or held too much; it is gone then.
     pub fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer, Death> {
-        self.ask_while(ask, deadline, &|| true)
+        self.exchange(ask, &[], deadline, &|| true)
+    }
+
+    /// As [`ask`](Self::ask), with open files beside the ask, which the worker gets as its own.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_with(&mut self, ask: &Ask, files: &[BorrowedFd<'_>], deadline: Duration) -> Result<Answer, Death> {
+        self.exchange(ask, files, deadline, &|| true)
     }
 
     /// As [`ask`](Self::ask); the worker is ended as well as soon as `go_on` says no, which is asked every [`watchdog::TICK`].
@@ -212,11 +221,21 @@ impl Worker {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn ask_while(&mut self, ask: &Ask, deadline: Duration, go_on: &dyn Fn() -> bool) -> Result<Answer, Death> {
+        self.exchange(ask, &[], deadline, go_on)
+    }
+
+    fn exchange(
+        &mut self,
+        ask: &Ask,
+        files: &[BorrowedFd<'_>],
+        deadline: Duration,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Answer, Death> {
         if self.dead {
             return Err(Death { class: FailureClass::Crash, detail: "the worker is gone".to_owned(), lane: None });
         }
         let start = Instant::now();
-        if protocol::write(&mut self.socket, ask).is_err() {
+        if files::write(&mut self.socket, ask, files).is_err() {
             return Err(self.bury(None));
         }
         let mut frame = Vec::new();

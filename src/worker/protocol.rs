@@ -1,7 +1,7 @@
 //! What a worker is asked and what it answers: frames of a length and postcard, over one socket.
 //!
 //! Asks and answers are values that could cross a network: they name tasks, configs and files by their texts, never by address, and
-//! asking twice is harmless. One answer per ask, in order.
+//! asking twice is harmless. One answer per ask, in order. Only what serves comes with open files beside it ([`files`](super::files)).
 
 use crate::device::Grant;
 use kernels::{Isa, Limits};
@@ -43,12 +43,13 @@ pub enum Ask {
     RehearsePlans { lanes: Vec<Lane> },
     /// Times the stages of a plan apart.
     PlanStages { slot: u32, rounds: u32 },
-    /// Makes a plan that runs on what a runtime leaves in a segment. Slots of these are apart from those above.
+    /// Makes a plan that runs on what a runtime leaves in a segment. Beside it come the artifact and the segment, as files. Slots of these
+    /// are apart from those above.
     Serve { slot: u32, serve: Serve },
     /// Runs the plan of a slot on what lies in its segment.
     Run { slot: u32 },
-    /// Takes a segment with this much room for a slot's, and leaves the outputs there that had found none.
-    Collect { slot: u32, segment: String, room: u64 },
+    /// Takes the segment that comes beside it, with this much room, for a slot's, and leaves the outputs there that had found none.
+    Collect { slot: u32, room: u64 },
     /// Frees slots that serve.
     Release { slots: Vec<u32> },
     /// Destroys the device, as a driver that falls over does: for tests of what follows.
@@ -73,13 +74,13 @@ pub struct Owned {
 /// A plan to serve with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serve {
+    /// What errors call the artifact.
     pub artifact: String,
     /// A graph of the artifact, by its place.
     pub graph: u32,
     /// Whose configs; `None`: defaults.
     pub entry: Option<u32>,
-    /// Where the segment is found, of the sizes of the plan's ports and this much room.
-    pub segment: String,
+    /// The segment is of the sizes of the plan's ports and this much room.
     pub room: u64,
 }
 
@@ -228,14 +229,22 @@ impl Owned {
 /// # Errors
 /// What the socket says; a value that is too long is `InvalidData`.
 pub fn write<T: Serialize>(to: &mut impl Write, value: &T) -> io::Result<()> {
+    to.write_all(&frame(value)?)?;
+    to.flush()
+}
+
+/// The bytes of a value's frame.
+///
+/// # Errors
+/// `InvalidData` when the value is too long.
+pub fn frame<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
     let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let payload = postcard::to_stdvec(value).map_err(|error| invalid(error.to_string()))?;
     let len = u32::try_from(payload.len()).ok().filter(|&len| len <= FRAME_BYTES_MAX);
     let len = len.ok_or_else(|| invalid(format!("a frame of {} bytes", payload.len())))?;
     let mut frame = len.to_le_bytes().to_vec();
     frame.extend_from_slice(&payload);
-    to.write_all(&frame)?;
-    to.flush()
+    Ok(frame)
 }
 
 /// Reads one frame; `None` at the end of the stream.

@@ -1,17 +1,16 @@
 //! Memory that a runtime and a worker share for one plan: its inputs, its outputs, and room for outputs whose size only a run tells.
 //!
-//! A segment is a sealed file in memory, made by the runtime and mapped by both: nobody can make it shorter or longer, so that no access
-//! can fault. Tensors are written into it once, where requests are put together to a batch; the worker computes on them where they lie
+//! A segment is a sealed file in memory, made by the runtime, handed over as a descriptor and mapped by both, after which neither holds it
+//! open: nobody can make it shorter or longer, so that no access can fault. Tensors are written into it once, where requests are put together to a batch; the worker computes on them where they lie
 //! and leaves the outputs beside them. Whose turn it is, the asks say: between an ask and its answer the worker's, else the
 //! runtime's.
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 
 /// Each tensor begins at a multiple of this: a cache line, and the alignment of every element.
 const ALIGN: usize = 64;
@@ -60,8 +59,6 @@ impl Layout {
 
 /// See the module.
 pub struct Segment {
-    /// Of who made it: what the path names.
-    file: Option<File>,
     map: MmapRaw,
     layout: Layout,
 }
@@ -74,40 +71,34 @@ pub struct Parts<'a> {
 }
 
 impl Segment {
-    /// New, of zeros.
+    /// New, of zeros, and the file by which another process maps it.
     ///
     /// # Errors
     /// When the system has no memory for it.
-    pub fn create(sizes: &Sizes) -> io::Result<Segment> {
+    pub fn create(sizes: &Sizes) -> io::Result<(Segment, File)> {
         let layout = layout(sizes)?;
         let file = File::from(memfd_create("tunewright-segment", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.set_len(layout.bytes() as u64)?;
         fcntl_add_seals(&file, SEALS)?;
         let map = MmapOptions::new().len(layout.bytes()).map_raw(&file)?;
-        Ok(Segment { file: Some(file), map, layout })
+        Ok((Segment { map, layout }, file))
     }
 
-    /// One that another process made, by its [`path`](Self::path).
+    /// One that another process made.
     ///
     /// # Errors
-    /// When it is not there any more, is not sealed, or has another size than these sizes make.
-    pub fn open(path: &str, sizes: &Sizes) -> io::Result<Segment> {
+    /// When it is not sealed, or has another size than these sizes make.
+    pub fn open(file: &File, sizes: &Sizes) -> io::Result<Segment> {
         let layout = layout(sizes)?;
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        if !fcntl_get_seals(&file)?.contains(SEALS) {
+        if !fcntl_get_seals(file)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the segment is not sealed"));
         }
         let (have, wanted) = (file.metadata()?.len(), layout.bytes() as u64);
         if have != wanted {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the segment has {have} bytes, wanted are {wanted}")));
         }
-        let map = MmapOptions::new().len(layout.bytes()).map_raw(&file)?;
-        Ok(Segment { file: None, map, layout })
-    }
-
-    /// Where another process of this user finds it while this one, which made it, holds it; of one that was opened nothing.
-    pub fn path(&self) -> String {
-        self.file.as_ref().map(path_of).unwrap_or_default()
+        let map = MmapOptions::new().len(layout.bytes()).map_raw(file)?;
+        Ok(Segment { map, layout })
     }
 
     /// All of it. To be called only while the turn is this process's.
@@ -128,11 +119,6 @@ impl Segment {
     }
 }
 
-/// Where another process of this user finds an open file, whatever became of its name.
-pub fn path_of(file: &File) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
-}
-
 fn layout(sizes: &Sizes) -> io::Result<Layout> {
     Layout::new(sizes)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a segment of more bytes than there are addresses"))
@@ -145,8 +131,9 @@ mod tests {
     #[test]
     fn what_one_side_writes_the_other_reads() {
         let sizes = Sizes { inputs: vec![3, 65], outputs: vec![0, 8], room: 5 };
-        let mut ours = Segment::create(&sizes).unwrap();
-        let mut theirs = Segment::open(&ours.path(), &sizes).unwrap();
+        let (mut ours, file) = Segment::create(&sizes).unwrap();
+        let mut theirs = Segment::open(&file, &sizes).unwrap();
+        drop(file);
         ours.parts().inputs[1].fill(7);
         assert!(theirs.parts().inputs[1].iter().all(|&byte| byte == 7));
         theirs.parts().room.copy_from_slice(b"later");
@@ -158,13 +145,13 @@ mod tests {
     #[test]
     fn what_is_no_segment_of_these_sizes_is_refused() {
         let sizes = Sizes { inputs: vec![100], ..Sizes::default() };
-        let segment = Segment::create(&sizes).unwrap();
+        let (_segment, file) = Segment::create(&sizes).unwrap();
         let larger = Sizes { inputs: vec![100, 1], ..Sizes::default() };
-        assert!(Segment::open(&segment.path(), &larger).is_err());
-        assert!(segment.file.as_ref().unwrap().set_len(1).is_err(), "it is sealed");
+        assert!(Segment::open(&file, &larger).is_err());
+        assert!(file.set_len(1).is_err(), "it is sealed");
         let plain = tempfile::NamedTempFile::new().unwrap();
         plain.as_file().set_len(100).unwrap();
-        assert!(Segment::open(plain.path().to_str().unwrap(), &sizes).is_err(), "not sealed");
+        assert!(Segment::open(plain.as_file(), &sizes).is_err(), "not sealed");
         assert!(Segment::create(&Sizes { inputs: vec![u64::MAX], ..Sizes::default() }).is_err());
         assert!(Segment::create(&Sizes::default()).is_ok(), "nothing to share is fine");
     }

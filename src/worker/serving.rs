@@ -4,13 +4,18 @@ use super::child::{Share, picos};
 use super::plans::random_inputs;
 use super::protocol::{Answer, Serve};
 use super::segment::{Segment, Sizes};
-use crate::artifact::{Artifact, ArtifactError};
+use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::execute::{Configs, Plan, PlanError, Port, default_plan_bytes};
 use bytes::Bytes;
 use cube_kernels::Gpu;
 use kernels::{Datum, Limits, Tensor};
 use schema::{FailureClass, Split};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 use thiserror::Error;
@@ -61,13 +66,24 @@ pub fn sizes<'a>(inputs: impl Iterator<Item = &'a Port>, outputs: impl Iterator<
 /// Plans in slots.
 pub(super) struct Serving<'a> {
     share: &'a Share,
-    /// By the path they were opened from; kept while a plan of theirs is.
-    artifacts: BTreeMap<String, Artifact>,
+    /// Kept while a plan of theirs is.
+    artifacts: BTreeMap<FileId, Artifact>,
     plans: BTreeMap<u32, Served>,
 }
 
+/// Which file one is, by its device and inode: no other has them while an artifact holds it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(file: &File) -> io::Result<FileId> {
+        let metadata = file.metadata()?;
+        Ok(FileId(metadata.dev(), metadata.ino()))
+    }
+}
+
 struct Served {
-    artifact: String,
+    artifact: FileId,
     plan: Plan,
     segment: Segment,
     /// Of outputs without a fixed size.
@@ -83,9 +99,12 @@ impl<'a> Serving<'a> {
     }
 
     /// Makes a plan and maps its segment.
-    pub fn load(&mut self, slot: u32, wanted: &Serve) -> Answer {
+    pub fn load(&mut self, slot: u32, wanted: &Serve, files: Vec<OwnedFd>) -> Answer {
         self.drop_slots(&[slot]);
-        let loaded = self.loaded(wanted);
+        let Ok([artifact, segment]) = <[OwnedFd; 2]>::try_from(files) else {
+            return Answer::Wrong { reason: "an artifact and a segment are to come with it".to_owned() };
+        };
+        let loaded = self.loaded(wanted, File::from(artifact), &File::from(segment));
         self.forget_artifacts();
         match loaded {
             Ok((served, first_ps, generate_ps)) => {
@@ -98,12 +117,15 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn loaded(&mut self, wanted: &Serve) -> Result<(Served, u64, u64), String> {
-        if !self.artifacts.contains_key(&wanted.artifact) {
-            let artifact = Artifact::open(Path::new(&wanted.artifact)).map_err(|error| error.to_string())?;
-            self.artifacts.insert(wanted.artifact.clone(), artifact);
-        }
-        let artifact = &self.artifacts[&wanted.artifact];
+    fn loaded(&mut self, wanted: &Serve, file: File, segment: &File) -> Result<(Served, u64, u64), String> {
+        let id = FileId::of(&file).map_err(|error| error.to_string())?;
+        let artifact: &Artifact = match self.artifacts.entry(id) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => {
+                let artifact = Artifact::from_file(file, Path::new(&wanted.artifact), Opening::default());
+                place.insert(artifact.map_err(|error| error.to_string())?)
+            }
+        };
         let (graph, entry) = (wanted.graph as usize, wanted.entry.map(|entry| entry as usize));
         if graph >= artifact.shapes().len() || entry.is_some_and(|entry| entry >= artifact.entries().len()) {
             return Err("the artifact has no such graph or entry".to_owned());
@@ -115,8 +137,7 @@ impl<'a> Serving<'a> {
         plan.set_pool(pool.clone());
         let generate_ps = picos(start);
         let sizes = sizes(plan.inputs(), plan.outputs()).ok_or("an input has no fixed size")?;
-        let mut segment =
-            Segment::open(&wanted.segment, &Sizes { room: wanted.room, ..sizes }).map_err(|error| error.to_string())?;
+        let mut segment = Segment::open(segment, &Sizes { room: wanted.room, ..sizes }).map_err(|error| error.to_string())?;
         let dynamic = plan.outputs().enumerate().filter(|(_, port)| port.ty.fixed_bytes().is_none()).map(|(at, _)| at).collect();
         let inputs = random_inputs(artifact.outline(graph), 0)?;
         // The runtime measures by them, too.
@@ -126,7 +147,7 @@ impl<'a> Serving<'a> {
         let start = Instant::now();
         plan.run_data(inputs).map_err(|error| error.to_string())?;
         let first_ps = picos(start);
-        Ok((Served { artifact: wanted.artifact.clone(), plan, segment, dynamic, kept: None }, first_ps, generate_ps))
+        Ok((Served { artifact: id, plan, segment, dynamic, kept: None }, first_ps, generate_ps))
     }
 
     /// Frees slots.
@@ -137,7 +158,7 @@ impl<'a> Serving<'a> {
 
     fn forget_artifacts(&mut self) {
         let plans = &self.plans;
-        self.artifacts.retain(|path, _| plans.values().any(|served| served.artifact == *path));
+        self.artifacts.retain(|id, _| plans.values().any(|served| served.artifact == *id));
     }
 
     /// Runs a plan on what lies in its segment.
@@ -150,9 +171,12 @@ impl<'a> Serving<'a> {
     }
 
     /// Maps a segment with more room in place of a slot's, and leaves there what had found none.
-    pub fn collect(&mut self, slot: u32, segment: &str, room: u64) -> Answer {
+    pub fn collect(&mut self, slot: u32, files: Vec<OwnedFd>, room: u64) -> Answer {
+        let Ok([segment]) = <[OwnedFd; 1]>::try_from(files) else {
+            return Answer::Wrong { reason: "a segment is to come with it".to_owned() };
+        };
         let Some(served) = self.plans.get_mut(&slot) else { return Answer::Wrong { reason: format!("slot {slot} is empty") } };
-        match served.collect(segment, room) {
+        match served.collect(&File::from(segment), room) {
             Ok(answer) => answer,
             Err(detail) => Answer::Refused { class: FailureClass::OutOfMemory, detail },
         }
@@ -178,7 +202,7 @@ impl Served {
         self.leave()
     }
 
-    fn collect(&mut self, segment: &str, room: u64) -> Result<Answer, String> {
+    fn collect(&mut self, segment: &File, room: u64) -> Result<Answer, String> {
         let sizes = sizes(self.plan.inputs(), self.plan.outputs()).ok_or("an input has no fixed size")?;
         self.segment = Segment::open(segment, &Sizes { room, ..sizes }).map_err(|error| error.to_string())?;
         self.leave()
