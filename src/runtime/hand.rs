@@ -8,7 +8,7 @@ use crate::device::Grant;
 use crate::execute::Port;
 use crate::schedule::{DeviceId, ModelId, Nanos, RequestId, RunId, WorkerId};
 use crate::worker::segment::{Segment, Sizes};
-use crate::worker::{Answer, Ask, Death, Serve, Worker, sizes};
+use crate::worker::{Answer, Ask, Death, Serve, SpawnError, Worker, sizes, watchdog};
 use bytes::Bytes;
 use kernels::{Datum, Tensor};
 use schema::{Batch, FailureClass, Picos};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -145,8 +145,8 @@ impl Hand {
         program: PathBuf,
         shared: Weak<Shared>,
         jobs: Receiver<Job>,
-    ) -> Result<Hand, crate::worker::SpawnError> {
-        let worker = Some(Worker::spawn(&grant, &program)?);
+    ) -> Result<Hand, SpawnError> {
+        let worker = Some(spawn(&grant, &program)?);
         Ok(Hand { id, device, grant, program, shared, jobs, worker, plans: BTreeMap::new(), next_slot: 0, deaths: 0 })
     }
 
@@ -415,7 +415,7 @@ impl Hand {
 
     /// Another worker with the same plans.
     fn replace(&mut self) -> Result<(), String> {
-        self.worker = Some(Worker::spawn(&self.grant, &self.program).map_err(|error| error.to_string())?);
+        self.worker = Some(spawn(&self.grant, &self.program).map_err(|error| error.to_string())?);
         for spec in self.plans.values().map(|plan| plan.spec.clone()).collect::<Vec<_>>() {
             if let Err(fault) = self.make(&spec) {
                 self.worker = None;
@@ -436,6 +436,13 @@ impl Spec {
         let ports = self.served.ports_of(bound.graph).map_err(|error| refused(error.to_string()))?;
         Ok((bound, ports))
     }
+}
+
+/// A worker that may hold what models need.
+fn spawn(grant: &Grant, program: &Path) -> Result<Worker, SpawnError> {
+    let mut worker = Worker::spawn(grant, program)?;
+    worker.set_resident_max_bytes(watchdog::serving_max_bytes());
+    Ok(worker)
 }
 
 fn refused(detail: impl Into<String>) -> Fault {

@@ -27,10 +27,21 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     pages.checked_mul(rustix::param::page_size() as u64)
 }
 
-/// Half of the machine's memory: what one worker may hold.
+/// Half of the machine's memory: what one worker may hold that tries what nobody has tried before.
 pub fn resident_max_bytes() -> u64 {
+    memory_bytes() / 2
+}
+
+/// What a worker may hold that serves: all of the machine's memory but a sixteenth. It holds the weights of models that somebody wants to
+/// be loaded, so that only the machine bounds them; beyond that it is ended, and its requests run again, before the system ends whom it likes.
+pub fn serving_max_bytes() -> u64 {
+    memory_bytes() / 16 * 15
+}
+
+/// Of the machine.
+fn memory_bytes() -> u64 {
     let system = rustix::system::sysinfo();
-    (system.totalram as u64).saturating_mul(u64::from(system.mem_unit)) / 2
+    (system.totalram as u64).saturating_mul(u64::from(system.mem_unit))
 }
 
 /// Ends a worker and its whole process group: SIGTERM, 200 ms, SIGKILL, and reaps it.
