@@ -249,6 +249,25 @@ fn a_shutdown_answers_what_was_accepted() {
 }
 
 #[test]
+fn a_runtime_may_end_with_an_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = Arc::new(builder().artifact(double(folder.path())).open().unwrap());
+    let (ended, end) = std::sync::mpsc::channel();
+    let last = runtime.clone();
+    runtime.submit(row(1.0)).unwrap().then(move |answer| {
+        // Until this thread has the only one.
+        while Arc::strong_count(&last) > 1 {
+            std::thread::yield_now();
+        }
+        drop(last);
+        ended.send(answer.unwrap().outputs).unwrap();
+    });
+    drop(runtime);
+    let outputs = end.recv_timeout(Duration::from_secs(60)).expect("dropping the runtime comes back");
+    assert_eq!(values(&outputs[0].1), [2.0; 4]);
+}
+
+#[test]
 fn workers_that_are_killed_cost_nobody_an_answer() {
     let folder = tempfile::tempdir().unwrap();
     let program = noted_program(folder.path());
@@ -406,6 +425,9 @@ fn bad_requests_and_bad_runtimes_say_what_is_wrong() {
     assert_eq!(error(Request::new("triple")), "there is no model 'triple'; there are double");
     let wrong = Request::new("double").input("x", Tensor::new(vec![1, 5], vec![0f32; 5]));
     assert!(error(wrong).contains("it takes x: f32[n,4]"));
+    let half = error(row(0.0).share(Share::percent(50.0).unwrap()));
+    assert!(half.contains("at 50 %") && half.contains("workers of 100 %; open it"), "{half}");
+    assert!(runtime.run(row(0.0).share(Share::WHOLE)).is_ok(), "that is the share it has");
     let late = error(row(0.0).deadline(Duration::ZERO));
     assert!(late.contains("deadline"), "{late}");
     let open = |builder: Builder| builder.artifact(&path).open().map(drop).unwrap_err();

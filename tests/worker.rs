@@ -3,16 +3,21 @@
 use crate::faults::{noted, noted_program};
 use kernels::{GpuLimits, Limits, Task};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
-use schema::{FailureClass, Outcome, Picos, Seed, Share};
+use schema::{Batch, FailureClass, Outcome, Picos, Seed, Share};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tunewright::artifact::{self, Bound, Contents};
 use tunewright::device::{self, Grant, Machine};
+use tunewright::graph::text;
 use tunewright::measure::{Bench, Effort, Probe, Runoff, bench::WorkerBench};
 use tunewright::space::Space;
-use tunewright::worker::{self, Answer, Ask, Lane, Worker};
+use tunewright::worker::segment::{Segment, Sizes};
+use tunewright::worker::{self, Answer, Ask, Lane, Serve, Worker};
 
 fn grant(percent: f64) -> Grant {
     let machine = device::open("cpu").unwrap();
@@ -92,6 +97,38 @@ fn what_makes_no_sense_is_answered_and_not_obeyed() {
     assert_eq!(ask(Ask::Open { task: task().to_string(), seed: 0, max_error: 1e-4 }), Answer::Done);
     assert!(wrong(ask(Ask::Lap { lanes: vec![Lane::Sentinel, Lane::Slot(7)] })));
     assert!(matches!(ask(Ask::Lap { lanes: vec![Lane::Sentinel] }), Answer::Times { picos } if picos.len() == 1));
+}
+
+#[test]
+fn a_worker_that_serves_holds_no_file_open_but_the_artifact() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("double.tune");
+    let graph = text::parse("input %x: f32[1,4]\n%y: f32[1,4] = Add(%x, %x)\noutput %y as \"y\"").unwrap();
+    artifact::write(&path, &Contents::untuned("double", vec![Bound { batch: Batch::ONE, dims: vec![], graph }])).unwrap();
+    let file = File::open(&path).unwrap();
+    // What is served needs no name.
+    std::fs::remove_file(&path).unwrap();
+    let mut worker = Worker::spawn(&grant(100.0), &worker::program().unwrap()).unwrap();
+    let open = format!("/proc/{}/fd", worker.pid());
+    let open = || std::fs::read_dir(&open).unwrap().count();
+    let (before, deadline) = (open(), Duration::from_secs(30));
+    let sizes = Sizes { inputs: vec![16], outputs: vec![16], room: 0 };
+    let serve = Serve { artifact: "double.tune".into(), graph: 0, entry: None, room: 0 };
+    let mut segments = Vec::new();
+    for slot in 0..30 {
+        let (segment, shared) = Segment::create(&sizes).unwrap();
+        let ask = Ask::Serve { slot, serve: serve.clone() };
+        let answer = worker.ask_with(&ask, &[file.as_fd(), shared.as_fd()], deadline).unwrap();
+        assert!(matches!(answer, Answer::Built { .. }), "{answer:?}");
+        segments.push(segment);
+    }
+    assert!(open() <= before + 1, "{before} files were open, now there are {}", open());
+    let value = |value: f32| [value; 4].map(f32::to_le_bytes).concat();
+    segments[7].parts().inputs[0].copy_from_slice(&value(1.5));
+    assert!(matches!(worker.ask(&Ask::Run { slot: 7 }, deadline), Ok(Answer::Ran { .. })));
+    assert_eq!(segments[7].parts().outputs[0], value(3.0));
+    let alone = worker.ask(&Ask::Serve { slot: 99, serve }, deadline);
+    assert!(matches!(alone, Ok(Answer::Wrong { .. })), "{alone:?}");
 }
 
 #[test]
