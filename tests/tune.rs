@@ -14,13 +14,14 @@ use tunewright::tune::{Budget, Event, InMemory, Objective, Options, Outcome, Sto
 use tunewright::worker;
 use tuning_db::{OpenOptions, Store};
 
-pub(crate) fn options(folder: &Path, seconds: u64) -> Options {
+/// With a budget of trials, so that what comes out does not hang on how busy the machine is; its time only ends what hangs.
+pub(crate) fn options(folder: &Path) -> Options {
     Options {
         devices: vec![device::open("cpu").unwrap()],
         shares: vec![Share::WHOLE],
         batches: vec![Batch::ONE, Batch::new(4).unwrap()],
         dims: BTreeMap::new(),
-        budget: Budget { time: Some(Duration::from_secs(seconds)), trials: None },
+        budget: Budget { time: Some(Duration::from_secs(120)), trials: Some(20) },
         objective: Default::default(),
         strategy: "auto".to_owned(),
         parallel: None,
@@ -50,13 +51,11 @@ fn tuned(outcome: &Outcome) -> &Tuned {
 #[test]
 fn the_shipped_model_is_tuned_once_and_never_again() {
     let folder = tempfile::tempdir().unwrap();
-    let options = options(folder.path(), 4);
+    let options = options(folder.path());
     let mut records = InMemory::new();
     let mut events = Vec::new();
     let flag = AtomicBool::new(false);
-    let start = Instant::now();
     let first = tune(&[model()], &options, &mut records, &flag, &mut |event| events.push(event)).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(20));
     assert!(first.missing.is_empty(), "{:?}", first.missing);
     // Where the default is shipped, its record comes from another's measurement.
     let observed = records.observations().len() as u64;
@@ -80,9 +79,7 @@ fn the_shipped_model_is_tuned_once_and_never_again() {
     assert_eq!(left, ["mnist_cnn.tune"], "no draft is left behind");
 
     let count = records.observations().len();
-    let start = Instant::now();
     let second = tune(&[model()], &options, &mut records, &flag, &mut |_| {}).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5));
     assert_eq!((second.measured, second.stop), (0, Stop::NothingToDo));
     assert_eq!(records.observations().len(), count);
     assert_eq!(tuned(&second).rows, tuned(&first).rows);
@@ -90,9 +87,19 @@ fn the_shipped_model_is_tuned_once_and_never_again() {
 }
 
 #[test]
+fn a_budget_of_time_ends_a_tuning() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(folder.path());
+    options.budget = Budget { time: Some(Duration::from_secs(2)), trials: None };
+    let start = Instant::now();
+    tune(&[model()], &options, &mut InMemory::new(), &AtomicBool::new(false), &mut |_| {}).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(30), "a budget of 2 s took {:?}", start.elapsed());
+}
+
+#[test]
 fn an_interrupted_tuning_saves_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 3);
+    let mut options = options(folder.path());
     let mut records = InMemory::new();
     let flag = AtomicBool::new(false);
     let mut stop_at_first_trial = |event: Event| {
@@ -118,8 +125,9 @@ fn an_interrupted_tuning_saves_and_goes_on() {
 fn an_interruption_while_splits_meet_saves_too() {
     for after_ms in [40, 120, 200, 280] {
         let folder = tempfile::tempdir().unwrap();
-        let mut options = options(folder.path(), 20);
+        let mut options = options(folder.path());
         options.batches = vec![Batch::new(16).unwrap()];
+        options.budget.trials = None;
         let flag = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut stop_soon = |event: Event| {
@@ -141,7 +149,7 @@ fn an_interruption_while_splits_meet_saves_too() {
 #[test]
 fn a_tuning_without_trials_is_known_to_be_finished() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 60);
+    let mut options = options(folder.path());
     options.batches = vec![Batch::new(16).unwrap()];
     options.budget.trials = Some(0);
     let mut records = InMemory::new();
@@ -155,8 +163,8 @@ fn a_tuning_without_trials_is_known_to_be_finished() {
 #[test]
 fn the_database_answers_the_second_tuning() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 60);
-    options.budget = Budget { time: Some(Duration::from_secs(20)), trials: Some(12) };
+    let mut options = options(folder.path());
+    options.budget.trials = Some(12);
     options.batches = vec![Batch::ONE];
     let database = folder.path().join("db");
     let run = || {
@@ -176,7 +184,7 @@ fn the_database_answers_the_second_tuning() {
 #[test]
 fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 20);
+    let mut options = options(folder.path());
     options.budget.trials = Some(4);
     options.batches = vec![Batch::ONE];
     let database = folder.path().join("db");
@@ -219,7 +227,7 @@ fn a_runtime_predicts_by_the_database_and_takes_in_what_is_new_there() {
 fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
     let Some(machine) = crate::stages::machine() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 30);
+    let mut options = options(folder.path());
     let mut records = InMemory::new();
     let mut run = |options: &Options| {
         let outcome = tune(&[model()], options, &mut records, &AtomicBool::new(false), &mut |_| {}).unwrap();
@@ -279,7 +287,7 @@ fn a_device_with_memory_of_its_own_is_tuned_beside_the_cpu() {
 #[test]
 fn throughput_is_judged_with_every_part_loaded_and_apart_from_latency() {
     let folder = tempfile::tempdir().unwrap();
-    let mut options = options(folder.path(), 4);
+    let mut options = options(folder.path());
     let machine = &options.devices[0];
     // The smallest share there is: as many parts as possible are loaded.
     options.shares = vec![Share::percent(*machine.shares_pct().first().unwrap()).unwrap()];
@@ -294,7 +302,7 @@ fn throughput_is_judged_with_every_part_loaded_and_apart_from_latency() {
     assert_eq!((second.measured, &tuned(&second).rows), (0, &tuned(&first).rows));
     options.objective = Objective::Latency;
     let alone = run(&options);
-    assert_eq!(alone.measured, 1, "tasks are known, the model has not been judged alone");
+    assert!(alone.reused > 0 && alone.measured > 0, "tasks are known, the model has not been judged alone: {alone:?}");
     let mechanisms: Vec<String> = records
         .observations()
         .iter()
@@ -315,7 +323,8 @@ fn tunes_by_hand() {
     let models: Vec<PathBuf> = std::env::var("TUNE_MODELS").unwrap().split(',').map(PathBuf::from).collect();
     let seconds = std::env::var("TUNE_SECONDS").map_or(60, |text| text.parse().unwrap());
     for model in models {
-        let mut options = options(folder.path(), seconds);
+        let mut options = options(folder.path());
+        options.budget = Budget { time: Some(Duration::from_secs(seconds)), trials: None };
         options.shares = vec![Share::percent(50.0).unwrap(), Share::WHOLE];
         options.dims = std::env::var("TUNE_DIMS")
             .unwrap_or_default()
