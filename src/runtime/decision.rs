@@ -142,7 +142,7 @@ pub(super) fn words(refusal: &Refusal) -> String {
     };
     match *refusal {
         Refusal::UnknownModel => "there is no such model any more".to_owned(),
-        Refusal::NoDevice => "no device is left that can run it".to_owned(),
+        Refusal::NoDevice => "no device is left that can run it; one that was lost comes back with a new runtime".to_owned(),
         Refusal::Closing => "the runtime is shutting down".to_owned(),
         Refusal::DeadlinePassed => "its deadline was over when it came".to_owned(),
         Refusal::QueueFull { retry_after } => format!("its queue is full; {}", again(retry_after)),
