@@ -115,6 +115,36 @@ fn requests_that_come_together_run_together() {
 }
 
 #[test]
+fn inputs_may_come_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = |rows: u32| {
+        let inputs = ["x", "y", "z"].map(|name| format!("input %{name}: f32[{rows},2]")).join("\n");
+        format!("{inputs}\n%a: f32[{rows},2] = Sub(%x, %y)\n%b: f32[{rows},2] = Mul(%a, %z)\noutput %b as \"b\"")
+    };
+    let runtime = builder().artifact(written(folder.path(), "mixed", &[(1, &of(1)), (4, &of(4))])).open().unwrap();
+    let value = |name: &str| {
+        if name == "x" {
+            7.0f32
+        } else if name == "y" {
+            2.0
+        } else {
+            3.0
+        }
+    };
+    let request = |names: [&str; 3]| {
+        let tensor = |name| Tensor::new(vec![1, 2], vec![value(name); 2]);
+        names.into_iter().fold(Request::new("mixed"), |request, name| request.input(name, tensor(name)))
+    };
+    for names in [["x", "y", "z"], ["x", "z", "y"], ["y", "x", "z"], ["y", "z", "x"], ["z", "x", "y"], ["z", "y", "x"]] {
+        let answer = runtime.run(request(names)).unwrap();
+        assert_eq!(values(&answer.outputs[0].1), [15.0; 2], "{names:?}");
+    }
+    for names in [["x", "x", "y"], ["x", "y", "w"]] {
+        assert!(matches!(runtime.run(request(names)), Err(RuntimeError::Inputs { .. })), "{names:?}");
+    }
+}
+
+#[test]
 fn every_policy_serves() {
     let folder = tempfile::tempdir().unwrap();
     let path = double(folder.path());
