@@ -1,6 +1,7 @@
 //! What a session and the runtime are opened from: artifacts, read as far as is asked, and the records of a tuning database.
 
 use crate::artifact::Opening;
+use schema::ModelFeatures;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tuning_db::{ModelRecords, Reader, Source, StoreError};
@@ -71,7 +72,18 @@ impl Records {
         if held != 0 && self.0.generation() == held {
             return Ok(None);
         }
-        let records = self.0.model_records();
-        records.map(Some).map_err(|source| DatabaseError { path: self.0.path().to_owned(), source })
+        self.0.model_records().map(Some).map_err(|source| self.unread(source))
+    }
+
+    /// What the graphs of all its models are like.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: it cannot be read any more.
+    pub fn features(&self) -> Result<Vec<ModelFeatures>, DatabaseError> {
+        self.0.model_features().map_err(|source| self.unread(source))
+    }
+
+    fn unread(&self, source: StoreError) -> DatabaseError {
+        DatabaseError { path: self.0.path().to_owned(), source }
     }
 }

@@ -411,6 +411,35 @@ fn a_database_that_is_damaged_or_gone_stops_nobody() {
 }
 
 #[test]
+fn a_policy_that_foresees_learns_from_the_models_of_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mnist_cnn();
+    let tune = [
+        "tune",
+        model.to_str().unwrap(),
+        "--budget",
+        "trials=0",
+        "--batch",
+        "1,2,3,4,5,6,7,8",
+        "--share",
+        "50,100",
+        "--db",
+        "db",
+    ];
+    let tuned = tunewright(folder.path(), &tune);
+    assert_eq!(tuned.status.code(), Some(0), "{}", String::from_utf8_lossy(&tuned.stderr));
+    let alone = builder().artifact(double(folder.path())).policy("forest");
+    let taught = alone.clone().database(folder.path().join("db")).open().unwrap().index();
+    assert!(alone.open().unwrap().index().foresight().is_none(), "two rows of one model are too little");
+    let table = &taught.foresight().expect("16 rows of another model are enough").table;
+    assert_eq!((taught.facts().elsewhere.len(), table.len()), (16, taught.row_count()));
+    assert!(table.iter().all(|row| row.ln_time.is_some()));
+    // What was timed as it was loaded is not trusted as a record is.
+    assert!(taught.facts().samples.values().all(|&runs| (1..100).contains(&runs)));
+    assert_eq!(taught.facts().samples.len(), taught.row_count());
+}
+
+#[test]
 fn a_request_that_the_model_refuses_harms_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let of = |rows: u32| {

@@ -60,6 +60,7 @@ pub(super) struct Loaded {
     pub inner: Picos,
     /// From requests to answers.
     pub whole: Picos,
+    pub runs: u32,
 }
 
 /// What a hand is told to do, in order.
@@ -243,7 +244,8 @@ impl Hand {
             times.sort_unstable();
             Picos(times[times.len() / 2])
         };
-        Ok(Loaded { inner: median(&mut inner), whole: median(&mut whole) })
+        let runs = inner.len() as u32;
+        Ok(Loaded { inner: median(&mut inner), whole: median(&mut whole), runs })
     }
 
     fn unload(&mut self, model: ModelId) {

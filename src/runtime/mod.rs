@@ -47,6 +47,7 @@ mod catalog;
 mod decision;
 mod fleet;
 mod hand;
+mod learning;
 mod pending;
 mod predict;
 mod rows;
@@ -60,18 +61,17 @@ pub use pending::{Answered, Pending};
 use crate::artifact::{ArtifactError, Opening};
 use crate::device::{DeviceError, GrantError};
 use crate::execute::Port;
-use crate::features;
 use crate::forest::Training;
 use crate::open::{self, Records};
-use crate::schedule::{self, Alarm, Facts, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Refusal, Wish};
+use crate::schedule::{self, Alarm, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Refusal, Wish};
 use crate::worker::{self, SpawnError};
-use catalog::{Bound, Served, Source};
+use catalog::{Served, Source};
 use fleet::Seat;
 use hand::{Given, Job, PlanKey, Spec};
 use kernels::Datum;
 use pending::Slot;
 use predict::{PlacedAt, Table};
-use schema::Share;
+use schema::{ModelFeatures, Share};
 use shared::{Live, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,6 +104,8 @@ pub struct Runtime {
 struct LoadedModels {
     database: Option<Records>,
     records: Option<ModelRecords>,
+    /// Of the models in the database, where the policy foresees.
+    features: Vec<ModelFeatures>,
     /// By model of the scheduler; `None` where one was unloaded.
     models: Vec<Option<Arc<Served>>>,
     names: Vec<String>,
@@ -246,16 +248,23 @@ impl Builder {
         let sources: Vec<Arc<Source>> =
             self.artifacts.iter().map(|path| Ok(Arc::new(Source::open(path, opening)?))).collect::<Result<_, RuntimeError>>()?;
         let names = if devices.is_empty() { vec!["cpu".to_owned()] } else { devices };
-        let mut seats =
-            names.iter().map(|name| Seat::open(name, &shares, at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let mut seats = names.iter().map(|name| Seat::open(name, &shares, at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
         let device_names = seats.iter().map(|seat| seat.site.name().clone()).collect();
         let index = Arc::new(schedule::Index::new(0, Vec::new(), device_names, Vec::new())?);
         let policy = schedule::policy(&policy)?;
         let foresees = policy.foresees();
         let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), limits, policy)?;
         let records = database.as_ref().map(|database| database.newer(0)).transpose()?.flatten();
-        let loaded =
-            LoadedModels { database, records, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
+        let features = features_of(database.as_ref().filter(|_| foresees))?;
+        let loaded = LoadedModels {
+            database,
+            records,
+            features,
+            models: Vec::new(),
+            names: Vec::new(),
+            plans: BTreeMap::new(),
+            generation: 0,
+        };
         let (shared, clock) = Shared::new(core, index)?;
         let (jobs, mut threads) = fleet::hands(&mut seats, &program, &shared).inspect_err(|_| shared.close())?;
         shared.employ(jobs);
@@ -268,6 +277,11 @@ impl Builder {
         sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
         Ok(runtime)
     }
+}
+
+/// What a database tells of graphs.
+fn features_of(database: Option<&Records>) -> Result<Vec<ModelFeatures>, DatabaseError> {
+    database.map(Records::features).transpose().map(Option::unwrap_or_default)
 }
 
 impl Runtime {
@@ -406,27 +420,15 @@ impl Runtime {
         loaded.generation += 1;
         let index = schedule::Index::new(loaded.generation, models, devices, table.measured())?;
         let index = match self.foresees {
-            true => index.with_facts(self.facts(loaded)).taught(&Training::default()),
+            true => {
+                let known = loaded.records.as_ref().map(|records| (records, loaded.features.as_slice()));
+                let facts = learning::facts(&index, &loaded.models, &self.seats, &table, known)?;
+                index.with_facts(facts).taught(&Training::default())
+            }
             false => index,
         };
         self.shared.publish(Arc::new(index), loaded.models.clone(), table)?;
         Ok(())
-    }
-
-    /// What an index is taught by besides times: what the graphs are like, and what was granted.
-    fn facts(&self, loaded: &LoadedModels) -> Facts {
-        let mut facts = Facts::default();
-        for (at, served) in loaded.models.iter().enumerate() {
-            let Some(served) = served else { continue };
-            let of =
-                |bound: &Bound| ((ModelId(at as u16), bound.rows), features::of(served.source.artifact.outline(bound.graph)));
-            facts.features.extend(served.graphs.iter().map(of));
-        }
-        for (at, seat) in self.seats.iter().enumerate() {
-            let units = seat.units().map(|(share, units)| ((schedule::DeviceId(at as u16), share), units));
-            facts.units.extend(units);
-        }
-        facts
     }
 
     /// Unloads a model: refuses what comes from now on, answers what it has accepted, then frees its plans.
@@ -468,7 +470,8 @@ impl Runtime {
         let held = loaded.records.as_ref().map_or(0, |records| records.generation);
         let Some(records) = database.newer(held)? else { return Ok(false) };
         let newer = records.generation != held;
-        loaded.records = Some(records);
+        let features = features_of(loaded.database.as_ref().filter(|_| self.foresees))?;
+        (loaded.records, loaded.features) = (Some(records), features);
         self.publish(&mut loaded)?;
         Ok(newer)
     }

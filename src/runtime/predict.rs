@@ -48,6 +48,8 @@ pub(super) struct Facts {
     /// Where the prediction comes from; `None`: from the runs with which it was loaded.
     pub recorded: Option<Prediction>,
     time: Nanos,
+    /// With which it was loaded.
+    runs: u32,
 }
 
 /// All plans of one generation.
@@ -104,7 +106,7 @@ impl Table {
             let way = Picos(loaded.time.whole.0.saturating_sub(loaded.time.inner.0));
             let time = recorded.map_or(loaded.time.whole, |recorded| Picos(recorded.time.0.saturating_add(way.0)));
             let Choice { rung, batch, .. } = loaded.choice;
-            facts.insert(place, Facts { rung, batch, recorded, time: Nanos::from(time).max(Nanos(1)) });
+            facts.insert(place, Facts { rung, batch, recorded, time: Nanos::from(time).max(Nanos(1)), runs: loaded.time.runs });
         }
         Table(facts)
     }
@@ -123,6 +125,11 @@ impl Table {
             energy_mj: None,
         };
         self.0.iter().map(one).collect()
+    }
+
+    /// How often each plan was timed that no record tells of.
+    pub fn timed(&self) -> impl Iterator<Item = (PlacedAt, u32)> {
+        self.0.iter().filter(|(_, facts)| facts.recorded.is_none()).map(|(place, facts)| (*place, facts.runs))
     }
 
     pub fn get(&self, place: PlacedAt) -> Option<&Facts> {
