@@ -99,6 +99,7 @@ impl Pending {
     }
 
     /// Calls `then` with the answer: on the thread that brings it, which serves others and is not to be kept, or at once when it is there.
+    /// It must neither wait for other answers nor end the runtime while there are some to come: they may need this thread.
     pub fn then(mut self, then: impl FnOnce(Answered) + Send + 'static) {
         self.over = true;
         let mut state = self.slot.lock();
