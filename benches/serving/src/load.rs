@@ -11,7 +11,7 @@ use tunewright::simulate::Arrival;
 
 /// Before the instant of an arrival the issuer does not sleep any more.
 const SPIN: Duration = Duration::from_micros(100);
-/// Requests one after the other that tell how much times vary.
+/// Requests one after the other that tell how long runs take now, and how much that varies.
 const CALIBRATION: usize = 200;
 const CALIBRATION_TIME: Duration = Duration::from_secs(5);
 
@@ -125,17 +125,28 @@ pub fn play(runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
     Ok(Played { outcomes: pending.into_iter().map(outcome).collect() })
 }
 
-/// The deviation of the logarithm of actual over predicted time, of requests one after the other.
+/// What runs take now, beside what the records say.
+#[derive(Copy, Clone, Debug)]
+pub struct State {
+    /// The median over the recorded time.
+    pub slower: f64,
+    /// The deviation of the logarithm.
+    pub noise: f64,
+}
+
+/// Of requests one after the other, each of which is recorded to take `alone`.
 ///
 /// # Errors
 /// What the runtime says.
-pub fn noise_of(runtime: &Runtime, model: &str) -> Result<f64, Failed> {
+pub fn state_of(runtime: &Runtime, model: &str, alone: Nanos) -> Result<State, Failed> {
     let inputs = inputs(runtime, model)?;
     let (mut logs, start) = (Vec::new(), Instant::now());
     while logs.len() < CALIBRATION && start.elapsed() < CALIBRATION_TIME {
         let request = inputs.iter().fold(Request::new(model), |request, (name, tensor)| request.input(name, tensor.clone()));
-        logs.push(runtime.run(request)?.decision.actual.as_secs_f64().ln());
+        logs.push((runtime.run(request)?.decision.actual.as_secs_f64() / alone.as_secs_f64()).ln());
     }
     let mean = logs.iter().sum::<f64>() / logs.len() as f64;
-    Ok((logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / logs.len() as f64).sqrt())
+    let noise = (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / logs.len() as f64).sqrt();
+    logs.sort_by(f64::total_cmp);
+    Ok(State { slower: logs[logs.len() / 2].exp(), noise })
 }

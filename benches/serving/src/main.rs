@@ -12,7 +12,7 @@
 
 mod load;
 
-use load::{Outcome, Played, noise_of, play};
+use load::{Outcome, Played, State, play, state_of};
 use schema::{Batch, Seed, Share};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +26,8 @@ type Failed = Box<dyn std::error::Error>;
 const LOADS: [f64; 3] = [0.3, 0.6, 0.8];
 /// A deadline is so many times what one request takes alone.
 const DEADLINE: f64 = 10.0;
+/// Runs take what the records say.
+const AS_RECORDED: State = State { slower: 1.0, noise: 0.0 };
 /// What one would fix without a scheduler: the greatest share of the first device, and one request at a time.
 const FIXED: &str = "fixed";
 /// Policies that are played in a mix.
@@ -133,17 +135,17 @@ fn capacity(index: &Index, fleet: &Fleet, model: ModelId) -> f64 {
 }
 
 /// What the simulator says of a trace.
-fn simulated(runtime: &Runtime, index: &Index, trace: &[Arrival], name: &str, noise: f64) -> Result<Figures, Failed> {
-    let scenario = scenario(runtime, index, noise);
+fn simulated(runtime: &Runtime, index: &Index, trace: &[Arrival], name: &str, state: State) -> Result<Figures, Failed> {
+    let scenario = scenario(runtime, index, state);
     Ok(simulate(&scenario, trace.iter().copied(), policy(name)?, &mut |_| {})?)
 }
 
-fn scenario(runtime: &Runtime, index: &Index, noise: f64) -> Scenario {
+fn scenario(runtime: &Runtime, index: &Index, State { slower, noise }: State) -> Scenario {
     Scenario {
         fleet: runtime.fleet(),
         index: std::sync::Arc::new(index.clone()),
         limits: Limits::default(),
-        reality: Reality { noise, ..Reality::default() },
+        reality: Reality { noise, slower, slower_from: Nanos::ZERO, ..Reality::default() },
         faults: Vec::new(),
         seed: Seed(0),
         starvation: Nanos::NEVER,
@@ -162,9 +164,9 @@ fn mean(times: &[Nanos]) -> f64 {
 /// Each model alone at three loads.
 fn reality(arguments: &Arguments) -> Result<(), Failed> {
     println!(
-        "| model | load | requests | mean ms | simulated | ratio | p99 ms | simulated | ratio | in time /s | simulated | ratio |"
+        "| model | load | alone before, after, of the record | requests | mean ms | simulated | ratio | p99 ms | simulated | ratio | in time /s | simulated | ratio |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut errors = Vec::new();
     for path in &arguments.artifacts {
         let one = Arguments { artifacts: vec![path.clone()], devices: arguments.devices.clone(), ..*arguments };
@@ -172,10 +174,14 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             // A new runtime for each: what one load taught is no help to the next.
             let runtime = one.builder().open()?;
             let index = runtime.index();
-            let noise = noise_of(&runtime, &runtime.models()[0])?;
+            let state = || state_of(&runtime, &runtime.models()[0], alone(&index, ModelId(0)));
+            let before = state()?;
             let trace = one.trace(load * capacity(&index, &runtime.fleet(), ModelId(0)), &index, |model| deadline(&index, model));
             let played = play(&runtime, &trace)?;
-            let figures = simulated(&runtime, &index, &trace, "batcher", noise)?;
+            // States of a machine last for minutes, and change meanwhile.
+            let after = state()?;
+            let (slower, noise) = ((before.slower * after.slower).sqrt(), (before.noise + after.noise) / 2.0);
+            let figures = simulated(&runtime, &index, &trace, "batcher", State { slower, noise })?;
             let real = played.latencies();
             let (per_s, simulated_per_s) =
                 (played.in_time() as f64 / arguments.seconds, figures.in_time as f64 / arguments.seconds);
@@ -186,7 +192,14 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             ];
             let cells: Vec<String> =
                 pairs.iter().map(|(real, made)| format!("{real:.3} | {made:.3} | {:.2}", real / made)).collect();
-            println!("| {} | {load} | {} | {} |", runtime.models()[0], trace.len(), cells.join(" | "));
+            println!(
+                "| {} | {load} | {:.2}, {:.2} | {} | {} |",
+                runtime.models()[0],
+                before.slower,
+                after.slower,
+                trace.len(),
+                cells.join(" | ")
+            );
             errors.extend(played.errors());
         }
     }
@@ -216,7 +229,7 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
     for name in POLICIES {
         let runtime = arguments.builder().policy(name).open()?;
         let played = play(&runtime, &trace)?;
-        let figures = simulated(&runtime, &index, &trace, name, 0.0)?;
+        let figures = simulated(&runtime, &index, &trace, name, AS_RECORDED)?;
         let Played { outcomes } = &played;
         let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
         let (late, refused) = (
@@ -233,7 +246,7 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
         );
         in_time.push((name, played.in_time()));
     }
-    let known = search(&scenario(&plain, &index, 0.0), &trace, SEARCH)?;
+    let known = search(&scenario(&plain, &index, AS_RECORDED), &trace, SEARCH)?;
     println!("| every arrival known ({}), simulated | {} | | | | | |", known.policy, known.in_time);
     let best = in_time.iter().filter(|(name, _)| *name != FIXED).map(|(_, count)| *count).max().unwrap_or(0);
     let base = in_time.iter().find(|(name, _)| *name == FIXED).map_or(0, |(_, count)| *count);
