@@ -4,7 +4,7 @@ use super::{MS, poisson, scenario};
 use crate::forest::Training;
 use crate::schedule::testing::{curve, index, placed};
 use crate::schedule::{
-    Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Hole, Index, Measured, Model, ModelId, Nanos, Wake,
+    Admission, DeviceId, Engines, Facts, Fleet, FleetDevice, Hole, Index, Measured, Model, ModelId, Nanos, Predicted, Row, Wake,
     examples_elsewhere, fill, policy,
 };
 use crate::simulate::{Arrival, Figures, Scenario, Seen, simulate};
@@ -130,10 +130,12 @@ fn the_rows_of_one_model_are_predicted_by_what_others_cost() {
     let one = one.with_facts(Facts { elsewhere, ..facts }).taught(&training());
     let table = &one.foresight().expect("others are enough").table;
     let rows = one.curves().iter().flat_map(|curve| &curve.rows);
-    for (row, predicted) in rows.zip(table) {
-        let ratio = f64::from(predicted.ln_time.unwrap()).exp() / row.stages.total().as_f64();
-        assert!((0.5..2.0).contains(&ratio), "batch {}: predicted {ratio:.2} of what it took", row.batch);
-    }
+    let error =
+        |(row, predicted): (&Row, &Predicted)| (f64::from(predicted.ln_time.unwrap()) - row.stages.total().as_f64().ln()).abs();
+    let errors: Vec<f64> = rows.zip(table).map(error).collect();
+    // Taken for each other, the devices differ by up to fifty times.
+    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+    assert!(errors.len() == 8 && mean < 2f64.ln(), "{mean:.2}: {errors:.2?}");
 }
 
 /// What was measured stands above what is predicted: with forests taught that know a law of other models, choices among measured rows
