@@ -4,14 +4,15 @@
 //! cargo run --release --example loadgen_system -- answer ARTIFACT.tune SHARE BATCH LANES   a line `ID INDEX` in, a line `ID` out when it is answered
 //! cargo run --release --example loadgen_system -- arrivals RATE COUNT                      instants of the Server scenario, in nanoseconds
 //! ```
-//! `answer` runs LANES requests at once and says `ready` when each lane has run. Every request is one of zeros, as `tunewright bench` asks
-//! without `--input`.
+//! `answer` runs LANES requests at once, each on cores of its own, and says `ready` and which cores it leaves, as `ready 1,3`, when each lane has
+//! run. Every request is one of zeros, as `tunewright bench` asks without `--input`.
 
 use kernels::Tensor;
 use schema::{Batch, Share};
 use std::error::Error;
 use std::io::{Write, stdin, stdout};
 use std::sync::Barrier;
+use tunewright::device;
 use tunewright::loadgen::{Arrivals, Seeds};
 use tunewright::session::{Request, Session};
 
@@ -48,28 +49,33 @@ fn answer(artifact: &str, share: Share, batch: u32, lanes: usize) -> Outcome {
         request = request.input(&port.name, Tensor::from_bytes(dtype, shape, bytes.into()).ok_or("zeros are legal")?);
     }
     let warm = Barrier::new(lanes + 1);
-    std::thread::scope(|scope| {
-        let lane = || -> Outcome {
-            let first = session.run(&request).map(drop);
-            warm.wait();
-            first?;
-            let mut line = String::new();
-            loop {
-                line.clear();
-                // Whoever is free takes the next line: the lock of stdin is the queue.
-                if stdin().read_line(&mut line)? == 0 {
-                    return Ok(());
+    let (taken, left) = device::open("cpu")?.divided(share, lanes);
+    let left: Vec<String> = left.iter().map(usize::to_string).collect();
+    // Threads begin where this one may run.
+    device::confined(&taken, || {
+        std::thread::scope(|scope| {
+            let lane = || -> Outcome {
+                let first = session.run(&request).map(drop);
+                warm.wait();
+                first?;
+                let mut line = String::new();
+                loop {
+                    line.clear();
+                    // Whoever is free takes the next line: the lock of stdin is the queue.
+                    if stdin().read_line(&mut line)? == 0 {
+                        return Ok(());
+                    }
+                    let id = line.split_whitespace().next().ok_or("a line is: ID INDEX")?;
+                    session.run(&request)?;
+                    let mut out = stdout().lock();
+                    writeln!(out, "{id}")?;
+                    out.flush()?;
                 }
-                let id = line.split_whitespace().next().ok_or("a line is: ID INDEX")?;
-                session.run(&request)?;
-                let mut out = stdout().lock();
-                writeln!(out, "{id}")?;
-                out.flush()?;
-            }
-        };
-        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
-        warm.wait();
-        println!("ready");
-        lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane ends with its outcome"))
-    })
+            };
+            let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+            warm.wait();
+            println!("ready {}", left.join(","));
+            lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane ends with its outcome"))
+        })
+    })?
 }

@@ -13,6 +13,7 @@ use super::{
     settings,
 };
 use crate::artifact::Opening;
+use crate::device;
 use crate::loadgen::{self, Clock, Figures, Library, Mode, Peak, Run, SettingsError, WallClock, find_peak, rate_at_once};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::schedule::Nanos;
@@ -263,9 +264,13 @@ fn measure(
             "note: requests use every core, none is left for whoever issues them (--concurrency); a run whose requests come late is not valid",
         );
     }
+    let (taken, left) = if threads > 0 { apart(arguments, &models)? } else { Default::default() };
     let system: Box<dyn Placing> = match &arguments.policy {
         Some(policy) => Box::new(serving(arguments, policy, &models, requests)?),
-        None => Box::new(SessionUnderTest::start(session, requests, threads).map_err(|error| from_session(&path, &error))?),
+        None => {
+            let system = on(&taken, || SessionUnderTest::start(session, requests, threads))?;
+            Box::new(system.map_err(|error| from_session(&path, &error))?)
+        }
     };
     let system = &*system;
     let clock: Arc<dyn Clock> = Arc::new(WallClock::begin());
@@ -280,7 +285,7 @@ fn measure(
         system.take_placed();
     }
     let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures, Vec<Placed>), Failure> {
-        let run = loadgen::run(settings, &library, system, &clock).map_err(|error| refused(&path, &error))?;
+        let run = on(&left, || loadgen::run(settings, &library, system, &clock))?.map_err(|error| refused(&path, &error))?;
         if let loadgen::End::Failed(why) = &run.end {
             return Err(failed(&path, system, why));
         }
@@ -359,6 +364,25 @@ fn takes_all_cores(arguments: &Arguments, models: &[Model]) -> bool {
     let host = arguments.device.split(':').next() == Some("cpu");
     let at_once = concurrency(arguments, models) as f64;
     host && models.iter().any(|model| at_once * model.decision.share.as_percent() >= 100.0)
+}
+
+/// The cores that requests run on, and those that are left to whoever issues them; none of either where there is nothing to divide. A thread
+/// that sleeps until an instant is woken where it last ran, and waits there for a request to end.
+fn apart(arguments: &Arguments, models: &[Model]) -> Result<(Vec<usize>, Vec<usize>), Failure> {
+    let machine = super::devices::open(&arguments.device)?;
+    let share = models.iter().map(|model| model.decision.share).max().unwrap_or(Share::WHOLE);
+    let (taken, left) = machine.divided(share, concurrency(arguments, models));
+    let divides = arguments.policy.is_none() && !taken.is_empty() && !left.is_empty();
+    Ok(if divides { (taken, left) } else { Default::default() })
+}
+
+/// On these cores, if there are any.
+fn on<T>(cores: &[usize], work: impl FnOnce() -> T) -> Result<T, Failure> {
+    match cores.is_empty() {
+        true => Ok(work()),
+        false => device::confined(cores, work)
+            .map_err(|error| Failure::new("machine.threads", format!("cannot keep to cores {cores:?}"), error)),
+    }
 }
 
 /// A rate that was tried, for people.

@@ -13,6 +13,7 @@ mod gpu;
 pub mod share;
 mod wgpu;
 
+pub use cores::confined;
 pub use energy::energy_uj;
 pub use fingerprint::{kernel_set, kernel_set_hash};
 pub use gpu::gpu;
@@ -191,6 +192,14 @@ impl Machine {
     /// How many disjoint parts of that size there are; 0 when it cannot give the share.
     pub fn slots(&self, share: schema::Share) -> usize {
         share::slots(self, share)
+    }
+
+    /// The cores of its first so many parts of that size, and those that are left.
+    pub fn divided(&self, share: schema::Share, parts: usize) -> (Vec<usize>, Vec<usize>) {
+        let granted = (0..parts.min(self.slots(share))).filter_map(|slot| self.grant_slot(share, slot).ok());
+        let taken: Vec<usize> = granted.flat_map(|grant| grant.cores).collect();
+        let left = self.cores.iter().copied().filter(|core| !taken.contains(core)).collect();
+        (taken, left)
     }
 }
 

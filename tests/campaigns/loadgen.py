@@ -108,9 +108,13 @@ class Piped:
         command = [TARGET / "examples/loadgen_system", "answer", artifact, str(share), str(batch), str(lanes)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.answers = self.process.stdout
-        ready = self.answers.readline().strip()
-        if ready != b"ready":
+        ready = self.answers.readline().split()
+        if ready[:1] != [b"ready"]:
             sys.exit(f"the example did not start: {ready}")
+        # Whoever issues keeps to what is left, as ours does.
+        self.before = os.sched_getaffinity(0)
+        if ready[1:]:
+            os.sched_setaffinity(0, {int(core) for core in ready[1].split(b",")})
         threading.Thread(target=self.listen, daemon=True).start()
 
     def issue(self, samples):
@@ -126,6 +130,7 @@ class Piped:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+        os.sched_setaffinity(0, self.before)
 
 
 def bench(words):

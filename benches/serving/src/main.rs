@@ -16,6 +16,7 @@ use load::{Outcome, Played, State, play, state_of};
 use schema::{Batch, Seed, Share};
 use std::process::ExitCode;
 use std::time::Duration;
+use tunewright::device;
 use tunewright::runtime::{Builder, Runtime};
 use tunewright::schedule::{Admission, Fleet, Index, Limits, ModelId, Nanos, policy};
 use tunewright::simulate::{Arrival, Arrivals, Figures, Mix, Pattern, Reality, Scenario, Sizes, search, simulate};
@@ -105,6 +106,17 @@ impl Arguments {
         self.artifacts.iter().fold(with_devices, |builder, path| builder.artifact(path))
     }
 
+    /// Plays a trace on the cores that workers leave, if they leave any.
+    fn play(&self, runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
+        let index = runtime.index();
+        let host = index.devices().iter().find(|device| device.0.starts_with("cpu"));
+        let left = host.map(|host| Ok::<_, Failed>(device::open(&host.0)?.divided(self.at_most, 1).1)).transpose()?;
+        match left.filter(|cores| !cores.is_empty()) {
+            Some(cores) => device::confined(&cores, || play(runtime, trace))?,
+            None => play(runtime, trace),
+        }
+    }
+
     /// Arrivals at that rate for the time of a run, of each model as many, each with its deadline.
     fn trace(&self, per_s: f64, index: &Index, within: impl Fn(ModelId) -> Nanos) -> Vec<Arrival> {
         let models = (0..index.models().len() as u16).map(ModelId);
@@ -177,7 +189,7 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             let state = || state_of(&runtime, &runtime.models()[0], alone(&index, ModelId(0)));
             let before = state()?;
             let trace = one.trace(load * capacity(&index, &runtime.fleet(), ModelId(0)), &index, |model| deadline(&index, model));
-            let played = play(&runtime, &trace)?;
+            let played = one.play(&runtime, &trace)?;
             // States of a machine last for minutes, and change meanwhile.
             let after = state()?;
             let (slower, noise) = ((before.slower * after.slower).sqrt(), (before.noise + after.noise) / 2.0);
@@ -228,7 +240,7 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
     let mut in_time = Vec::new();
     for name in POLICIES {
         let runtime = arguments.builder().policy(name).open()?;
-        let played = play(&runtime, &trace)?;
+        let played = arguments.play(&runtime, &trace)?;
         let figures = simulated(&runtime, &index, &trace, name, AS_RECORDED)?;
         let Played { outcomes } = &played;
         let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
@@ -269,7 +281,7 @@ fn overload(arguments: &Arguments) -> Result<(), Failed> {
         let index = runtime.index();
         let offered = load * capacity(&index, &runtime.fleet(), ModelId(0));
         let trace = arguments.trace(offered, &index, |model| deadline(&index, model));
-        let played = play(&runtime, &trace)?;
+        let played = arguments.play(&runtime, &trace)?;
         let goodput = played.in_time() as f64 / arguments.seconds;
         let retries = played
             .outcomes
