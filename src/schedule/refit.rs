@@ -68,8 +68,15 @@ impl Refit {
         let [slope, both, fixed] = self.p;
         let px = [slope * rows + both, both * rows + fixed];
         let gain = px.map(|part| part / (self.forgetting + px[0] * rows + px[1]));
-        self.now.per_row_ns = (self.now.per_row_ns + gain[0] * error).max(0.0);
-        self.now.fixed_ns = (self.now.fixed_ns + gain[1] * error).max(0.0);
+        let (per_row_ns, fixed_ns) = (self.now.per_row_ns + gain[0] * error, self.now.fixed_ns + gain[1] * error);
+        // A part is never negative, and what it would have been the other takes: were it only cut off, the line would miss this run by as
+        // much, the next run would correct that in the same direction, and the line would run away.
+        let here = (per_row_ns * rows + fixed_ns).max(0.0);
+        self.now = match (per_row_ns < 0.0, fixed_ns < 0.0) {
+            (true, _) => Line { per_row_ns: 0.0, fixed_ns: here },
+            (_, true) => Line { per_row_ns: here / rows, fixed_ns: 0.0 },
+            _ => Line { per_row_ns, fixed_ns },
+        };
         let p = [slope - gain[0] * px[0], both - gain[0] * px[1], fixed - gain[1] * px[1]].map(|part| part / self.forgetting);
         // Without the bound the covariance winds up as long as all batches are alike, and the next other one throws the line far off.
         let (trace, most) = (p[0] + p[2], self.p_start[0] + self.p_start[2]);
@@ -139,6 +146,24 @@ mod tests {
         (0..3000).for_each(|_| refit.observe(4, 1.0 + 0.06 * (draw() - 0.5)));
         refit.observe(32, 1.03);
         assert!((refit.factor(8) - 1.0).abs() < 0.05, "{}", refit.factor(8));
+    }
+
+    /// Nearly all runs are of one row, and the line has no fixed part, or hardly any.
+    #[test]
+    fn a_part_that_would_be_negative_does_not_run_away() {
+        for fixed_ns in [0.0, 1e5] {
+            for (noise, deviation) in [(0.0, 0.05), (0.0, 0.2), (0.03, 0.2)] {
+                let start = Line { per_row_ns: 11e6, fixed_ns };
+                let (mut refit, mut draw) = (Refit::new(start, noise), weyl(0.3));
+                for run in 0..20_000 {
+                    let normal: f64 = (0..12).map(|_| draw()).sum::<f64>() - 6.0;
+                    let rows = if draw() < 0.02 { 2 } else { 1 };
+                    refit.observe(rows, 1.08 * (deviation * normal).exp());
+                    let off = (refit.factor(1) / 1.08 - 1.0).abs();
+                    assert!(run < 50 || off < 0.01 + 1.5 * deviation, "{deviation}, after {run} runs: {off}");
+                }
+            }
+        }
     }
 
     #[test]
