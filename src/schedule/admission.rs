@@ -6,40 +6,58 @@ use super::{Admission, Candidate, Curve, CurveId, DeviceId, ModelId, Nanos, Poli
 /// Median absolute deviations that a predicted finish keeps from the deadline (papers §2.3, step 6).
 const SPREADS: u32 = 2;
 
-/// The predicted finish of a request that arrives now, [`Nanos::NEVER`] where none is predicted, or why it is refused.
+/// A request that is accepted.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// When it is predicted to finish; [`Nanos::NEVER`] where nothing is predicted.
+    pub predicted: Nanos,
+    /// Lately such requests were late. It is accepted because its model has no other: without one nothing would ever show that they no longer are.
+    pub probe: bool,
+}
+
+impl Admitted {
+    const UNFORESEEN: Admitted = Admitted { predicted: Nanos::NEVER, probe: false };
+}
+
+/// Whether a request that arrives now is accepted.
 ///
 /// # Errors
 /// The [`Refusal`], with the time after which such a request is predicted to be accepted.
-pub(super) fn admit(view: &View<'_>, policy: &dyn Policy, wish: &Wish) -> Result<Nanos, Refusal> {
-    let is_full = view.state.models[usize::from(wish.model.0)].held >= view.limits().queue_len_max;
+pub(super) fn admit(view: &View<'_>, policy: &dyn Policy, wish: &Wish) -> Result<Admitted, Refusal> {
+    let held = view.state.models[usize::from(wish.model.0)].held;
+    let is_full = held >= view.limits().queue_len_max;
     match policy.likely(view, wish) {
         None if policy.serves(view, wish.model) => away(view, wish, is_full),
         None => Err(Refusal::NoDevice),
         Some(likely) if is_full => Err(queue_full(view, wish, &likely)),
         Some(likely) => match view.limits().admission {
-            Admission::Predicted => in_time(view, wish, &likely),
-            Admission::All => Ok(Nanos::NEVER),
+            Admission::Predicted => in_time(view, wish, &likely, held == 0),
+            Admission::All => Ok(Admitted::UNFORESEEN),
         },
     }
 }
 
 /// All workers of the model are being replaced: it will be served, nobody can say when.
-fn away(view: &View<'_>, wish: &Wish, is_full: bool) -> Result<Nanos, Refusal> {
+fn away(view: &View<'_>, wish: &Wish, is_full: bool) -> Result<Admitted, Refusal> {
     let retry_after = view.limits().patience;
     match wish.deadline {
         _ if is_full => Err(Refusal::QueueFull { retry_after }),
-        Nanos::NEVER => Ok(Nanos::NEVER),
+        Nanos::NEVER => Ok(Admitted::UNFORESEEN),
         _ => Err(Refusal::TooLate { predicted: Nanos::NEVER, retry_after }),
     }
 }
 
-/// The predicted finish, if it keeps the deadline.
-fn in_time(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Result<Nanos, Refusal> {
+/// If it is predicted to keep its deadline, also when it slips as others did lately; the only one of its model need not.
+fn in_time(view: &View<'_>, wish: &Wish, likely: &Candidate, only: bool) -> Result<Admitted, Refusal> {
     let curve = view.index().curve(likely.curve);
     let predicted = finish(view, wish, likely);
-    let margin = curve.rows[curve.steady()].spread * SPREADS + view.slip(wish.model);
+    let spread = curve.rows[curve.steady()].spread * SPREADS;
+    let margin = spread + view.slip(wish.model);
     if wish.deadline == Nanos::NEVER || predicted + margin <= wish.deadline {
-        return Ok(predicted);
+        return Ok(Admitted { predicted, probe: false });
+    }
+    if only && predicted + spread <= wish.deadline {
+        return Ok(Admitted { predicted, probe: true });
     }
     let late = predicted + margin - wish.deadline;
     let alone = view.stages_of(likely.curve, wish.rows.rows()).total();

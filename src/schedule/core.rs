@@ -204,12 +204,12 @@ impl Core {
             return Err(Refusal::DeadlinePassed);
         }
         let view = View { state: &self.state, now };
-        let predicted = admission::admit(&view, &*self.policy, &wish)?;
+        let admission::Admitted { predicted, probe } = admission::admit(&view, &*self.policy, &wish)?;
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let due = Waiting::due(now, wish.deadline, wish.priority, self.state.limits.patience);
         let model = &mut self.state.models[at];
-        model.queue.insert(Waiting { id, rows: wish.rows, arrived: now, deadline: wish.deadline, due, predicted });
+        model.queue.insert(Waiting { id, rows: wish.rows, arrived: now, deadline: wish.deadline, due, predicted, probe });
         model.held += 1;
         Ok(id)
     }
@@ -442,7 +442,10 @@ impl Core {
         let model = &mut state.models[usize::from(decision.model.0)];
         model.held -= slot.requests.len();
         for request in slot.requests.drain(..).filter(|request| request.predicted < Nanos::NEVER) {
-            model.slip.observe(now, request.predicted);
+            match request.probe {
+                true => model.slip.probed(now, request.predicted, request.deadline),
+                false => model.slip.observe(now, request.predicted),
+            }
         }
         let worker = &mut state.workers[usize::from(decision.worker.0)];
         worker.land(run, now);

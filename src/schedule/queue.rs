@@ -48,6 +48,8 @@ pub struct Waiting {
     pub due: Nanos,
     /// When it was admitted for; [`Nanos::NEVER`] when nothing was predicted.
     pub predicted: Nanos,
+    /// It was admitted though others of its model were late lately, to see whether they still are.
+    pub probe: bool,
 }
 
 impl Waiting {
@@ -157,6 +159,7 @@ mod tests {
             deadline,
             due,
             predicted: Nanos::NEVER,
+            probe: false,
         }
     }
 

@@ -108,6 +108,15 @@ impl Slip {
         let step = if later { SLIP_QUANTILE } else { SLIP_QUANTILE - 1.0 };
         self.ns = (self.ns + step * self.step_ns).max(0.0);
     }
+
+    /// A request that was accepted in spite of it is over. In time, it takes a whole step back: there are few of these.
+    pub fn probed(&mut self, finished: Nanos, predicted: Nanos, deadline: Nanos) {
+        if finished <= deadline {
+            self.ns = (self.ns - self.step_ns).max(0.0);
+        } else {
+            self.observe(finished, predicted);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,25 @@ fn a_decision_says_what_was_predicted_and_why_rivals_lost() {
     assert_eq!(core.held(ModelId(0)), 3);
 }
 
+/// All requests of a model were late for a while: from then on one at a time shows that they no longer are, until more are let in again.
+#[test]
+fn a_model_that_was_late_is_not_refused_for_ever() {
+    let (mut core, mut now) = (core("fastest", Limits::default()), 0);
+    // Two requests at once, each answered so much later: whether the second was let in.
+    let mut two = |takes: u64| {
+        now += 1_000 * MS;
+        let mut submit = || core.submit(Nanos(now), wish(1, Some(now + 20 * MS))).is_ok();
+        assert!(submit(), "the only one is let in");
+        let second = submit();
+        let runs: Vec<_> = (0..=usize::from(second)).map(|_| start(&mut core, now)).collect();
+        runs.iter().for_each(|(run, decision)| assert!(finish(&mut core, now + takes, *run, decision)));
+        second
+    };
+    let late: Vec<bool> = (0..300).map(|_| two(60 * MS)).collect();
+    assert!(late[0] && !late[299], "of two at once the second is refused in the end");
+    assert!((0..500).any(|_| two(6 * MS)), "and let in again");
+}
+
 #[test]
 fn what_has_no_worker_or_died_says_so() {
     let mut core = core("fastest", Limits::default());
