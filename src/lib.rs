@@ -30,4 +30,5 @@ pub mod split;
 pub mod task;
 pub mod tune;
 pub mod under_test;
+pub mod wake;
 pub mod worker;

@@ -1,7 +1,10 @@
 //! What a session and the runtime are opened from: artifacts, read as far as is asked, and the records of a tuning database.
 
 use crate::artifact::Opening;
-use schema::ModelFeatures;
+use crate::schedule::Wake;
+use crate::wake;
+use schema::{DeviceKey, ModelFeatures};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tuning_db::{ModelRecords, Reader, Source, StoreError};
@@ -81,6 +84,14 @@ impl Records {
     /// [`DatabaseError`]: it cannot be read any more.
     pub fn features(&self) -> Result<Vec<ModelFeatures>, DatabaseError> {
         self.0.model_features().map_err(|source| self.unread(source))
+    }
+
+    /// How devices wake.
+    ///
+    /// # Errors
+    /// [`DatabaseError`]: it cannot be read any more.
+    pub fn wakes(&self) -> Result<BTreeMap<DeviceKey, Wake>, DatabaseError> {
+        self.0.trials_of_task(wake::task()).map(|trials| wake::curves(&trials)).map_err(|source| self.unread(source))
     }
 
     fn unread(&self, source: StoreError) -> DatabaseError {

@@ -311,6 +311,8 @@ const BAD_INPUT: &[(&str, i32, &str, &str)] = &[
     ("simulate r.tune --arrivals poisson:5/s --deadline 0s", 2, "usage.value", "over when the request arrives"),
     ("simulate r.tune --arrivals poisson:5/s --requests 0", 2, "usage.value", "from 1 to 1e7"),
     ("simulate r.tune --arrivals poisson:1/s --duration 1us", 2, "usage.value", "no request arrives"),
+    ("bench m.tune --policy batcher --share 100 --at-most 50 --duration 1s", 2, "usage.flag", "ask for a smaller share"),
+    ("bench m.tune --at-most 50", 2, "usage.missing", "--policy"),
     ("simulate r.tune --arrivals poisson:5/s --policy bacher", 2, "usage.value", "did you mean batcher?"),
     ("simulate r.tune --arrivals poisson:5/s --policy fixed:cpu", 2, "usage.value", "DEVICE/SHARE/BATCH"),
     ("simulate r.tune --arrivals poisson:5/s --noise 2", 2, "usage.value", "from 0 to 1"),

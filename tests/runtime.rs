@@ -5,6 +5,7 @@ use crate::faults::{noted, noted_program};
 use crate::models::bound;
 use crate::session::{artifact, image};
 use crate::shipped::mnist_cnn;
+use crate::stages::machine;
 use kernels::{Datum, Tensor};
 use rustix::process::{Pid, Signal, kill_process};
 use schema::{Batch, Share};
@@ -20,7 +21,7 @@ use tunewright::execute::{Configs, Plan};
 use tunewright::graph::text;
 use tunewright::passes::{Options, Pipeline};
 use tunewright::runtime::{Builder, Evidence, Request, Runtime, RuntimeError};
-use tunewright::schedule::Limits;
+use tunewright::schedule::{Engines, Limits};
 
 /// Where a request names the input of the shipped model.
 fn input_name() -> String {
@@ -92,12 +93,14 @@ fn workers_have_at_most_what_they_may() {
     let folder = tempfile::tempdir().unwrap();
     let whole = builder().artifact(double(folder.path())).share(Share::percent(50.0).unwrap());
     let slots = whole.clone().open().unwrap().fleet().devices[0].workers.len();
-    let runtime = whole.share(Share::WHOLE).at_most(Share::percent(50.0).unwrap()).open().unwrap();
+    let runtime = whole.at_most(Share::percent(50.0).unwrap()).open().unwrap();
     let workers = &runtime.fleet().devices[0].workers;
-    assert_eq!(workers.as_slice(), &[Share::percent(50.0).unwrap()], "of {slots}; none has the whole device");
+    assert_eq!(workers.as_slice(), &[Share::percent(50.0).unwrap()], "of {slots}");
     let answer = runtime.run(row(3.0)).unwrap();
     assert_eq!(values(&answer.outputs[0].1), vec![6.0; 4]);
     assert_eq!(answer.decision.share, Share::percent(50.0).unwrap());
+    let above = builder().artifact(double(folder.path())).share(Share::WHOLE).at_most(Share::percent(50.0).unwrap()).open();
+    assert!(matches!(above, Err(RuntimeError::AboveAtMost { .. })), "what is asked for is not left out in silence");
 }
 
 #[test]
@@ -331,6 +334,54 @@ fn workers_that_are_killed_cost_nobody_an_answer() {
     });
     assert!(noted(folder.path()).len() > 2, "workers were replaced");
     assert_eq!(values(&runtime.run(row(1.0)).unwrap().outputs[0].1), [2.0; 4]);
+}
+
+/// Runs that overlap on a device with engines: each as it would be alone, and whatever becomes of the worker.
+#[test]
+fn runs_of_a_worker_overlap_where_something_copies_beside_computing() {
+    let Some(machine) = machine() else { return };
+    let of = |rows: u32| {
+        let ty = format!("f32[{rows},65536]");
+        let steps = ["%x", "%a", "%b", "%c", "%d"]
+            .windows(2)
+            .map(|two| format!("{}: {ty} = elementwise({}) expr=\"sqrt(add(mul(a,a),1.0))\"\n", two[1], two[0]));
+        format!("input %x: {ty}\n{}output %d as \"y\"", steps.collect::<String>())
+    };
+    let request = |value: f32| Request::new("norms").input("x", Tensor::new(vec![1, 65536], vec![value; 65536]));
+    let right = |value: f32, answer: &tunewright::runtime::Answer| {
+        let expected = (value * value + 4.0).sqrt();
+        values(&answer.outputs[0].1).iter().all(|have| (have - expected).abs() < 1e-3 * expected)
+    };
+    for engines in [Engines::One, Engines::Two] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path(), "norms", &[(1, &of(1)), (4, &of(4))]);
+        let builder = builder().program(noted_program(folder.path())).device(&machine.device.name.0).share(Share::WHOLE);
+        let runtime = builder.artifact(&path).engines(engines).open().unwrap();
+        assert_eq!(runtime.fleet().devices[0].engines, engines);
+        let curves = runtime.index();
+        assert!(curves.curves()[0].rows.iter().all(|row| row.stages.upload.0 > 0 && row.stages.download.0 > 0), "{curves:?}");
+        // Of each request: between which instants its run began, and after which it was over.
+        let mut spans: Vec<[Instant; 3]> = Vec::new();
+        let began = Instant::now();
+        while !spans.iter().any(|a| spans.iter().any(|b| a[1] < b[0] && b[1] < a[2])) {
+            assert!(began.elapsed() < Duration::from_secs(60), "no run began before another was over: {spans:?}");
+            let submitted = |i| (i as f32, Instant::now(), runtime.submit(request(i as f32)).unwrap(), Instant::now());
+            let pending: Vec<_> = (0..40).map(submitted).collect();
+            spans.clear();
+            for (value, before, pending, after) in pending {
+                let answer = pending.wait().unwrap();
+                assert!(right(value, &answer), "{value}");
+                let (waited, latency) = (answer.decision.waited, answer.decision.latency);
+                spans.push([before + waited, after + waited, before + latency]);
+            }
+        }
+        // Whoever is on its way when the worker dies goes again.
+        let pending: Vec<_> = (0..60).map(|i| (i as f32, runtime.submit(request(i as f32)).unwrap())).collect();
+        kill_process(Pid::from_raw(noted(folder.path())[0]).unwrap(), Signal::KILL).unwrap();
+        for (value, pending) in pending {
+            assert!(right(value, &pending.wait().unwrap()), "{value}");
+        }
+    }
 }
 
 #[test]

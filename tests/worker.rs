@@ -1,6 +1,7 @@
 //! Real worker processes: what they measure, how they die, and what their death costs.
 
 use crate::faults::{noted, noted_program};
+use crate::stages::machine;
 use kernels::{GpuLimits, Limits, Task};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use schema::{Batch, FailureClass, Outcome, Picos, Seed, Share};
@@ -13,11 +14,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tunewright::artifact::{self, Bound, Contents};
 use tunewright::device::{self, Grant, Machine};
+use tunewright::execute::Leg;
 use tunewright::graph::text;
 use tunewright::measure::{Bench, Effort, Probe, Runoff, bench::WorkerBench};
 use tunewright::space::Space;
 use tunewright::worker::segment::{Segment, Sizes};
-use tunewright::worker::{self, Answer, Ask, Lane, Serve, Worker};
+use tunewright::worker::{self, Answer, Ask, Heard, Lane, Serve, Told, Worker};
 
 fn grant(percent: f64) -> Grant {
     let machine = device::open("cpu").unwrap();
@@ -125,10 +127,60 @@ fn a_worker_that_serves_holds_no_file_open_but_the_artifact() {
     assert!(open() <= before + 1, "{before} files were open, now there are {}", open());
     let value = |value: f32| [value; 4].map(f32::to_le_bytes).concat();
     segments[7].parts().inputs[0].copy_from_slice(&value(1.5));
-    assert!(matches!(worker.ask(&Ask::Run { slot: 7 }, deadline), Ok(Answer::Ran { .. })));
+    let ran = worker.ask(&Ask::Run { slot: 7 }, deadline);
+    assert!(matches!(ran, Ok(Answer::Run { slot: 7, told: Told::Ran { .. } })), "{ran:?}");
     assert_eq!(segments[7].parts().outputs[0], value(3.0));
+    let (_segment, shared) = Segment::create(&sizes).unwrap();
+    let beside = worker.ask_with(&Ask::Another { slot: 98, of: 7 }, &[shared.as_fd()], deadline);
+    assert!(matches!(beside, Ok(Answer::Refused { .. })), "the host does one run after the other: {beside:?}");
     let alone = worker.ask(&Ask::Serve { slot: 99, serve }, deadline);
     assert!(matches!(alone, Ok(Answer::Wrong { .. })), "{alone:?}");
+}
+
+#[test]
+fn instances_of_a_plan_run_beside_each_other_and_tell_of_their_legs() {
+    let Some(machine) = machine() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("double.tune");
+    let graph = text::parse("input %x: f32[1,4]\n%y: f32[1,4] = elementwise(%x) expr=\"add(a,a)\"\noutput %y as \"y\"").unwrap();
+    artifact::write(&path, &Contents::untuned("double", vec![Bound { batch: Batch::ONE, dims: vec![], graph }])).unwrap();
+    let file = File::open(&path).unwrap();
+    let grant = machine.grant(Share::WHOLE).unwrap();
+    let mut worker = Worker::spawn(&grant, &worker::program().unwrap()).unwrap();
+    let (sizes, deadline) = (Sizes { inputs: vec![16], outputs: vec![16], room: 0 }, Duration::from_secs(60));
+    let serve = Serve { artifact: "double.tune".into(), graph: 0, entry: None, room: 0 };
+    let (first, shared) = Segment::create(&sizes).unwrap();
+    let built = worker.ask_with(&Ask::Serve { slot: 0, serve }, &[file.as_fd(), shared.as_fd()], deadline);
+    assert!(matches!(built, Ok(Answer::Built { .. })), "{built:?}");
+    let mut segments = vec![first];
+    for slot in 1..3 {
+        let (segment, shared) = Segment::create(&sizes).unwrap();
+        assert_eq!(worker.ask_with(&Ask::Another { slot, of: 0 }, &[shared.as_fd()], deadline), Ok(Answer::Done));
+        segments.push(segment);
+    }
+    let bytes = |value: f32| [value; 4].map(f32::to_le_bytes).concat();
+    for round in 0..20 {
+        for (slot, segment) in segments.iter_mut().enumerate() {
+            segment.parts().inputs[0].copy_from_slice(&bytes((round * 3 + slot) as f32));
+            worker.tell(&Ask::Run { slot: slot as u32 }, &[]).unwrap();
+        }
+        let mut told = [const { Vec::new() }; 3];
+        while told.iter().flatten().count() < 9 {
+            let Heard::Answer(Answer::Run { slot, told: one }) = worker.hear(Some(Instant::now() + deadline), None).unwrap()
+            else {
+                panic!("runs were asked for, nothing else");
+            };
+            told[slot as usize].push(one);
+        }
+        for (slot, (told, segment)) in told.iter().zip(&mut segments).enumerate() {
+            let legs = [Told::Passed(Leg::Upload), Told::Passed(Leg::Compute)];
+            assert!(told[..2] == legs && matches!(told[2], Told::Ran { .. }), "slot {slot}: {told:?}");
+            assert_eq!(segment.parts().outputs[0], bytes(2.0 * (round * 3 + slot) as f32), "slot {slot}");
+        }
+    }
+    assert_eq!(worker.ask(&Ask::Release { slots: vec![0, 1] }, deadline), Ok(Answer::Done), "their threads end");
+    let last = worker.ask(&Ask::Another { slot: 5, of: 0 }, deadline);
+    assert!(matches!(last, Ok(Answer::Wrong { .. })), "{last:?}");
 }
 
 #[test]

@@ -54,14 +54,13 @@ fn read(path: &Path) -> Result<Index, String> {
     let features = reader.model_features().map_err(|error| error.to_string())?;
     let fresh: Vec<_> = records.rows.into_iter().filter(|row| !row.stale).map(|row| row.observation).collect();
     let (_, index) = from_records(records.generation, Engines::None, &fresh).map_err(|error| error.to_string())?;
-    let facts = facts(&index, &fresh, &features);
+    let facts = facts(&index, &fresh, &features, &BTreeMap::new());
     Ok(index.with_facts(facts))
 }
 
 /// A model without its axes: `bert[seq=128]` and `bert[seq=64]` are left out together.
 fn family(index: &Index, model: ModelId) -> &str {
-    let name = &index.models()[usize::from(model.0)].name;
-    name.split('[').next().unwrap_or(name)
+    index.models()[usize::from(model.0)].plain_name()
 }
 
 fn evaluate(index: &Index, training: &Training) -> Result<Value, String> {

@@ -9,11 +9,11 @@ use super::explain::from_session;
 use super::{
     Exit, Failure, Global, Screen,
     model::{self, OpenFlags},
-    quantity::{self, show_time},
+    quantity::{self, Copies, show_time},
     settings,
 };
 use crate::artifact::Opening;
-use crate::device;
+use crate::device::{self, Machine};
 use crate::loadgen::{self, Clock, Figures, Library, Mode, Peak, Run, SettingsError, WallClock, find_peak, rate_at_once};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::schedule::Nanos;
@@ -77,6 +77,13 @@ pub struct Arguments {
     /// Only this share
     #[arg(long, value_name = "PER CENT", value_parser = quantity::share)]
     share: Option<Share>,
+    /// With --policy: workers have at most this much of the device together; the rest, such as a core, is left to whoever issues requests
+    /// [default: 100]
+    #[arg(long, value_name = "PER CENT", requires = "policy", value_parser = quantity::share)]
+    at_most: Option<Share>,
+    /// With --policy: what copies on a device with memory of its own while it computes, if the driver is not to be believed
+    #[arg(long, value_enum, requires = "policy")]
+    engines: Option<Copies>,
     /// Requests that run at once; fewer than the share has room for leave cores to whoever issues them [default: as many as there is room for]
     #[arg(long, value_name = "N", conflicts_with = "policy", value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: Option<u16>,
@@ -151,13 +158,14 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     let opening = arguments.open.opening();
     let mut models = Vec::new();
     let mut requests = Vec::new();
+    let machine = super::devices::open(&arguments.device)?;
     let session = open(&parts, arguments, opening, database.clone())?;
     for part in parts {
         let (model, asked) = prepare(arguments, opening, &session, part)?;
         models.push(model);
         requests.push(asked);
     }
-    let measured = measure(arguments, screen, session, models, requests)?;
+    let measured = measure(arguments, screen, &machine, session, models, requests)?;
     if let Some(path) = &arguments.loadgen_log {
         report::save_log(path, arguments, &measured, database.as_deref())?;
     }
@@ -201,7 +209,6 @@ fn open(parts: &[Part], arguments: &Arguments, opening: Opening, database: Optio
     for part in parts {
         model::open_artifact(&part.path, opening)?;
     }
-    super::devices::open(&arguments.device)?;
     let builder = Session::builder().device(&arguments.device).opening(opening);
     let builder = parts.iter().fold(builder, |builder, part| builder.artifact(&part.path));
     let builder = if let Some(database) = database { builder.database(database) } else { builder };
@@ -250,6 +257,7 @@ fn nanos(time: Duration) -> Nanos {
 fn measure(
     arguments: &Arguments,
     screen: &mut Screen,
+    machine: &Machine,
     session: Session,
     mut models: Vec<Model>,
     requests: Vec<Vec<Request>>,
@@ -261,14 +269,14 @@ fn measure(
     let threads = if arguments.scenario == Scenario::SingleStream { 0 } else { concurrency(arguments, &models) };
     if arguments.scenario == Scenario::Server && takes_all_cores(arguments, &models) {
         screen.note(
-            "note: requests use every core, none is left for whoever issues them (--concurrency); a run whose requests come late is not valid",
+            "note: requests use every core, none is left for whoever issues them (--concurrency, --at-most); a run whose requests come late is not valid",
         );
     }
-    let (taken, left) = if threads > 0 { apart(arguments, &models)? } else { Default::default() };
+    let (taken, left) = (threads > 0).then(|| apart(arguments, machine, &models)).flatten().unzip();
     let system: Box<dyn Placing> = match &arguments.policy {
         Some(policy) => Box::new(serving(arguments, policy, &models, requests)?),
         None => {
-            let system = on(&taken, || SessionUnderTest::start(session, requests, threads))?;
+            let system = on(taken.as_deref(), || SessionUnderTest::start(session, requests, threads))?;
             Box::new(system.map_err(|error| from_session(&path, &error))?)
         }
     };
@@ -285,7 +293,8 @@ fn measure(
         system.take_placed();
     }
     let run_at = |settings: &loadgen::Settings| -> Result<(Run, Figures, Vec<Placed>), Failure> {
-        let run = on(&left, || loadgen::run(settings, &library, system, &clock))?.map_err(|error| refused(&path, &error))?;
+        let run =
+            on(left.as_deref(), || loadgen::run(settings, &library, system, &clock))?.map_err(|error| refused(&path, &error))?;
         if let loadgen::End::Failed(why) = &run.end {
             return Err(failed(&path, system, why));
         }
@@ -331,6 +340,8 @@ fn serving(
 ) -> Result<RuntimeUnderTest, Failure> {
     let builder = Runtime::builder().device(&arguments.device).policy(policy).opening(arguments.open.opening());
     let builder = arguments.share.into_iter().fold(builder, |builder, share| builder.share(share));
+    let builder = arguments.at_most.into_iter().fold(builder, |builder, share| builder.at_most(share));
+    let builder = arguments.engines.into_iter().fold(builder, |builder, copies| builder.engines(copies.into()));
     let builder = models.iter().fold(builder, |builder, model| builder.artifact(&model.path));
     let runtime = builder.open().map_err(|error| from_runtime(&models[0].path, &error))?;
     Ok(RuntimeUnderTest::new(runtime, requests))
@@ -346,6 +357,7 @@ fn from_runtime(path: &Path, error: &RuntimeError) -> Failure {
         RuntimeError::Worker(_) => Failure::new("device.worker", "cannot start workers", error),
         RuntimeError::Threads(_) => Failure::new("machine.threads", "cannot start threads", error),
         RuntimeError::Policy(_) => Failure::new("usage.value", "--policy", error),
+        RuntimeError::AboveAtMost { .. } => Failure::new("usage.flag", "--share", error),
         RuntimeError::Ports { .. } | RuntimeError::Nowhere { .. } | RuntimeError::TwoOfAName(_) => {
             Failure::new("artifact.unserved", path.display(), error).remedy("leave --policy out")
         }
@@ -363,26 +375,32 @@ fn concurrency(arguments: &Arguments, models: &[Model]) -> usize {
 fn takes_all_cores(arguments: &Arguments, models: &[Model]) -> bool {
     let host = arguments.device.split(':').next() == Some("cpu");
     let at_once = concurrency(arguments, models) as f64;
-    host && models.iter().any(|model| at_once * model.decision.share.as_percent() >= 100.0)
+    let shares = || models.iter().map(|model| at_once * model.decision.share.as_percent());
+    let taken = match &arguments.policy {
+        Some(_) => arguments.at_most.unwrap_or(Share::WHOLE).as_percent(),
+        None => shares().fold(0.0, f64::max),
+    };
+    host && taken >= 100.0
 }
 
-/// The cores that requests run on, and those that are left to whoever issues them; none of either where there is nothing to divide. A thread
-/// that sleeps until an instant is woken where it last ran, and waits there for a request to end.
-fn apart(arguments: &Arguments, models: &[Model]) -> Result<(Vec<usize>, Vec<usize>), Failure> {
-    let machine = super::devices::open(&arguments.device)?;
-    let share = models.iter().map(|model| model.decision.share).max().unwrap_or(Share::WHOLE);
-    let (taken, left) = machine.divided(share, concurrency(arguments, models));
-    let divides = arguments.policy.is_none() && !taken.is_empty() && !left.is_empty();
-    Ok(if divides { (taken, left) } else { Default::default() })
+/// The cores that requests run on, and those that are left to whoever issues them, where there is something to divide. A thread that sleeps
+/// until an instant is woken where it last ran, and waits there for a request to end.
+fn apart(arguments: &Arguments, machine: &Machine, models: &[Model]) -> Option<(Vec<usize>, Vec<usize>)> {
+    let (taken, left) = match &arguments.policy {
+        Some(_) => machine.divided(arguments.at_most.unwrap_or(Share::WHOLE), 1),
+        None => {
+            let share = models.iter().map(|model| model.decision.share).max().unwrap_or(Share::WHOLE);
+            machine.divided(share, concurrency(arguments, models))
+        }
+    };
+    (!taken.is_empty() && !left.is_empty()).then_some((taken, left))
 }
 
-/// On these cores, if there are any.
-fn on<T>(cores: &[usize], work: impl FnOnce() -> T) -> Result<T, Failure> {
-    match cores.is_empty() {
-        true => Ok(work()),
-        false => device::confined(cores, work)
-            .map_err(|error| Failure::new("machine.threads", format!("cannot keep to cores {cores:?}"), error)),
-    }
+/// On these cores, or anywhere.
+fn on<T>(cores: Option<&[usize]>, work: impl FnOnce() -> T) -> Result<T, Failure> {
+    let Some(cores) = cores else { return Ok(work()) };
+    let failed = |error| Failure::new("machine.threads", format!("cannot keep to cores {cores:?}"), error);
+    device::confined(cores, work).map_err(failed)
 }
 
 /// A rate that was tried, for people.

@@ -1,5 +1,6 @@
 //! Quantities as people write and read them: shares, batches, times, sizes, budgets.
 
+use crate::schedule::Engines;
 use schema::{Batch, Picos, Share};
 use std::time::Duration;
 
@@ -135,6 +136,27 @@ pub fn show_count(count: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// What copies while a device computes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Copies {
+    /// Nothing
+    None,
+    /// One engine for both directions
+    One,
+    /// An engine for each direction
+    Two,
+}
+
+impl From<Copies> for Engines {
+    fn from(copies: Copies) -> Engines {
+        match copies {
+            Copies::None => Engines::None,
+            Copies::One => Engines::One,
+            Copies::Two => Engines::Two,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ fn whole() -> Machine {
         limits,
         cores,
         multiprocessors: None,
+        copy_engines: 0,
         software: false,
     }
 }

@@ -48,6 +48,7 @@ fn machine(backend: &str, number: usize, adapter: &Adapter) -> Machine {
         limits: Limits { gpu: Some(adapter.limits), ..host },
         cores,
         multiprocessors: adapter.multiprocessors,
+        copy_engines: adapter.copy_engines,
         software,
     }
 }

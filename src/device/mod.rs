@@ -4,6 +4,7 @@
 //! into a [`Machine`], whose [`Machine::grant`] hands out core sets. Nothing here runs a kernel: what a device *is* becomes its key
 //! ([`schema::Device`]), what it runs *under* becomes the environment that makes records stale ([`schema::Environment`]).
 
+mod cgroup;
 mod cores;
 mod cpu;
 mod cuda;
@@ -73,6 +74,8 @@ pub struct Machine {
     pub cores: Vec<usize>,
     /// Multiprocessors, where the driver counts them.
     pub multiprocessors: Option<u32>,
+    /// Engines that copy while it computes.
+    pub copy_engines: u32,
     /// A driver that computes on the host's processor.
     pub software: bool,
 }
@@ -133,6 +136,13 @@ pub fn open(name: &str) -> Result<Machine, DeviceError> {
         }
         _ => Err(unknown()),
     }
+}
+
+/// Bytes of memory that this process and its children may use: the machine's, or what their control group allows.
+pub fn memory_bytes() -> u64 {
+    let system = rustix::system::sysinfo();
+    let machine = (system.totalram as u64).saturating_mul(u64::from(system.mem_unit));
+    cgroup::memory_bytes().map_or(machine, |group| group.min(machine))
 }
 
 impl Machine {

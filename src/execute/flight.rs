@@ -15,6 +15,7 @@ use bytes::Bytes;
 use cube_kernels::{Begun, Buffer, GpuError};
 use kernels::{Datum, Tensor};
 use schema::DType;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 use std::sync::mpsc;
@@ -22,7 +23,7 @@ use std::thread;
 use std::time::Instant;
 
 /// A part of a flight.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Leg {
     Upload,
     Compute,
@@ -81,6 +82,11 @@ impl Plan {
             Some(stages) if last == Some(Leg::Download) => stages.arrive(),
             _ => Err(out_of_turn("the outputs", last)),
         }
+    }
+
+    /// Whether runs can be driven in steps: it is for a device with memory of its own.
+    pub fn has_steps(&self) -> bool {
+        self.stages().is_some()
     }
 
     /// Whether a run's kernels cannot be launched in one go: the host computes something between them from what they give, and waits.

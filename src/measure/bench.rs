@@ -271,12 +271,17 @@ fn spent(ask: &Ask, answer: Option<&Answer>, took: Duration) -> Phases {
     let rest = match ask {
         Ask::Build { .. } | Ask::ComparePlans { .. } => Phase::Verify,
         Ask::Compile { .. } => Phase::Compile,
-        Ask::Lap { .. } | Ask::LapPlans { .. } | Ask::RehearsePlans { .. } | Ask::PlanStages { .. } | Ask::Probe => Phase::Time,
+        Ask::Lap { .. }
+        | Ask::LapPlans { .. }
+        | Ask::RehearsePlans { .. }
+        | Ask::PlanStages { .. }
+        | Ask::Probe
+        | Ask::Wake { .. } => Phase::Time,
         Ask::Own(_) | Ask::Open { .. } | Ask::LoadPlan { .. } | Ask::Drop { .. } | Ask::Close | Ask::Destroy | Ask::Quit => {
             Phase::Load
         }
         // What runtimes ask, and no tuning.
-        Ask::Serve { .. } | Ask::Run { .. } | Ask::Collect { .. } | Ask::Release { .. } => Phase::Load,
+        Ask::Serve { .. } | Ask::Another { .. } | Ask::Run { .. } | Ask::Collect { .. } | Ask::Release { .. } => Phase::Load,
     };
     phases.add(rest, left);
     phases
@@ -398,6 +403,15 @@ impl Bench for WorkerBench<'_> {
             Ok(other) => Err(MeasureError::Refused(format!("it answered a probe with {other:?}"))),
             // A machine whose limits cannot be measured can still be tuned.
             Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn wake(&mut self, gap: Duration) -> Result<Option<Timing>, MeasureError> {
+        let ask = Ask::Wake { gap_ms: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX), samples: super::WAKES };
+        match self.ask(&ask, (gap * super::WAKES).saturating_add(watchdog::HARD))? {
+            Ok(Answer::Times { picos }) => Ok(timing(&picos.into_iter().map(Picos).collect::<Vec<_>>())),
+            // The next race will say what its workers die of.
+            _ => Ok(None),
         }
     }
 

@@ -128,6 +128,14 @@ pub trait Bench {
         Ok(Vec::new())
     }
 
+    /// What short work takes after the device idled for so long.
+    ///
+    /// # Errors
+    /// As [`Bench::race`]; `None` of benches that do not wait.
+    fn wake(&mut self, _gap: Duration) -> Result<Option<Timing>, MeasureError> {
+        Ok(None)
+    }
+
     /// What the sentinel, work that never changes, took in each round since this was last asked: how steady the machine is.
     fn sentinels(&mut self) -> Vec<Picos> {
         Vec::new()
@@ -157,6 +165,9 @@ pub trait Bench {
     /// Forgets the task it holds: its memory is wanted elsewhere.
     fn rest(&mut self) {}
 }
+
+/// Samples of what a device takes when it wakes.
+pub const WAKES: u32 = 3;
 
 /// Where the loop reads the time: the monotonic clock, or a made-up one.
 pub trait Clock: Send + Sync {

@@ -48,7 +48,7 @@ pub struct Decision {
     pub waited: Duration,
     /// From being submitted to the answer.
     pub latency: Duration,
-    /// Of the run, from its requests to their answers.
+    /// Of the run, from its requests to their answers, without waiting for runs before it on the same engines.
     pub predicted: Duration,
     pub actual: Duration,
     /// Whether the answer came within the deadline of the request; `None` without one.

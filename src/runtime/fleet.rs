@@ -2,7 +2,8 @@
 
 use super::RuntimeError;
 use super::catalog::Source;
-use super::hand::{Hand, Job};
+use super::hand::Hand;
+use super::mailbox::{Sender, mailbox};
 use super::shared::Shared;
 use crate::device::{self, Grant};
 use crate::placement::Site;
@@ -11,7 +12,7 @@ use schema::Share;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 /// A device with its workers.
@@ -19,26 +20,34 @@ pub(super) struct Seat {
     pub site: Site,
     /// Each share that has workers, and their grants.
     shares: Vec<(Share, Vec<Grant>)>,
+    /// What copies while it computes.
+    engines: Engines,
     /// The number of its first worker.
     pub first: u16,
 }
 
 impl Seat {
-    /// A device with workers of these shares, or of those that the artifacts were tuned for there, or of `at_most`, the part of it that
-    /// workers may have together.
+    /// A device with workers of the shares that are wanted, or of those that the artifacts were tuned for there, or of `at_most`, the part
+    /// of it that workers may have together. `engines`: what copies while a device with memory of its own computes, if its driver is not to
+    /// be believed.
     ///
     /// # Errors
     /// A device that is not here, or a share that it does not give.
-    pub fn open(name: &str, wanted: &[Share], at_most: Share, sources: &[Arc<Source>]) -> Result<Seat, RuntimeError> {
+    pub fn open(
+        name: &str,
+        (wanted, at_most): (&[Share], Share),
+        engines: Option<Engines>,
+        sources: &[Arc<Source>],
+    ) -> Result<Seat, RuntimeError> {
         let site = Site::new(device::open(name)?)?;
         let machine = &site.machine;
         let mut shares = wanted.to_vec();
         if shares.is_empty() {
             let entries = sources.iter().flat_map(|source| source.artifact.entries());
-            let here = entries.filter(|entry| entry.device.key() == machine.key() && machine.slots(entry.share) > 0);
+            let fits = |share: Share| share <= at_most && machine.slots(share) > 0;
+            let here = entries.filter(|entry| entry.device.key() == machine.key() && fits(entry.share));
             shares.extend(here.map(|entry| entry.share));
         }
-        shares.retain(|share| *share <= at_most);
         if shares.is_empty() {
             shares.push(at_most);
         }
@@ -52,7 +61,12 @@ impl Seat {
             Ok((share, grants))
         };
         let shares = shares.iter().rev().map(granted).collect::<Result<Vec<_>, RuntimeError>>()?;
-        Ok(Seat { site, shares, first: 0 })
+        let engines = match machine.limits.gpu {
+            Some(_) => engines.unwrap_or(Engines::of(machine.copy_engines)),
+            // Copying takes the cores that compute.
+            None => Engines::None,
+        };
+        Ok(Seat { site, shares, engines, first: 0 })
     }
 
     /// Each share with the units that its workers have.
@@ -76,7 +90,7 @@ pub(super) fn fleet(seats: &[Seat]) -> Fleet {
     let device = |seat: &Seat| {
         let grants: Vec<&Grant> = seat.shares.iter().flat_map(|(_, grants)| grants).collect();
         let workers = grants.iter().map(|grant| grant.share).collect();
-        FleetDevice { engines: Engines::None, gap: Nanos::ZERO, workers, overlaps: overlaps(&grants) }
+        FleetDevice { engines: seat.engines, gap: Nanos::ZERO, workers, overlaps: overlaps(&grants) }
     };
     Fleet { devices: seats.iter().map(device).collect() }
 }
@@ -99,17 +113,18 @@ pub(super) fn hands(
     seats: &mut [Seat],
     program: &Path,
     shared: &Arc<Shared>,
-) -> Result<(Vec<Sender<Job>>, Vec<JoinHandle<()>>), RuntimeError> {
+) -> Result<(Vec<Sender>, Vec<JoinHandle<()>>), RuntimeError> {
     let (mut jobs, mut threads, mut started) = (Vec::new(), Vec::new(), Vec::new());
     for (at, seat) in seats.iter_mut().enumerate() {
         seat.first = jobs.len() as u16;
         for grant in seat.shares.iter().flat_map(|(_, grants)| grants) {
-            let (id, device) = (WorkerId(jobs.len() as u16), DeviceId(at as u16));
-            let (sender, receiver) = channel();
+            let id = WorkerId(jobs.len() as u16);
+            let this = (id, DeviceId(at as u16), seat.engines);
+            let (sender, receiver) = mailbox()?;
             let (grant, program, shared) = (grant.clone(), program.to_owned(), Arc::downgrade(shared));
             let (ready, answer) = channel();
             let keep = move || {
-                let (hand, said) = match Hand::new((id, device), grant, program, shared, receiver) {
+                let (hand, said) = match Hand::new(this, grant, program, shared, receiver) {
                     Ok(hand) => (Some(hand), Ok(())),
                     Err(error) => (None, Err(error)),
                 };

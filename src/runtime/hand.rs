@@ -1,23 +1,27 @@
 //! The thread that keeps one worker: puts requests together in shared memory, asks the worker to run them, takes the answers apart, and
 //! puts another worker in the place of one that died.
+//!
+//! It waits for jobs and for its worker at once. A worker of a device whose engines copy while it computes has several instances of each
+//! plan, so that the next run goes up before the last one is over; the scheduler is told when a leg of a run is.
 
-use super::catalog::{Bound, Form, Served};
-use super::rows::{Cut, Part};
+use super::catalog::{Bound, Served};
+use super::flight::Flight;
+use super::mailbox::Mailbox;
 use super::{Outputs, Shared};
 use crate::device::Grant;
-use crate::execute::Port;
-use crate::schedule::{DeviceId, ModelId, Nanos, RequestId, RunId, WorkerId};
+use crate::execute::{Leg, Port};
+use crate::schedule::{DeviceId, Engines, ModelId, Nanos, RequestId, RunId, STREAMS_MAX, Stage, Stages, WorkerId};
 use crate::worker::segment::{Segment, Sizes};
-use crate::worker::{Answer, Ask, Death, Serve, SpawnError, Worker, sizes, watchdog};
+use crate::worker::{Answer, Ask, Death, Heard, Serve, SpawnError, Told, Worker, sizes, watchdog};
 use bytes::Bytes;
-use kernels::{Datum, Tensor};
+use kernels::Tensor;
+use rustix::event::{PollFd, PollFlags, poll};
 use schema::{Batch, FailureClass, Picos};
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -60,6 +64,10 @@ pub(super) struct Loaded {
     pub inner: Picos,
     /// From requests to answers.
     pub whole: Picos,
+    /// The parts of that, where the device's legs were told; else all of it is computing.
+    pub stages: Stages,
+    /// Median absolute deviation of the whole.
+    pub spread: Picos,
     pub runs: u32,
 }
 
@@ -95,8 +103,8 @@ pub(super) struct Given {
 pub(super) struct Done {
     /// For each request its outputs, or why it has none.
     pub answers: Vec<(RequestId, Result<Outputs, String>)>,
-    /// From the requests to the answers.
-    pub spent: Nanos,
+    /// From the requests to the answers, without waiting for runs before it.
+    pub spent: Stages,
     /// Requests were run again, one by one.
     pub disturbed: bool,
 }
@@ -105,22 +113,66 @@ pub(super) struct Done {
 pub(super) struct Hand {
     id: WorkerId,
     device: DeviceId,
+    engines: Engines,
     grant: Grant,
     program: PathBuf,
     shared: Weak<Shared>,
-    jobs: Receiver<Job>,
+    jobs: Mailbox,
     worker: Option<Worker>,
     plans: BTreeMap<PlanKey, Plan>,
     next_slot: u32,
+    /// In the order they began.
+    ways: Vec<Way>,
+    /// When each leg was last over, of whichever run.
+    ended: [Instant; 3],
     /// Since the last run.
     deaths: u32,
 }
 
 struct Plan {
     spec: Spec,
-    slot: u32,
     sizes: Sizes,
+    instances: Vec<Instance>,
+}
+
+/// One of a plan in the worker.
+struct Instance {
+    slot: u32,
     segment: Segment,
+}
+
+/// A flight, and where it is.
+struct Way {
+    /// `None`: it is only measured.
+    run: Option<RunId>,
+    flight: Flight,
+    key: PlanKey,
+    slot: u32,
+    /// When the worker hangs.
+    late: Instant,
+    /// Since when it has been on the leg that it is on.
+    since: Instant,
+    /// Legs that are over of what goes through the plan now.
+    passed: usize,
+    spent: Stages,
+    /// In the worker.
+    inner: Picos,
+}
+
+impl Way {
+    /// A leg is over, which could not begin before the last one's was.
+    fn pass(&mut self, stage: Stage, ended: &mut [Instant; 3]) {
+        let now = Instant::now();
+        let engine = &mut ended[stage as usize];
+        let took = Nanos((now - self.since.max(*engine)).as_nanos() as u64);
+        (self.since, *engine) = (now, now);
+        let spent = match stage {
+            Stage::Upload => &mut self.spent.upload,
+            Stage::Compute => &mut self.spent.compute,
+            Stage::Download => &mut self.spent.download,
+        };
+        *spent = *spent + took;
+    }
 }
 
 /// Why a run gave nothing.
@@ -141,43 +193,91 @@ impl Hand {
     /// # Errors
     /// Why the worker cannot be started.
     pub fn new(
-        (id, device): (WorkerId, DeviceId),
+        (id, device, engines): (WorkerId, DeviceId, Engines),
         grant: Grant,
         program: PathBuf,
         shared: Weak<Shared>,
-        jobs: Receiver<Job>,
+        jobs: Mailbox,
     ) -> Result<Hand, SpawnError> {
         let worker = Some(spawn(&grant, &program)?);
-        Ok(Hand { id, device, grant, program, shared, jobs, worker, plans: BTreeMap::new(), next_slot: 0, deaths: 0 })
+        let (plans, ways, ended) = (BTreeMap::new(), Vec::new(), [Instant::now(); 3]);
+        Ok(Hand { id, device, engines, grant, program, shared, jobs, worker, plans, next_slot: 0, ways, ended, deaths: 0 })
     }
 
     /// Does jobs until it is told to quit, or everyone who could tell it is gone.
     pub fn serve(mut self) {
-        while let Ok(job) = self.jobs.recv() {
-            match job {
-                Job::Quit => break,
-                Job::Run(run) => self.run(&run),
-                Job::Load { spec, loaded } => {
-                    // Who loads waits for it; without a receiver nobody wants to know.
-                    let _ = loaded.send(self.load(spec));
+        loop {
+            self.jobs.silence();
+            while let Some(job) = self.jobs.next() {
+                if matches!(job, Job::Quit) {
+                    return;
                 }
-                Job::Unload { model, done } => {
-                    self.unload(model);
-                    let _ = done.send(());
-                }
+                self.take(job);
+            }
+            self.hear_or_bury(true);
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Quit => {}
+            Job::Run(run) => self.run(run),
+            Job::Load { spec, loaded } => {
+                self.land_all();
+                // Who loads waits for it; without a receiver nobody wants to know.
+                let _ = loaded.send(self.load(spec));
+            }
+            Job::Unload { model, done } => {
+                self.land_all();
+                self.unload(model);
+                let _ = done.send(());
             }
         }
     }
 
-    fn ask(&mut self, ask: &Ask, deadline: Duration) -> Result<Answer, Death> {
-        self.ask_with(ask, &[], deadline)
+    fn worker(&mut self) -> Result<&mut Worker, Death> {
+        let gone = || Death { class: FailureClass::Crash, detail: "it is not replaced any more".to_owned(), lane: None };
+        self.worker.as_mut().ok_or_else(gone)
     }
 
-    fn ask_with(&mut self, ask: &Ask, files: &[BorrowedFd<'_>], deadline: Duration) -> Result<Answer, Death> {
-        match &mut self.worker {
-            Some(worker) => worker.ask_with(ask, files, deadline),
-            None => Err(Death { class: FailureClass::Crash, detail: "it is not replaced any more".to_owned(), lane: None }),
+    /// Waits until the worker says something, and does what follows from it; with `jobs` at most until there is one.
+    fn hear(&mut self, jobs: bool) -> Result<(), Death> {
+        let late = self.ways.iter().map(|way| way.late).min();
+        let bell = jobs.then(|| self.jobs.bell());
+        let heard = match &mut self.worker {
+            Some(worker) => worker.hear(late, bell)?,
+            None => {
+                let mut bell = [PollFd::from_borrowed_fd(self.jobs.bell(), PollFlags::IN)];
+                // Woken for nothing it looks and waits again.
+                let _ = poll(&mut bell, None);
+                Heard::Bell
+            }
+        };
+        match heard {
+            Heard::Answer(Answer::Run { slot, told }) => self.told(slot, told),
+            Heard::Answer(other) => {
+                let detail = format!("it answered {other:?}, which nobody had asked");
+                Err(Death { class: FailureClass::Crash, detail, lane: None })
+            }
+            Heard::Bell => Ok(()),
         }
+    }
+
+    fn hear_or_bury(&mut self, jobs: bool) {
+        if let Err(death) = self.hear(jobs) {
+            self.bury(&death);
+        }
+    }
+
+    /// Waits for what is in flight.
+    fn land_all(&mut self) {
+        while !self.ways.is_empty() {
+            self.hear_or_bury(false);
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask, files: &[BorrowedFd<'_>], within: Duration) -> Result<Answer, Death> {
+        self.worker()?.ask_with(ask, files, within)
     }
 
     /// Makes a plan in the worker, and measures it.
@@ -189,7 +289,7 @@ impl Hand {
                 Fault::Refused(detail) => detail,
                 Fault::Death(death) => {
                     let detail = death.detail.clone();
-                    self.bury(&death, None);
+                    self.bury(&death);
                     detail
                 }
             }
@@ -203,23 +303,34 @@ impl Hand {
     fn make(&mut self, spec: &Spec) -> Result<(), Fault> {
         let (bound, (inputs, outputs)) = spec.graph()?;
         let sizes = sizes(inputs.iter(), outputs.iter()).ok_or_else(|| refused("an input has no fixed size"))?;
-        let (segment, file) = Segment::create(&sizes).map_err(no_memory)?;
-        let slot = self.next_slot;
-        self.next_slot += 1;
         let serve = Serve {
             artifact: spec.served.source.artifact.path().display().to_string(),
             graph: bound.graph as u32,
             entry: spec.entry.map(|entry| entry as u32),
             room: 0,
         };
-        let files = [spec.served.source.file(), file.as_fd()];
-        match self.ask_with(&Ask::Serve { slot, serve }, &files, LOAD_MAX)? {
-            Answer::Built { .. } => {
-                self.plans.insert(spec.key, Plan { spec: spec.clone(), slot, sizes, segment });
-                Ok(())
+        // Sizes that only a run tells keep the instance until its outputs are collected.
+        let fixed = outputs.iter().all(|port| port.ty.fixed_bytes().is_some());
+        let count = if self.engines == Engines::None || !fixed { 1 } else { STREAMS_MAX };
+        let mut instances: Vec<Instance> = Vec::with_capacity(count);
+        while instances.len() < count {
+            let (segment, file) = Segment::create(&sizes).map_err(no_memory)?;
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            let answer = match instances.first() {
+                None => {
+                    let files = [spec.served.source.file(), file.as_fd()];
+                    self.ask(&Ask::Serve { slot, serve: serve.clone() }, &files, LOAD_MAX)?
+                }
+                Some(first) => self.ask(&Ask::Another { slot, of: first.slot }, &[file.as_fd()], LOAD_MAX)?,
+            };
+            match answer {
+                Answer::Built { .. } | Answer::Done => instances.push(Instance { slot, segment }),
+                other => return Err(unwelcome(other)),
             }
-            other => Err(unwelcome(other)),
         }
+        self.plans.insert(spec.key, Plan { spec: spec.clone(), sizes, instances });
+        Ok(())
     }
 
     /// Times a plan on the inputs that the worker left in its segment, by the whole way that requests go.
@@ -229,165 +340,169 @@ impl Hand {
         let tensor = |(port, bytes): (&Port, &mut &mut [u8])| {
             Tensor::from_bytes(port.ty.dtype()?, port.ty.fixed_shape()?, Bytes::copy_from_slice(bytes))
         };
-        let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut plan.segment.parts().inputs).map(tensor).collect();
+        let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut plan.instances[0].segment.parts().inputs).map(tensor).collect();
         let inputs = inputs.ok_or_else(|| refused("an input has no fixed size"))?;
         let given = Arc::new(Given { inputs, rows: key.rows.rows() as usize });
-        let request = [Taken { id: RequestId(0), given }];
-        let (mut inner, mut whole, began) = (Vec::new(), Vec::new(), Instant::now());
-        while inner.is_empty() || (inner.len() < ROUNDS && began.elapsed() < ROUNDS_TIME) {
+        let (mut rounds, began) = (Vec::new(), Instant::now());
+        while rounds.is_empty() || (rounds.len() < ROUNDS && began.elapsed() < ROUNDS_TIME) {
+            let requests = vec![Taken { id: RequestId(0), given: given.clone() }];
             let start = Instant::now();
-            let (_, picos) = self.compute(key, &request, LOAD_MAX)?;
-            whole.push((start.elapsed().as_nanos() as u64).saturating_mul(1000));
-            inner.push(picos);
+            let mut way = self.begin(None, key, requests, LOAD_MAX)?;
+            while !way.flight.is_over() {
+                let late = Some(way.late);
+                match self.worker()?.hear(late, None)? {
+                    Heard::Answer(Answer::Run { told, .. }) => self.advance(&mut way, told)?,
+                    Heard::Answer(other) => return Err(unwelcome(other)),
+                    Heard::Bell => {}
+                }
+            }
+            let (inner, spent) = (way.inner, way.spent);
+            let refusals = way.flight.answers().into_iter().filter_map(|(_, answer)| answer.err());
+            if let Some(detail) = refusals.last() {
+                return Err(Fault::Refused(detail));
+            }
+            let whole = Picos((start.elapsed().as_nanos() as u64).saturating_mul(1000));
+            rounds.push((whole, inner, spent));
         }
-        let median = |times: &mut Vec<u64>| {
-            times.sort_unstable();
-            Picos(times[times.len() / 2])
-        };
-        let runs = inner.len() as u32;
-        Ok(Loaded { inner: median(&mut inner), whole: median(&mut whole), runs })
+        let runs = rounds.len() as u32;
+        rounds.sort_by_key(|(whole, ..)| *whole);
+        let (whole, inner, stages) = rounds[rounds.len() / 2];
+        let mut off: Vec<Picos> = rounds.iter().map(|(other, ..)| Picos(other.0.abs_diff(whole.0))).collect();
+        off.sort_unstable();
+        Ok(Loaded { inner, whole, stages, spread: off[off.len() / 2], runs })
     }
 
     fn unload(&mut self, model: ModelId) {
-        let slots = self.plans.iter().filter(|(key, _)| key.model == model).map(|(_, plan)| plan.slot).collect();
-        if let Err(death) = self.ask(&Ask::Release { slots }, SHORT) {
-            self.plans.retain(|key, _| key.model != model);
-            self.bury(&death, None);
-        }
+        let mine = self.plans.iter().filter(|(key, _)| key.model == model);
+        let slots = mine.flat_map(|(_, plan)| plan.instances.iter().map(|instance| instance.slot)).collect();
+        let released = self.ask(&Ask::Release { slots }, &[], SHORT);
         // The artifact and the segments stay until the worker has let go of them.
         self.plans.retain(|key, _| key.model != model);
+        if let Err(death) = released {
+            self.bury(&death);
+        }
     }
 
-    fn run(&mut self, run: &Run) {
-        let start = Instant::now();
+    fn run(&mut self, run: Run) {
         let patience = PATIENCE_MIN.max(Duration::from_secs_f64(run.predicted.as_secs_f64().min(1e6) * PATIENCE_TIMES));
-        let mut answers = Vec::with_capacity(run.requests.len());
-        let mut disturbed = false;
-        match self.compute(run.key, &run.requests, patience) {
-            Ok((outputs, _)) => {
-                answers.extend(run.requests.iter().zip(outputs).map(|(request, outputs)| (request.id, Ok(outputs))))
+        let ids: Vec<RequestId> = run.requests.iter().map(|request| request.id).collect();
+        match self.begin(Some(run.id), run.key, run.requests, patience) {
+            Ok(way) => self.ways.push(way),
+            Err(Fault::Refused(detail)) => {
+                let answers = ids.into_iter().map(|id| (id, Err(detail.clone()))).collect();
+                self.finished(run.id, Done { answers, spent: Stages::default(), disturbed: true });
             }
-            Err(Fault::Death(death)) => return self.bury(&death, Some(run.id)),
-            Err(Fault::Refused(detail)) if run.requests.len() == 1 => answers.push((run.requests[0].id, Err(detail))),
-            // One of them is at fault, and the others are not to suffer for it.
-            Err(Fault::Refused(_)) => {
-                disturbed = true;
-                for request in &run.requests {
-                    let answer = match self.compute(run.key, std::slice::from_ref(request), patience) {
-                        Ok((mut outputs, _)) => Ok(outputs.remove(0)),
-                        Err(Fault::Refused(detail)) => Err(detail),
-                        Err(Fault::Death(death)) => return self.bury(&death, Some(run.id)),
-                    };
-                    answers.push((request.id, answer));
-                }
+            Err(Fault::Death(death)) => self.bury_with(&death, vec![run.id]),
+        }
+    }
+
+    /// Puts requests into an instance of a plan that is free, and has it run.
+    fn begin(&mut self, run: Option<RunId>, key: PlanKey, requests: Vec<Taken>, patience: Duration) -> Result<Way, Fault> {
+        let began = Instant::now();
+        let slot = loop {
+            let ways = &self.ways;
+            let plan = self.plans.get(&key).ok_or_else(|| refused("there is no such plan"))?;
+            let free = plan.instances.iter().find(|instance| ways.iter().all(|way| way.slot != instance.slot));
+            match free {
+                Some(instance) => break instance.slot,
+                None => self.hear(false)?,
             }
+        };
+        let served = self.plan(key)?.spec.served.clone();
+        let (flight, late) = (Flight::new(served, key.rows, requests), began + patience);
+        let (spent, inner) = (Stages::default(), Picos(0));
+        let mut way = Way { run, flight, key, slot, late, since: began, passed: 0, spent, inner };
+        self.send(&mut way)?;
+        Ok(way)
+    }
+
+    fn segment(&mut self, way: &Way) -> Result<&mut Segment, Fault> {
+        let instances = &mut self.plan(way.key)?.instances;
+        let instance = instances.iter_mut().find(|instance| instance.slot == way.slot);
+        Ok(&mut instance.ok_or_else(|| refused("there is no such instance"))?.segment)
+    }
+
+    /// Has the worker run what comes next.
+    fn send(&mut self, way: &mut Way) -> Result<(), Fault> {
+        way.passed = 0;
+        way.flight.write(&mut self.segment(way)?.parts());
+        Ok(self.worker()?.tell(&Ask::Run { slot: way.slot }, &[])?)
+    }
+
+    /// The worker tells of a run.
+    fn told(&mut self, slot: u32, told: Told) -> Result<(), Death> {
+        // What died with a worker is not heard of again.
+        let Some(at) = self.ways.iter().position(|way| way.slot == slot) else { return Ok(()) };
+        let mut way = self.ways.remove(at);
+        let run = way.run;
+        match self.advance(&mut way, told) {
+            Ok(()) => {}
+            Err(Fault::Refused(detail)) => way.flight.failed(&detail),
+            Err(Fault::Death(death)) => {
+                self.ways.insert(at, way);
+                return Err(death);
+            }
+        }
+        if !way.flight.is_over() {
+            self.ways.insert(at, way);
+            return Ok(());
         }
         self.deaths = 0;
-        let spent = Nanos(start.elapsed().as_nanos() as u64);
+        let (spent, disturbed) = (way.spent, way.flight.disturbed());
+        if let Some(run) = run {
+            self.finished(run, Done { answers: way.flight.answers(), spent, disturbed });
+        }
+        Ok(())
+    }
+
+    /// What the worker told moves a flight on.
+    fn advance(&mut self, way: &mut Way, told: Told) -> Result<(), Fault> {
+        match told {
+            Told::Passed(leg) => {
+                let stage = if leg == Leg::Upload { Stage::Upload } else { Stage::Compute };
+                way.pass(stage, &mut self.ended);
+                way.passed += 1;
+                if let (Some(run), true, Some(shared)) = (way.run, way.flight.is_last(), self.shared.upgrade()) {
+                    shared.passed(run, stage);
+                }
+                return Ok(());
+            }
+            Told::Ran { picos, dynamic } => {
+                let parts = self.segment(way)?.parts();
+                way.flight.read(&parts, &dynamic);
+                way.inner = Picos(way.inner.0.saturating_add(picos));
+                let last = if way.passed == 0 { Stage::Compute } else { Stage::Download };
+                way.pass(last, &mut self.ended);
+            }
+            Told::Room { bytes } => {
+                let (plan, slot) = (self.plan(way.key)?, way.slot);
+                plan.sizes.room = bytes.next_power_of_two();
+                // The inputs are in the old one; the next run writes new ones.
+                let (segment, file) = Segment::create(&plan.sizes).map_err(no_memory)?;
+                let collect = Ask::Collect { slot, room: plan.sizes.room };
+                *self.segment(way)? = segment;
+                return Ok(self.worker()?.tell(&collect, &[file.as_fd()])?);
+            }
+            Told::Refused { detail } => way.flight.refused(detail),
+        }
+        if way.flight.is_over() { Ok(()) } else { self.send(way) }
+    }
+
+    fn finished(&self, run: RunId, done: Done) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.finished(run.id, Done { answers, spent, disturbed });
-        }
-    }
-
-    /// The outputs of each request, in batches of the plan's rows, and the picoseconds that the worker computed.
-    fn compute(&mut self, key: PlanKey, requests: &[Taken], patience: Duration) -> Result<(Vec<Outputs>, u64), Fault> {
-        let served = self.plan(key)?.spec.served.clone();
-        let Form::Rows { inputs, outputs } = &served.form else {
-            return self.compute_whole(key, &requests[0], patience);
-        };
-        let batch = key.rows.rows() as usize;
-        let total: usize = requests.iter().map(|request| request.given.rows).sum();
-        let bytes_of = |cut: &Cut, rows| cut.shape_of(rows).iter().product::<usize>() * cut.dtype.bytes();
-        let room = |request: &Taken| outputs.iter().map(|cut| Vec::with_capacity(bytes_of(cut, request.given.rows))).collect();
-        let mut results: Vec<Vec<Vec<u8>>> = requests.iter().map(room).collect();
-        let mut spent = 0;
-        for begin in (0..total).step_by(batch) {
-            let together = pieces(requests, begin, (begin + batch).min(total));
-            let mut parts = self.plan(key)?.segment.parts();
-            for (at, cut) in inputs.iter().enumerate() {
-                let part = |(request, taken): &(usize, Range<usize>)| {
-                    let request = &requests[*request].given;
-                    Part { bytes: request.inputs[at].bytes(), rows: request.rows, taken: taken.clone() }
-                };
-                let rows: Vec<Part<'_>> = together.iter().map(part).collect();
-                cut.gather(parts.inputs[at], batch, &rows);
-            }
-            spent += self.ask_run(key, patience)?.0;
-            let parts = self.plan(key)?.segment.parts();
-            for (at, cut) in outputs.iter().enumerate() {
-                let mut first = 0;
-                for (request, taken) in &together {
-                    let into = (&mut results[*request][at], requests[*request].given.rows, taken.clone());
-                    cut.scatter(parts.outputs[at], batch, first, into);
-                    first += taken.len();
-                }
-            }
-        }
-        let tensors = |(request, results): (&Taken, Vec<Vec<u8>>)| {
-            let tensor = |(cut, bytes): (&Cut, Vec<u8>)| {
-                let tensor = Tensor::from_bytes(cut.dtype, cut.shape_of(request.given.rows), bytes.into());
-                tensor.map(|tensor| (cut.name.clone(), Datum::Tensor(tensor)))
-            };
-            let all: Option<Outputs> = outputs.iter().zip(results).map(tensor).collect();
-            all.ok_or_else(|| refused("an output has another size than its type says"))
-        };
-        let answers: Result<Vec<Outputs>, Fault> = requests.iter().zip(results).map(tensors).collect();
-        Ok((answers?, spent))
-    }
-
-    /// One request of exactly the plan's shapes.
-    fn compute_whole(&mut self, key: PlanKey, request: &Taken, patience: Duration) -> Result<(Vec<Outputs>, u64), Fault> {
-        let plan = self.plan(key)?;
-        let served = plan.spec.served.clone();
-        for (part, tensor) in plan.segment.parts().inputs.into_iter().zip(&request.given.inputs) {
-            part.copy_from_slice(tensor.bytes());
-        }
-        let (picos, dynamic) = self.ask_run(key, patience)?;
-        let parts = self.plan(key)?.segment.parts();
-        let (mut shapes, mut end) = (dynamic.into_iter(), 0usize);
-        let mut outputs = Outputs::new();
-        for (port, part) in served.outputs.iter().zip(&parts.outputs) {
-            let odd = || refused(format!("output \"{}\" has another size than the worker says", port.name));
-            let dtype = port.ty.dtype().ok_or_else(odd)?;
-            let (shape, bytes) = match port.ty.fixed_shape() {
-                Some(shape) => (shape, &**part),
-                None => {
-                    let shape: Vec<usize> = shapes.next().ok_or_else(odd)?.iter().map(|&extent| extent as usize).collect();
-                    let bytes =
-                        shape.iter().try_fold(dtype.bytes(), |bytes, &extent| bytes.checked_mul(extent)).ok_or_else(odd)?;
-                    let place = end..end.checked_add(bytes).ok_or_else(odd)?;
-                    end = place.end;
-                    (shape, parts.room.get(place).ok_or_else(odd)?)
-                }
-            };
-            let tensor = Tensor::from_bytes(dtype, shape, Bytes::copy_from_slice(bytes)).ok_or_else(odd)?;
-            outputs.push((port.name.clone(), Datum::Tensor(tensor)));
-        }
-        Ok((vec![outputs], picos))
-    }
-
-    /// Runs what lies in a plan's segment: picoseconds, and the shapes of outputs without a fixed size.
-    fn ask_run(&mut self, key: PlanKey, patience: Duration) -> Result<(u64, Vec<Vec<u64>>), Fault> {
-        let slot = self.plan(key)?.slot;
-        let mut answer = self.ask(&Ask::Run { slot }, patience)?;
-        if let Answer::Room { bytes } = answer {
-            let plan = self.plan(key)?;
-            plan.sizes.room = bytes.next_power_of_two();
-            // The inputs are in the old one; the next run writes new ones.
-            let (segment, file) = Segment::create(&plan.sizes).map_err(no_memory)?;
-            plan.segment = segment;
-            let ask = Ask::Collect { slot, room: plan.sizes.room };
-            answer = self.ask_with(&ask, &[file.as_fd()], SHORT)?;
-        }
-        match answer {
-            Answer::Ran { picos, dynamic } => Ok((picos, dynamic)),
-            other => Err(unwelcome(other)),
+            shared.finished(run, done);
         }
     }
 
     /// The worker died: says so, and puts another in its place.
-    fn bury(&mut self, death: &Death, run: Option<RunId>) {
+    fn bury(&mut self, death: &Death) {
+        self.bury_with(death, Vec::new());
+    }
+
+    /// The same, with runs that were not yet on their way.
+    fn bury_with(&mut self, death: &Death, mut runs: Vec<RunId>) {
         self.worker = None;
+        runs.extend(self.ways.drain(..).filter_map(|way| way.run));
         let Some(shared) = self.shared.upgrade() else { return };
         tracing::warn!(
             "worker {} ({} at {} %): {}; it is replaced",
@@ -396,7 +511,7 @@ impl Hand {
             self.grant.share,
             death.detail
         );
-        shared.worker_lost(self.id, run, death);
+        shared.worker_lost(self.id, &runs, death);
         loop {
             self.deaths += 1;
             if self.deaths > DEATHS_MAX || shared.is_over() {
@@ -461,19 +576,4 @@ fn unwelcome(answer: Answer) -> Fault {
         Answer::Refused { detail, .. } | Answer::Wrong { reason: detail } => Fault::Refused(detail),
         other => refused(format!("the worker answered {other:?}")),
     }
-}
-
-/// Which rows of which requests are the rows `begin..end` of all.
-fn pieces(requests: &[Taken], begin: usize, end: usize) -> Vec<(usize, Range<usize>)> {
-    let mut first = 0;
-    let mut pieces = Vec::new();
-    for (at, request) in requests.iter().enumerate() {
-        let rows = request.given.rows;
-        let taken = begin.saturating_sub(first)..end.saturating_sub(first).min(rows);
-        if taken.start < taken.end {
-            pieces.push((at, taken));
-        }
-        first += rows;
-    }
-    pieces
 }

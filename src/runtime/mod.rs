@@ -46,8 +46,10 @@
 mod catalog;
 mod decision;
 mod fleet;
+mod flight;
 mod hand;
 mod learning;
+mod mailbox;
 mod pending;
 mod predict;
 mod rows;
@@ -63,7 +65,7 @@ use crate::device::{DeviceError, GrantError};
 use crate::execute::Port;
 use crate::forest::Training;
 use crate::open::{self, Records};
-use crate::schedule::{self, Alarm, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Refusal, Wish};
+use crate::schedule::{self, Alarm, Engines, IndexError, Limits, Model, ModelId, Nanos, PolicyError, Refusal, Wake, Wish};
 use crate::worker::{self, SpawnError};
 use catalog::{Served, Source};
 use fleet::Seat;
@@ -71,7 +73,7 @@ use hand::{Given, Job, PlanKey, Spec};
 use kernels::Datum;
 use pending::Slot;
 use predict::{PlacedAt, Table};
-use schema::{ModelFeatures, Share};
+use schema::{DeviceKey, ModelFeatures, Share};
 use shared::{Live, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,15 +105,30 @@ pub struct Runtime {
 /// What is loaded, and where its plans are.
 struct LoadedModels {
     database: Option<Records>,
-    records: Option<ModelRecords>,
-    /// Of the models in the database, where the policy foresees.
-    features: Vec<ModelFeatures>,
+    known: Option<Known>,
     /// By model of the scheduler; `None` where one was unloaded.
     models: Vec<Option<Arc<Served>>>,
     names: Vec<String>,
     plans: BTreeMap<PlacedAt, predict::Loaded>,
     /// Counts changes of what is loaded as well as of the records.
     generation: u64,
+}
+
+/// What the database says of models.
+struct Known {
+    records: ModelRecords,
+    /// What their graphs are like, and how devices wake, where the policy foresees.
+    features: Vec<ModelFeatures>,
+    wakes: BTreeMap<DeviceKey, Wake>,
+}
+
+impl Known {
+    /// Unless it is of the generation `held`; 0 is none.
+    fn read(database: &Records, held: u64, foresees: bool) -> Result<Option<Known>, DatabaseError> {
+        let Some(records) = database.newer(held)? else { return Ok(None) };
+        let (features, wakes) = if foresees { (database.features()?, database.wakes()?) } else { Default::default() };
+        Ok(Some(Known { records, features, wakes }))
+    }
 }
 
 /// What to open, and how.
@@ -123,6 +140,7 @@ pub struct Options {
     devices: Vec<String>,
     shares: Vec<Share>,
     at_most: Share,
+    engines: Option<Engines>,
     policy: String,
     limits: Limits,
     program: Option<PathBuf>,
@@ -164,6 +182,10 @@ pub enum RuntimeError {
         "'{model}' is asked for at {share} %, but the runtime, which places requests itself, has workers of {has}; open it with that share alone"
     )]
     OtherShare { model: String, share: Share, has: String },
+    #[error(
+        "workers of {share} % are asked for, and workers may have at most {at_most} % of a device together; ask for a smaller share"
+    )]
+    AboveAtMost { share: Share, at_most: Share },
     #[error("'{model}' is refused: {}", decision::words(.refusal))]
     Refused { model: String, refusal: Refusal },
     #[error("'{model}': {detail}")]
@@ -190,7 +212,8 @@ impl RuntimeError {
 impl Default for Options {
     fn default() -> Self {
         let (policy, limits) = ("batcher".to_owned(), Limits::default());
-        Options { devices: Vec::new(), shares: Vec::new(), at_most: Share::WHOLE, policy, limits, program: None }
+        let (devices, shares, at_most) = (Vec::new(), Vec::new(), Share::WHOLE);
+        Options { devices, shares, at_most, engines: None, policy, limits, program: None }
     }
 }
 
@@ -202,7 +225,7 @@ impl Builder {
     }
 
     /// With workers of this share of each device that can give it; may be called again for one more. Without it with workers of each share
-    /// that the artifacts were tuned for, or, where there is none, of the whole device.
+    /// that the artifacts were tuned for and that workers may have, or, where there is none, of all that they may have.
     #[must_use]
     pub fn share(self, share: Share) -> Self {
         self.with(|options| options.shares.push(share))
@@ -213,6 +236,13 @@ impl Builder {
     #[must_use]
     pub fn at_most(self, share: Share) -> Self {
         self.with(|options| options.at_most = share)
+    }
+
+    /// What copies on each device with memory of its own while it computes: runs of one worker overlap there. Without it what the driver says,
+    /// which is nothing on wgpu (docs/adr/0012).
+    #[must_use]
+    pub fn engines(self, engines: Engines) -> Self {
+        self.with(|options| options.engines = Some(engines))
     }
 
     /// Which policy decides, by its name in [`POLICIES`](schedule::POLICIES), with its argument behind a colon; `batcher` without it.
@@ -240,7 +270,10 @@ impl Builder {
     /// one name, a model that runs nowhere.
     pub fn open(self) -> Result<Runtime, RuntimeError> {
         let (opening, database) = (self.opening, self.records()?);
-        let Options { devices, shares, at_most, policy, limits, program } = self.options;
+        let Options { devices, shares, at_most, engines, policy, limits, program } = self.options;
+        if let Some(&share) = shares.iter().find(|share| **share > at_most) {
+            return Err(RuntimeError::AboveAtMost { share, at_most });
+        }
         let program = match program {
             Some(program) => program,
             None => worker::program()?,
@@ -248,23 +281,16 @@ impl Builder {
         let sources: Vec<Arc<Source>> =
             self.artifacts.iter().map(|path| Ok(Arc::new(Source::open(path, opening)?))).collect::<Result<_, RuntimeError>>()?;
         let names = if devices.is_empty() { vec!["cpu".to_owned()] } else { devices };
-        let mut seats = names.iter().map(|name| Seat::open(name, &shares, at_most, &sources)).collect::<Result<Vec<_>, _>>()?;
+        let seat = |name: &String| Seat::open(name, (&shares, at_most), engines, &sources);
+        let mut seats = names.iter().map(seat).collect::<Result<Vec<_>, _>>()?;
         let device_names = seats.iter().map(|seat| seat.site.name().clone()).collect();
         let index = Arc::new(schedule::Index::new(0, Vec::new(), device_names, Vec::new())?);
         let policy = schedule::policy(&policy)?;
         let foresees = policy.foresees();
         let core = schedule::Core::new(&fleet::fleet(&seats), index.clone(), limits, policy)?;
-        let records = database.as_ref().map(|database| database.newer(0)).transpose()?.flatten();
-        let features = features_of(database.as_ref().filter(|_| foresees))?;
-        let loaded = LoadedModels {
-            database,
-            records,
-            features,
-            models: Vec::new(),
-            names: Vec::new(),
-            plans: BTreeMap::new(),
-            generation: 0,
-        };
+        let known = database.as_ref().map(|database| Known::read(database, 0, foresees)).transpose()?.flatten();
+        let loaded =
+            LoadedModels { database, known, models: Vec::new(), names: Vec::new(), plans: BTreeMap::new(), generation: 0 };
         let (shared, clock) = Shared::new(core, index)?;
         let (jobs, mut threads) = fleet::hands(&mut seats, &program, &shared).inspect_err(|_| shared.close())?;
         shared.employ(jobs);
@@ -274,14 +300,13 @@ impl Builder {
         shares.sort_unstable();
         shares.dedup();
         let runtime = Runtime { shared, loaded, seats, shares, threads, opening, foresees };
-        sources.into_iter().try_for_each(|source| runtime.load_source(source))?;
+        {
+            let mut loaded = runtime.loaded();
+            sources.into_iter().try_for_each(|source| runtime.place(&mut loaded, source))?;
+            runtime.publish(&mut loaded)?;
+        }
         Ok(runtime)
     }
-}
-
-/// What a database tells of graphs.
-fn features_of(database: Option<&Records>) -> Result<Vec<ModelFeatures>, DatabaseError> {
-    database.map(Records::features).transpose().map(Option::unwrap_or_default)
 }
 
 impl Runtime {
@@ -335,12 +360,15 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError`]; nothing is loaded then.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<(), RuntimeError> {
-        self.load_source(Arc::new(Source::open(path.as_ref(), self.opening)?))
+        let source = Arc::new(Source::open(path.as_ref(), self.opening)?);
+        let mut loaded = self.loaded();
+        self.place(&mut loaded, source)?;
+        self.publish(&mut loaded)
     }
 
-    fn load_source(&self, source: Arc<Source>) -> Result<(), RuntimeError> {
-        let mut loaded = self.loaded();
-        if !self.shared.routes().of(source.name()).is_empty() {
+    /// Makes the plans of an artifact's models, which are then to be published.
+    fn place(&self, loaded: &mut LoadedModels, source: Arc<Source>) -> Result<(), RuntimeError> {
+        if loaded.models.iter().flatten().any(|served| served.source.name() == source.name()) {
             return Err(RuntimeError::TwoOfAName(source.name().to_owned()));
         }
         let models: Vec<Arc<Served>> = catalog::models_of(&source)?.into_iter().map(Arc::new).collect();
@@ -348,17 +376,17 @@ impl Runtime {
         for served in models {
             let id = loaded.place(&served);
             ids.push(id);
-            let made = self.make_plans(id, &served, loaded.records.as_ref());
+            let made = self.make_plans(id, &served, loaded.records());
             let plans = match made {
                 Ok(plans) => plans,
                 Err(error) => {
-                    ids.iter().for_each(|&id| self.forget(&mut loaded, id));
+                    ids.iter().for_each(|&id| self.forget(loaded, id));
                     return Err(error);
                 }
             };
             loaded.plans.extend(plans);
         }
-        self.publish(&mut loaded)
+        Ok(())
     }
 
     /// Makes the plans of a model on every share of every device, on all workers at once.
@@ -414,15 +442,14 @@ impl Runtime {
 
     /// Makes an index of what is loaded and hands it to the scheduler.
     fn publish(&self, loaded: &mut LoadedModels) -> Result<(), RuntimeError> {
-        let table = Table::new(&loaded.models, &loaded.plans, &self.seats, loaded.records.as_ref());
+        let table = Table::new(&loaded.models, &loaded.plans, &self.seats, loaded.records());
         let models = loaded.names.iter().map(|name| Model { name: name.clone(), weight: 1.0 }).collect();
         let devices = self.seats.iter().map(|seat| seat.site.name().clone()).collect();
         loaded.generation += 1;
         let index = schedule::Index::new(loaded.generation, models, devices, table.measured())?;
         let index = match self.foresees {
             true => {
-                let known = loaded.records.as_ref().map(|records| (records, loaded.features.as_slice()));
-                let facts = learning::facts(&index, &loaded.models, &self.seats, &table, known)?;
+                let facts = learning::facts(&index, &loaded.models, &self.seats, &table, loaded.known.as_ref())?;
                 index.with_facts(facts).taught(&Training::default())
             }
             false => index,
@@ -467,11 +494,10 @@ impl Runtime {
     pub fn refresh(&self) -> Result<bool, RuntimeError> {
         let mut loaded = self.loaded();
         let Some(database) = &loaded.database else { return Ok(false) };
-        let held = loaded.records.as_ref().map_or(0, |records| records.generation);
-        let Some(records) = database.newer(held)? else { return Ok(false) };
-        let newer = records.generation != held;
-        let features = features_of(loaded.database.as_ref().filter(|_| self.foresees))?;
-        (loaded.records, loaded.features) = (Some(records), features);
+        let held = loaded.records().map_or(0, |records| records.generation);
+        let Some(known) = Known::read(database, held, self.foresees)? else { return Ok(false) };
+        let newer = known.records.generation != held;
+        loaded.known = Some(known);
         self.publish(&mut loaded)?;
         Ok(newer)
     }
@@ -524,6 +550,10 @@ impl Runtime {
 }
 
 impl LoadedModels {
+    fn records(&self) -> Option<&ModelRecords> {
+        self.known.as_ref().map(|known| &known.records)
+    }
+
     /// The place of a model: that of one of its name that was unloaded, or a new one.
     fn place(&mut self, served: &Arc<Served>) -> ModelId {
         let at = match self.names.iter().position(|name| *name == served.name) {

@@ -8,7 +8,7 @@ use super::catalog::{Bound, Served};
 use super::fleet::Seat;
 use super::hand;
 use crate::placement::{self, Index, Prediction, Rung, Wish};
-use crate::schedule::{DeviceId, Measured, ModelId, Nanos};
+use crate::schedule::{DeviceId, Line, Measured, ModelId, Nanos, Stages};
 use schema::{Batch, Picos, Share};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,9 @@ pub(super) struct Facts {
     /// Where the prediction comes from; `None`: from the runs with which it was loaded.
     pub recorded: Option<Prediction>,
     time: Nanos,
-    /// With which it was loaded.
+    /// Of the runs with which it was loaded.
+    stages: Stages,
+    spread: Nanos,
     runs: u32,
 }
 
@@ -106,23 +108,41 @@ impl Table {
             let way = Picos(loaded.time.whole.0.saturating_sub(loaded.time.inner.0));
             let time = recorded.map_or(loaded.time.whole, |recorded| Picos(recorded.time.0.saturating_add(way.0)));
             let Choice { rung, batch, .. } = loaded.choice;
-            facts.insert(place, Facts { rung, batch, recorded, time: Nanos::from(time).max(Nanos(1)), runs: loaded.time.runs });
+            facts.insert(
+                place,
+                Facts {
+                    rung,
+                    batch,
+                    recorded,
+                    time: Nanos::from(time).max(Nanos(1)),
+                    stages: loaded.time.stages,
+                    spread: loaded.time.spread.into(),
+                    runs: loaded.time.runs,
+                },
+            );
         }
         Table(facts)
     }
 
     /// For the scheduler's index.
     pub fn measured(&self) -> Vec<Measured> {
-        let one = |(place, facts): (&PlacedAt, &Facts)| Measured {
-            model: place.model,
-            device: place.device,
-            share: place.share,
-            batch: place.rows,
-            time: facts.time,
-            spread: Nanos::ZERO,
-            upload: None,
-            download: None,
-            energy_mj: None,
+        let one = |(place, facts): (&PlacedAt, &Facts)| {
+            // Its parts are to the recorded time as they were when it was loaded.
+            let part = |part: Nanos| {
+                let fixed_ns = part.as_f64() / facts.stages.total().as_f64().max(1.0) * facts.time.as_f64();
+                (part > Nanos::ZERO).then_some(Line { per_row_ns: 0.0, fixed_ns })
+            };
+            Measured {
+                model: place.model,
+                device: place.device,
+                share: place.share,
+                batch: place.rows,
+                time: facts.time,
+                spread: facts.spread,
+                upload: part(facts.stages.upload),
+                download: part(facts.stages.download),
+                energy_mj: None,
+            }
         };
         self.0.iter().map(one).collect()
     }

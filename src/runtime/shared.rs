@@ -7,17 +7,17 @@
 use super::catalog::{Routes, Served};
 use super::decision::{Decision, Happened};
 use super::hand::{Done, Given, Job, PlanKey, Run, Taken};
+use super::mailbox::Sender;
 use super::pending::{Answered, Slot};
 use super::predict::{PlacedAt, Table};
 use super::{Answer, Outputs, RuntimeError};
 use crate::schedule::{
-    self, Action, Cancelled, Core, DeviceId, Event, Index, IndexError, Lesson, ModelId, Nanos, RequestId, RunId, Spent, Stages,
+    self, Action, Cancelled, Core, DeviceId, Event, Index, IndexError, Lesson, ModelId, Nanos, RequestId, RunId, Spent, Stage,
     WorkerId,
 };
 use crate::worker::Death;
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub(super) struct Inner {
     table: Arc<Table>,
     /// By number; `None` where a model accepts nothing any more.
     models: Vec<Option<Arc<Served>>>,
-    jobs: Vec<Sender<Job>>,
+    jobs: Vec<Sender>,
     /// When the clock asks next.
     alarm: Nanos,
     /// Threads in `wait_until`.
@@ -107,11 +107,11 @@ impl Shared {
     }
 
     /// Takes the mailboxes of the hands, by the numbers of their workers.
-    pub fn employ(&self, jobs: Vec<Sender<Job>>) {
+    pub fn employ(&self, jobs: Vec<Sender>) {
         self.lock().jobs = jobs;
     }
 
-    /// Puts a job into a mailbox. What is sent to a hand that is gone is dropped, and with it whatever waits for its answer is told.
+    /// Puts a job into a mailbox.
     pub fn tell(&self, worker: WorkerId, job: Job) {
         self.lock().tell(worker, job);
     }
@@ -168,6 +168,14 @@ impl Shared {
         refused
     }
 
+    /// The device is done with a leg of a run.
+    pub fn passed(&self, run: RunId, stage: Stage) {
+        let mut inner = self.lock();
+        // Of a run that is not in flight any more nobody wants to know.
+        let _ = inner.core.on(self.now(), Event::Passed { run, stage });
+        self.pump(inner);
+    }
+
     /// A run is over.
     pub fn finished(&self, run: RunId, done: Done) {
         let mut inner = self.lock();
@@ -175,7 +183,7 @@ impl Shared {
         let decision = inner.core.decision_of(run).copied();
         let failed = done.answers.iter().all(|(_, answer)| answer.is_err());
         let spent = decision.filter(|_| !failed).map(|decision| Spent {
-            stages: Stages { upload: Nanos::ZERO, compute: done.spent, download: Nanos::ZERO },
+            stages: done.spent,
             gap: decision.gap,
             disturbed: done.disturbed,
         });
@@ -192,7 +200,7 @@ impl Shared {
         let place = PlacedAt { model: decision.model, device: decision.device, share: decision.share, rows: decision.batch };
         answers.extend(answered.into_iter().map(|(live, outputs)| {
             let Live { submitted, deadline, attempts: attempts_lost, .. } = live;
-            let happened = Happened { submitted, spent: done.spent, deadline, now, attempts_lost };
+            let happened = Happened { submitted, spent: done.spent.total(), deadline, now, attempts_lost };
             let answer = |outputs| Answer { outputs, decision: Decision::new(&decision, &index, table.get(place), &happened) };
             let failed = |detail| RuntimeError::Run { model: name(&index, live.model), detail };
             (live.slot, outputs.map(answer).map_err(failed))
@@ -216,11 +224,11 @@ impl Shared {
         }
     }
 
-    /// A worker died, with a run or without.
-    pub fn worker_lost(&self, worker: WorkerId, run: Option<RunId>, death: &Death) {
+    /// A worker died, with these runs.
+    pub fn worker_lost(&self, worker: WorkerId, runs: &[RunId], death: &Death) {
         let mut inner = self.lock();
-        let requests: Vec<RequestId> =
-            run.map(|run| inner.core.requests_of(run).iter().map(|request| request.id).collect()).unwrap_or_default();
+        let of = |run: &RunId| inner.core.requests_of(*run).iter().map(|request| request.id);
+        let requests: Vec<RequestId> = runs.iter().flat_map(of).collect();
         let _ = inner.core.on(self.now(), Event::WorkerLost { worker });
         let mut answers = Answers::new();
         for request in requests {
@@ -308,8 +316,7 @@ impl Shared {
         let mut inner = self.lock();
         inner.over = true;
         for jobs in std::mem::take(&mut inner.jobs) {
-            // A hand that is gone needs not be told.
-            let _ = jobs.send(Job::Quit);
+            jobs.send(Job::Quit);
         }
         drop(inner);
         self.sooner.notify_all();
@@ -343,7 +350,7 @@ impl Inner {
 
     fn tell(&mut self, worker: WorkerId, job: Job) {
         if let Some(jobs) = self.jobs.get(usize::from(worker.0)) {
-            let _ = jobs.send(job);
+            jobs.send(job);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Facts, Foresight, Line, Nanos, Predictors};
 use crate::forest::Training;
 use schema::{Batch, DeviceName, Share};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
@@ -197,12 +198,20 @@ fn holding(rows: &[Row]) -> Vec<u16> {
     holding
 }
 
-/// A model as requests name it.
+/// A model at a choice of its axes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub name: String,
     /// Its part of the devices when models compete, relative to the others'; above 0.
     pub weight: f64,
+}
+
+impl Model {
+    /// Its name without the axes that tell its choices apart, as requests name it: `bert` of `bert[seq=128]`.
+    pub fn plain_name(&self) -> &str {
+        let axes = self.name.strip_suffix(']').and_then(|name| name.rsplit_once('['));
+        axes.map_or(self.name.as_str(), |(name, _)| name)
+    }
 }
 
 /// What an index is made from: a record of a model, with its fitted lines where there are any.
@@ -256,7 +265,7 @@ pub struct Index {
     facts: Facts,
     foresight: Option<Foresight>,
     /// By pair of models, where it is more than 1: see [`Index::with_interference`].
-    interference: Vec<((ModelId, ModelId), f64)>,
+    interference: BTreeMap<(ModelId, ModelId), f64>,
 }
 
 impl Index {
@@ -307,7 +316,7 @@ impl Index {
             curves,
             facts: Facts::default(),
             foresight: None,
-            interference: Vec::new(),
+            interference: BTreeMap::new(),
         }
     }
 
@@ -354,9 +363,7 @@ impl Index {
             return Err(IndexError::Interference(a.0, b.0, factor));
         }
         let pair = (a.min(b), a.max(b));
-        self.interference.retain(|(other, _)| *other != pair);
-        self.interference.push((pair, factor));
-        self.interference.sort_by_key(|(pair, _)| *pair);
+        self.interference.insert(pair, factor);
         Ok(self)
     }
 
@@ -368,7 +375,7 @@ impl Index {
     /// How many times as long two models take side by side.
     pub fn interference(&self, a: ModelId, b: ModelId) -> f64 {
         let pair = (a.min(b), a.max(b));
-        self.interference.iter().find(|(other, _)| *other == pair).map_or(1.0, |(_, factor)| *factor)
+        self.interference.get(&pair).copied().unwrap_or(1.0)
     }
 
     /// Which state of the records it was made from.

@@ -223,13 +223,18 @@ pub(super) fn lessons(index: &Index, cost: Cost) -> Vec<Example> {
     others.chain(examples(index, cost).into_iter().map(|(_, example)| example)).collect()
 }
 
-/// What the rows of another index cost on devices of this one, which may have other numbers there.
+/// What the rows of another index cost on devices of this one, which may have other numbers there. Models with rows of their own here are
+/// left out.
 pub fn examples_elsewhere(index: &Index, other: &Index) -> Vec<(Cost, Example)> {
+    let known = |row: RowId| {
+        let name = &other.models()[usize::from(other.curve(row.curve).model.0)].name;
+        index.model(name).is_some_and(|model| index.curves_of(model).next().is_some())
+    };
     let here = |device: DeviceId| {
         let name = &other.devices()[usize::from(device.0)];
         index.devices().iter().position(|own| own == name).map(|at| DeviceId(at as u16))
     };
-    let of = |cost| examples(other, cost).into_iter().map(move |(_, example)| (cost, example));
+    let of = |cost| examples(other, cost).into_iter().filter(|(row, _)| !known(*row)).map(move |(_, example)| (cost, example));
     let all = [Cost::Time, Cost::Energy].into_iter().flat_map(of);
     all.filter_map(|(cost, example)| {
         let setting = Setting { device: here(example.setting.device)?, ..example.setting };

@@ -1,6 +1,6 @@
 //! From model records to an index and the fleet that they were measured on.
 
-use super::{DeviceId, Engines, Facts, Fleet, FleetDevice, Index, IndexError, Line, Measured, Model, ModelId, Nanos};
+use super::{DeviceId, Engines, Facts, Fleet, FleetDevice, Index, IndexError, Line, Measured, Model, ModelId, Nanos, Wake};
 use schema::{DeviceKey, DeviceName, ModelFeatures, ModelRecord, Observation, Outcome, Share, Subject, Timing};
 use std::collections::BTreeMap;
 
@@ -57,9 +57,14 @@ pub fn from_records<'a>(
     Ok((fleet, Index::new(generation, models, names, measured)?))
 }
 
-/// What the records that made an index tell besides times, and the features of its models. A model's features count at all its batches,
+/// What the records that made an index tell besides times, with the features of its models and how its devices wake. A model's features count at all its batches,
 /// measured or not.
-pub fn facts<'a>(index: &Index, records: impl IntoIterator<Item = &'a Observation>, features: &[ModelFeatures]) -> Facts {
+pub fn facts<'a>(
+    index: &Index,
+    records: impl IntoIterator<Item = &'a Observation>,
+    features: &[ModelFeatures],
+    wakes: &BTreeMap<DeviceKey, Wake>,
+) -> Facts {
     let mut facts = Facts::default();
     let mut models = BTreeMap::new();
     for record in records {
@@ -70,6 +75,7 @@ pub fn facts<'a>(index: &Index, records: impl IntoIterator<Item = &'a Observatio
         let device = DeviceId(device as u16);
         models.insert((of.model, &of.dims), model);
         facts.units.insert((device, record.share), record.grant.units);
+        facts.wakes.extend(wakes.get(&record.device).map(|wake| (device, *wake)));
         let samples = facts.samples.entry((model, device, record.share, of.batch)).or_default();
         *samples = (*samples).max(timing.n);
     }

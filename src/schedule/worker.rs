@@ -30,6 +30,15 @@ pub enum Engines {
 }
 
 impl Engines {
+    /// Of a device with so many engines that copy.
+    pub fn of(copy_engines: u32) -> Engines {
+        match copy_engines {
+            0 => Engines::None,
+            1 => Engines::One,
+            _ => Engines::Two,
+        }
+    }
+
     /// The time between the ends of two runs of these stages, one close behind the other, with as many in flight as
     /// [`Stages::streams`] says (papers §2.2, E4).
     pub fn cycle(self, stages: Stages) -> Nanos {

@@ -1,17 +1,21 @@
 //! What a share of a device can do at best, measured once for each (device, environment, share) and kept in the records: the roofline
-//! that says how much a task can still gain.
+//! that says how much a task can still gain. And how the device wakes, which policies go by that foresee.
 //!
 //! A figure is a trial of a task that no model has (`machine what=flops`), whose config is the probe. So it travels, goes stale and is
 //! asked for like every other observation.
 
 use super::explore::{ExploreError, Place, Rules, observation};
 use super::records::Records;
-use crate::measure::{Bench, Probe};
+use crate::measure::{Bench, Probe, WAKES};
 use crate::search::prior::Roofline;
+use crate::wake;
 use schema::{Config, Observation, Outcome, Picos, Subject, TaskKey};
+use std::time::Duration;
 
 /// Raised when a probe measures something else than before.
 const REVISION: u32 = 1;
+/// Waiting for a device to idle may take this part of a budget, for each gap.
+const WAKE_PART: f64 = 0.01;
 
 fn text(probe: Probe) -> String {
     format!("machine what={}", probe.name())
@@ -54,6 +58,42 @@ pub fn roofline(
     records.commit()?;
     let time = |probe| probed.iter().find(|(one, _)| *one == probe).map_or(Picos(0), |(_, timing)| timing.median);
     Ok((of(place, Probe::ALL.map(time)), probed.len() as u64))
+}
+
+/// Measures how a device wakes, as far as that is not on record and takes no more than its part of a budget of so much time; the number of
+/// new observations.
+///
+/// # Errors
+/// [`ExploreError`] when the records or the bench fail.
+pub fn wake(
+    place: &Place,
+    bench: &mut dyn Bench,
+    time: Duration,
+    rules: &Rules<'_>,
+    records: &mut dyn Records,
+) -> Result<u64, ExploreError> {
+    let known = records.of_task(wake::task(), place.device.key(), place.grant.share)?;
+    let known = known.iter().filter(|one| one.environment == place.environment.key());
+    let known: Vec<&Config> = known
+        .filter_map(|one| match &one.subject {
+            Subject::Trial { config, .. } => Some(config),
+            _ => None,
+        })
+        .collect();
+    let affordable = |gap: &Duration| *gap * WAKES <= time.mul_f64(WAKE_PART);
+    let missing = wake::gaps().into_iter().filter(affordable).filter(|gap| !known.contains(&&wake::config(*gap)));
+    let mut measured = 0;
+    for gap in missing {
+        let Some(timing) = bench.wake(gap)? else { break };
+        records.name_task(wake::task(), wake::TASK)?;
+        let subject = Subject::Trial { task: wake::task(), config: wake::config(gap) };
+        records.append(observation(place, subject, Outcome::Ok { timing, ratio: None }, rules))?;
+        measured += 1;
+    }
+    if measured > 0 {
+        records.commit()?;
+    }
+    Ok(measured)
 }
 
 /// The roofline of what 10⁹ operations take, and 10⁹ bytes from L2, L3 and memory. A figure of 0 bounds nothing.

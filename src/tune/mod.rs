@@ -411,16 +411,29 @@ fn probe(
     records: &mut dyn Records,
 ) -> Result<u64, ExploreError> {
     let mut measured = 0;
+    let largest: Vec<bool> = places
+        .iter()
+        .map(|place| places.iter().all(|other| other.device != place.device || other.grant.share <= place.grant.share))
+        .collect();
     for (number, (place, benches)) in places.iter_mut().zip(benches).enumerate() {
         // What the host's cores can do bounds nothing on a device beside them.
-        let host = place.grant.limits.gpu.is_none() && !rules.budget.measures_only();
-        let open = host && work.items.iter().any(|item| item.place == number && !item.known);
+        let host = place.grant.limits.gpu.is_none();
+        let open = !rules.budget.measures_only() && work.items.iter().any(|item| item.place == number && !item.known);
         let Some(bench) = benches.first_mut().filter(|_| open && !rules.interrupted.load(Ordering::SeqCst)) else { continue };
-        let (roofline, new) = match machine::roofline(place, &mut **bench, rules, records) {
+        let mut figures = || {
+            if host {
+                let (roofline, new) = machine::roofline(place, &mut **bench, rules, records)?;
+                (place.roofline, measured) = (roofline, measured + new);
+            }
+            if let Some(time) = rules.budget.time.filter(|_| largest[number]) {
+                measured += machine::wake(place, &mut **bench, time, rules, records)?;
+            }
+            Ok(())
+        };
+        match figures() {
             Err(ExploreError::Measure(MeasureError::Interrupted)) => break,
             found => found?,
-        };
-        (place.roofline, measured) = (roofline, measured + new);
+        }
     }
     Ok(measured)
 }

@@ -20,8 +20,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The most files a worker has open: an artifact for each model it serves, and what drivers open. A segment is closed once it is mapped.
 const FILES_MAX: u64 = 1024;
@@ -39,8 +39,7 @@ pub(super) struct Share {
     progress: File,
 }
 
-/// Answers asks until `Quit` or the end of the stream, or until the device is lost: then it says so on its standard error and gives
-/// [`LOST`] instead of an answer.
+/// Answers asks until `Quit` or the end of the stream, or until the device is lost.
 pub(super) fn serve() -> io::Result<ExitCode> {
     // Our parent may have died before this line; then it is not our parent any more.
     let parent = getppid();
@@ -66,19 +65,20 @@ pub(super) fn serve() -> io::Result<ExitCode> {
         },
         _ => return Ok(ExitCode::SUCCESS),
     };
+    let line = Arc::new(Line { socket: Mutex::new(socket), gpu: share.gpu.clone() });
     let mut tasks = TaskBench::new(&share);
     let mut plans = PlanBench::new(&share);
-    let mut serving = Serving::new(&share);
+    let mut serving = Serving::new(&share, &line);
     while let Some(ask) = protocol::read(&mut asks)? {
         let files = asks.take_files();
         let answer = match ask {
             Ask::Quit => {
-                protocol::write(&mut socket, &Answer::Done)?;
+                line.write(&Answer::Done)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ask::Destroy => match share.gpu.as_ref().is_some_and(Gpu::destroy) {
                 true => {
-                    protocol::write(&mut socket, &Answer::Done)?;
+                    line.write(&Answer::Done)?;
                     continue;
                 }
                 false => Answer::Wrong { reason: "there is no device that can be destroyed".to_owned() },
@@ -89,6 +89,7 @@ pub(super) fn serve() -> io::Result<ExitCode> {
             Ask::Compile { task, seed, config } => tasks.compile(&task, seed, &config),
             Ask::Lap { lanes } => tasks.lap(&lanes),
             Ask::Probe => probe::probe(&share),
+            Ask::Wake { gap_ms, samples } => probe::wake(&share, Duration::from_millis(gap_ms), samples),
             Ask::Drop { slots } => {
                 tasks.drop_slots(&slots);
                 plans.drop_slots(&slots);
@@ -107,20 +108,41 @@ pub(super) fn serve() -> io::Result<ExitCode> {
             Ask::RehearsePlans { lanes } => plans.rehearse(&lanes),
             Ask::PlanStages { slot, rounds } => plans.stages(slot, rounds),
             Ask::Serve { slot, serve } => serving.load(slot, &serve, files),
-            Ask::Run { slot } => serving.run(slot),
+            Ask::Another { slot, of } => serving.another(slot, of, files),
+            Ask::Run { slot } => match serving.run(slot) {
+                Some(answer) => answer,
+                None => continue,
+            },
             Ask::Collect { slot, room } => serving.collect(slot, files, room),
             Ask::Release { slots } => {
                 serving.drop_slots(&slots);
                 Answer::Done
             }
         };
-        if let Some(lost) = share.gpu.as_ref().and_then(Gpu::lost) {
-            eprintln!("{lost}");
-            return Ok(ExitCode::from(LOST));
-        }
-        protocol::write(&mut socket, &answer)?;
+        line.say(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The way back to who asks, for every thread that answers.
+pub(super) struct Line {
+    socket: Mutex<UnixStream>,
+    gpu: Option<Gpu>,
+}
+
+impl Line {
+    /// Answers, unless the device is lost: then the process says so on its standard error and ends with [`LOST`].
+    pub fn say(&self, answer: &Answer) -> io::Result<()> {
+        if let Some(lost) = self.gpu.as_ref().and_then(Gpu::lost) {
+            eprintln!("{lost}");
+            std::process::exit(i32::from(LOST));
+        }
+        self.write(answer)
+    }
+
+    fn write(&self, answer: &Answer) -> io::Result<()> {
+        protocol::write(&mut *self.socket.lock().unwrap_or_else(PoisonError::into_inner), answer)
+    }
 }
 
 /// What a worker never needs. Best effort: a limit that is already lower stays.

@@ -10,6 +10,7 @@
 
 mod child;
 mod files;
+mod instance;
 mod plans;
 mod probe;
 pub mod protocol;
@@ -20,11 +21,13 @@ mod serving;
 mod task_bench;
 pub mod watchdog;
 
-pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe, Serve};
+pub use protocol::{Answer, Ask, Entry, Lane, Owned, Probe, Serve, Told};
 pub use serving::{EntryError, plan_of, sizes};
 
 use crate::device::{Grant, GrantError, Machine};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use schema::{FailureClass, Share};
 use std::fs::File;
 use std::io::{self, Read};
@@ -102,8 +105,18 @@ pub struct Worker {
     resident_max_bytes: u64,
     /// Units of its grant: as granted, or as it counted them.
     units: u32,
+    /// What it said that is no whole answer yet, or not asked for.
+    unheard: Vec<u8>,
     /// Its end was seen: nothing more can be asked.
     dead: bool,
+}
+
+/// What came first.
+#[derive(Debug)]
+pub enum Heard {
+    Answer(Answer),
+    /// Whoever waits has something else to do.
+    Bell,
 }
 
 /// Whether this program runs as a worker when it is asked to.
@@ -171,7 +184,16 @@ impl Worker {
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(stdio(&progress)?).stderr(stdio(&words)?);
         let child = spawn_from_lasting_thread(command).map_err(failed)?;
         let resident_max_bytes = watchdog::resident_max_bytes();
-        let mut worker = Worker { child, socket, progress, words, resident_max_bytes, units: grant.grant.units, dead: false };
+        let mut worker = Worker {
+            child,
+            socket,
+            progress,
+            words,
+            resident_max_bytes,
+            units: grant.grant.units,
+            unheard: Vec::new(),
+            dead: false,
+        };
         match worker.ask(&Ask::Own(Owned::new(grant)), HANDSHAKE) {
             Ok(Answer::Owned { multiprocessors }) => {
                 if let Some(by_driver) = grant.by_driver() {
@@ -228,52 +250,100 @@ impl Worker {
         &mut self,
         ask: &Ask,
         files: &[BorrowedFd<'_>],
-        deadline: Duration,
+        within: Duration,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Answer, Death> {
+        self.tell(ask, files)?;
+        let deadline = Instant::now().checked_add(within);
+        loop {
+            if let Heard::Answer(answer) = self.hear_while(deadline, None, go_on)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Asks, with open files beside the ask, and does not wait.
+    ///
+    /// # Errors
+    /// [`Death`] when it is gone.
+    pub fn tell(&mut self, ask: &Ask, files: &[BorrowedFd<'_>]) -> Result<(), Death> {
         if self.dead {
             return Err(Death { class: FailureClass::Crash, detail: "the worker is gone".to_owned(), lane: None });
         }
+        files::write(&mut self.socket, ask, files).map_err(|_| self.bury(None))
+    }
+
+    /// Waits for its next answer, until the deadline if there is one, or until `bell` can be read.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn hear(&mut self, deadline: Option<Instant>, bell: Option<BorrowedFd<'_>>) -> Result<Heard, Death> {
+        self.hear_while(deadline, bell, &|| true)
+    }
+
+    fn hear_while(
+        &mut self,
+        deadline: Option<Instant>,
+        bell: Option<BorrowedFd<'_>>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Heard, Death> {
         let start = Instant::now();
-        if files::write(&mut self.socket, ask, files).is_err() {
-            return Err(self.bury(None));
-        }
-        let mut frame = Vec::new();
-        let mut part = [0; 16 << 10];
         loop {
-            let left = deadline.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                let late = format!("no answer within {:.1} s", deadline.as_secs_f64());
+            match whole(&mut self.unheard) {
+                Ok(Some(answer)) => return Ok(Heard::Answer(answer)),
+                Ok(None) => {}
+                Err(error) => return Err(self.bury(Some((FailureClass::Crash, format!("it answered garbage: {error}"))))),
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                let late = format!("no answer within {:.1} s", (now - start).as_secs_f64());
                 return Err(self.bury(Some((FailureClass::Timeout, late))));
             }
             if !go_on() {
                 return Err(self.bury(Some((FailureClass::Timeout, "nobody waits for the answer any more".to_owned()))));
             }
-            // A zero time-out would mean none.
-            let wait = left.min(watchdog::TICK).max(Duration::from_millis(1));
-            if self.socket.set_read_timeout(Some(wait)).is_err() {
-                return Err(self.bury(None));
-            }
-            match self.socket.read(&mut part) {
-                Ok(0) => return Err(self.bury(None)),
-                Ok(count) => {
-                    frame.extend_from_slice(&part[..count]);
-                    match whole(&frame) {
-                        Ok(Some(answer)) => return Ok(answer),
-                        Ok(None) => {}
-                        Err(error) => return Err(self.bury(Some((FailureClass::Crash, format!("it answered garbage: {error}"))))),
-                    }
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            // Who is not waited for holds no more than it did.
+            let wait = deadline.map(|deadline| (deadline - now).min(watchdog::TICK));
+            match self.ready(bell, wait) {
+                Ok((true, _)) => self.read()?,
+                Ok((false, true)) => return Ok(Heard::Bell),
+                Ok((false, false)) => {
                     let resident = watchdog::resident_bytes(self.child.id()).unwrap_or(0);
                     if resident > self.resident_max_bytes {
                         let held = format!("held {} MB, allowed are {} MB", resident >> 20, self.resident_max_bytes >> 20);
                         return Err(self.bury(Some((FailureClass::OutOfMemory, held))));
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(self.bury(None)),
             }
+        }
+    }
+
+    /// Waits until it has said something, or the bell rings: which of both.
+    fn ready(&self, bell: Option<BorrowedFd<'_>>, wait: Option<Duration>) -> io::Result<(bool, bool)> {
+        let time = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() });
+        let socket = PollFd::new(&self.socket, PollFlags::IN);
+        // A socket that is asked for nothing, in place of a bell.
+        let bell = bell
+            .map_or_else(|| PollFd::new(&self.socket, PollFlags::empty()), |bell| PollFd::from_borrowed_fd(bell, PollFlags::IN));
+        let mut both = [socket, bell];
+        match poll(&mut both, time.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok((!both[0].revents().is_empty(), both[1].revents().contains(PollFlags::IN))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes in what it has said.
+    fn read(&mut self) -> Result<(), Death> {
+        let mut part = [0; 16 << 10];
+        match self.socket.read(&mut part) {
+            Ok(0) => Err(self.bury(None)),
+            Ok(count) => {
+                self.unheard.extend_from_slice(&part[..count]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(_) => Err(self.bury(None)),
         }
     }
 
@@ -350,17 +420,17 @@ impl Drop for Worker {
     }
 }
 
-/// The answer of a whole frame; `None` while it is not whole.
-fn whole(frame: &[u8]) -> io::Result<Option<Answer>> {
-    let Some((len, payload)) = frame.split_first_chunk::<4>() else { return Ok(None) };
+/// Takes the first answer out of what was read; `None` while it is not whole.
+fn whole(read: &mut Vec<u8>) -> io::Result<Option<Answer>> {
+    let Some((len, payload)) = read.split_first_chunk::<4>() else { return Ok(None) };
     let len = u32::from_le_bytes(*len);
     if len > protocol::FRAME_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {len} bytes")));
     }
-    if payload.len() < len as usize {
-        return Ok(None);
-    }
-    protocol::decode(&payload[..len as usize]).map(Some)
+    let Some(payload) = payload.get(..len as usize) else { return Ok(None) };
+    let answer = protocol::decode(payload)?;
+    read.drain(..4 + len as usize);
+    Ok(Some(answer))
 }
 
 type Spawn = (Command, mpsc::Sender<io::Result<Child>>);

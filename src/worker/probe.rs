@@ -1,11 +1,12 @@
-//! What a share can do at best: multiply-adds that touch no memory, and reading from each level of it.
+//! What a share can do at best: multiply-adds that touch no memory, and reading from each level of it. And how it wakes.
 
 use super::child::{Share, picos};
 use super::protocol::{Answer, Probe};
 use kernels::packed::Packed;
 use kernels::simd::{self, Routine, Simd};
+use schema::FailureClass;
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Samples of each figure.
 const SAMPLES: usize = 9;
@@ -15,6 +16,10 @@ const CHAINS: usize = 12;
 const STEPS: u64 = 1 << 20;
 /// Bytes that a thread reads in a sample, at least.
 const READ_BYTES: usize = 24 << 20;
+/// Steps of each chain in what a host does when it wakes: about 0.2 ms.
+const WAKE_STEPS: u64 = 1 << 17;
+/// What goes to a device and back when it wakes.
+const WAKE_BYTES: usize = 64 << 10;
 /// The most that is read as "memory" by all threads together.
 const MEMORY_BYTES_MAX: u64 = 256 << 20;
 
@@ -42,28 +47,56 @@ fn samples(share: &Share, work: u64, each: impl Fn(usize) + Sync) -> Vec<u64> {
     (0..=SAMPLES).map(sample).skip(1).collect()
 }
 
-fn flops(share: &Share) -> Vec<u64> {
-    struct Chains;
-    impl Routine for Chains {
-        type Output = u64;
-        #[inline(always)]
-        fn run<S: Simd>(self, simd: S) -> u64 {
-            let (factor, addend) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
-            let mut sums = [simd.splat(1.0); CHAINS];
-            for _ in 0..STEPS {
-                for sum in &mut sums {
-                    *sum = simd.mul_add(*sum, factor, addend);
-                }
+/// So many steps of each chain; the operations that were.
+struct Chains(u64);
+
+impl Routine for Chains {
+    type Output = u64;
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> u64 {
+        let Chains(steps) = self;
+        let (factor, addend) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
+        let mut sums = [simd.splat(1.0); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = simd.mul_add(*sum, factor, addend);
             }
-            black_box(sums.map(|sum| simd.sum(sum)));
-            2 * STEPS * (CHAINS * S::LANES) as u64
         }
+        black_box(sums.map(|sum| simd.sum(sum)));
+        2 * steps * (CHAINS * S::LANES) as u64
     }
+}
+
+fn flops(share: &Share) -> Vec<u64> {
     let isa = share.limits.isa;
-    let work = simd::run(isa, Chains) * share.pool.threads() as u64;
+    let work = simd::run(isa, Chains(STEPS)) * share.pool.threads() as u64;
     samples(share, work, |_| {
-        black_box(simd::run(isa, Chains));
+        black_box(simd::run(isa, Chains(STEPS)));
     })
+}
+
+/// Times short work on all units after so long without any: on a device the way there and back.
+pub(super) fn wake(share: &Share, gap: Duration, samples: u32) -> Answer {
+    let bytes = vec![0u8; WAKE_BYTES];
+    let work = || match &share.gpu {
+        Some(gpu) => gpu.upload(&bytes).and_then(|buffer| gpu.download(&buffer)).map(drop).map_err(|error| error.to_string()),
+        None => {
+            share.pool.broadcast(|_| {
+                black_box(simd::run(share.limits.isa, Chains(WAKE_STEPS)));
+            });
+            Ok(())
+        }
+    };
+    let sample = |_| {
+        std::thread::sleep(gap);
+        let start = Instant::now();
+        work().map(|()| picos(start))
+    };
+    // The first of all is no time: what is made once is made then.
+    match work().and_then(|()| (0..samples).map(sample).collect()) {
+        Ok(picos) => Answer::Times { picos },
+        Err(detail) => Answer::Refused { class: FailureClass::DeviceLost, detail },
+    }
 }
 
 fn bandwidth(share: &Share, bytes: usize) -> Vec<u64> {

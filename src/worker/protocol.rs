@@ -1,9 +1,11 @@
 //! What a worker is asked and what it answers: frames of a length and postcard, over one socket.
 //!
 //! Asks and answers are values that could cross a network: they name tasks, configs and files by their texts, never by address, and
-//! asking twice is harmless. One answer per ask, in order. Only what serves comes with open files beside it ([`files`](super::files)).
+//! asking twice is harmless. One answer per ask, in order; only runs of instances that run beside each other are answered when they are
+//! over, with more than one [`Answer::Run`] of their slot. Only what serves comes with open files beside it ([`files`](super::files)).
 
 use crate::device::Grant;
+use crate::execute::Leg;
 use kernels::{Isa, Limits};
 use schema::{Config, FailureClass, Split};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -28,6 +30,8 @@ pub enum Ask {
     Lap { lanes: Vec<Lane> },
     /// Measures what the share can do at best.
     Probe,
+    /// Times the same short work so many times, each after so long without any.
+    Wake { gap_ms: u64, samples: u32 },
     /// Frees slots.
     Drop { slots: Vec<u32> },
     /// Frees the task with all its slots.
@@ -46,7 +50,10 @@ pub enum Ask {
     /// Makes a plan that runs on what a runtime leaves in a segment. Beside it come the artifact and the segment, as files. Slots of these
     /// are apart from those above.
     Serve { slot: u32, serve: Serve },
-    /// Runs the plan of a slot on what lies in its segment.
+    /// Makes another instance of the plan of a slot, with the same weights. Beside it comes its segment. From now on runs of both go on at
+    /// once, and tell when the device is done with each leg.
+    Another { slot: u32, of: u32 },
+    /// Runs the plan of a slot on what lies in its segment; answered by [`Answer::Run`].
     Run { slot: u32 },
     /// Takes the segment that comes beside it, with this much room, for a slot's, and leaves the outputs there that had found none.
     Collect { slot: u32, room: u64 },
@@ -179,19 +186,28 @@ pub enum Answer {
         download_ps: u64,
         memory_bytes: u64,
     },
-    /// A plan ran, in so much time. Its outputs lie in its segment; those without a fixed size have these shapes.
-    Ran {
-        picos: u64,
-        dynamic: Vec<Vec<u64>>,
-    },
-    /// A plan ran, and its outputs without a fixed size are so large that they found no room: they are to be collected.
-    Room {
-        bytes: u64,
+    /// What became of a run of this slot.
+    Run {
+        slot: u32,
+        told: Told,
     },
     /// The ask makes no sense now: a bug of who asked, or a damaged artifact.
     Wrong {
         reason: String,
     },
+}
+
+/// What a worker tells of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// The device is done with this leg, and more will be told.
+    Passed(Leg),
+    /// It is over, in so much time. Its outputs lie in its segment; those without a fixed size have these shapes.
+    Ran { picos: u64, dynamic: Vec<Vec<u64>> },
+    /// It is over, and its outputs without a fixed size are so large that they found no room: they are to be collected.
+    Room { bytes: u64 },
+    /// The model refuses the data.
+    Refused { detail: String },
 }
 
 impl Owned {

@@ -1,9 +1,9 @@
 //! Memory that a runtime and a worker share for one plan: its inputs, its outputs, and room for outputs whose size only a run tells.
 //!
 //! A segment is a sealed file in memory, made by the runtime, handed over as a descriptor and mapped by both, after which neither holds it
-//! open: nobody can make it shorter or longer, so that no access can fault. Tensors are written into it once, where requests are put together to a batch; the worker computes on them where they lie
-//! and leaves the outputs beside them. Whose turn it is, the asks say: between an ask and its answer the worker's, else the
-//! runtime's.
+//! open: nobody can make it shorter or longer, so that no access can fault. Tensors are written into it once, where requests are put
+//! together to a batch; the worker computes on them where they lie and leaves the outputs beside them. Whose turn it is, the asks that name
+//! its slot say: between one and its last answer the worker's, else the runtime's.
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
@@ -107,7 +107,7 @@ impl Segment {
         let part = |range: &Range<usize>| {
             // SAFETY: the range lies within the map (`Layout::bytes` is beyond every range, and the map has so many bytes, which sealing
             // keeps there), ranges do not overlap, bytes have no invalid values, and the borrow of `self` ends with the slices. The other
-            // process touches the segment only between an ask and its answer, as the module says; a worker's plan reads each byte
+            // process touches the segment only between an ask that names its slot and the last answer to that, as the module says; a worker's plan reads each byte
             // through kernels that do not index by what they read twice.
             unsafe { std::slice::from_raw_parts_mut(base.add(range.start), range.len()) }
         };

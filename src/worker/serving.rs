@@ -1,14 +1,14 @@
 //! The worker's side of serving: plans of artifacts on segments that a runtime fills.
 
-use super::child::{Share, picos};
+use super::child::{Line, Share, picos};
+use super::instance::{Apart, Instance};
 use super::plans::random_inputs;
-use super::protocol::{Answer, Serve};
-use super::segment::{Segment, Sizes};
+use super::protocol::{Answer, Serve, Told};
+use super::segment::Sizes;
 use crate::artifact::{Artifact, ArtifactError, Opening};
 use crate::execute::{Configs, Plan, PlanError, Port, default_plan_bytes};
-use bytes::Bytes;
 use cube_kernels::Gpu;
-use kernels::{Datum, Limits, Tensor};
+use kernels::Limits;
 use schema::{FailureClass, Split};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use thiserror::Error;
 
@@ -63,12 +64,20 @@ pub fn sizes<'a>(inputs: impl Iterator<Item = &'a Port>, outputs: impl Iterator<
     Some(Sizes { inputs, outputs: outputs.map(|port| port.ty.fixed_bytes().unwrap_or(0) as u64).collect(), room: 0 })
 }
 
-/// Plans in slots.
+/// Instances of plans in slots.
 pub(super) struct Serving<'a> {
     share: &'a Share,
+    line: &'a Arc<Line>,
     /// Kept while a plan of theirs is.
     artifacts: BTreeMap<FileId, Artifact>,
-    plans: BTreeMap<u32, Served>,
+    slots: BTreeMap<u32, Slot>,
+}
+
+struct Slot {
+    artifact: FileId,
+    instance: Arc<Mutex<Instance>>,
+    /// Where it runs once there is another of its plan; before that on the thread that answers asks.
+    apart: Option<Apart>,
 }
 
 /// Which file one is, by its device and inode: no other has them while an artifact holds it.
@@ -82,20 +91,10 @@ impl FileId {
     }
 }
 
-struct Served {
-    artifact: FileId,
-    plan: Plan,
-    segment: Segment,
-    /// Of outputs without a fixed size.
-    dynamic: Vec<usize>,
-    /// Outputs that found no room, with the time of their run.
-    kept: Option<(Vec<Datum>, u64)>,
-}
-
 impl<'a> Serving<'a> {
     /// Without plans.
-    pub fn new(share: &'a Share) -> Self {
-        Serving { share, artifacts: BTreeMap::new(), plans: BTreeMap::new() }
+    pub fn new(share: &'a Share, line: &'a Arc<Line>) -> Self {
+        Serving { share, line, artifacts: BTreeMap::new(), slots: BTreeMap::new() }
     }
 
     /// Makes a plan and maps its segment.
@@ -105,19 +104,25 @@ impl<'a> Serving<'a> {
             return Answer::Wrong { reason: "an artifact and a segment are to come with it".to_owned() };
         };
         let loaded = self.loaded(wanted, File::from(artifact), &File::from(segment));
-        self.forget_artifacts();
-        match loaded {
-            Ok((served, first_ps, generate_ps)) => {
-                let memory = served.plan.memory();
-                let prepared_bytes = memory.prepared_bytes + memory.constant_bytes + memory.arena_bytes;
-                self.plans.insert(slot, served);
-                Answer::Built { first_ps, prepared_bytes, generate_ps, compile_ps: 0 }
+        let answer = match loaded {
+            Ok((artifact, instance, generate_ps)) => {
+                let built = Answer::Built {
+                    first_ps: instance.first_ps(),
+                    prepared_bytes: instance.memory_bytes(),
+                    generate_ps,
+                    compile_ps: 0,
+                };
+                let instance = Arc::new(Mutex::new(instance));
+                self.slots.insert(slot, Slot { artifact, instance, apart: None });
+                built
             }
             Err(detail) => Answer::Refused { class: FailureClass::Compile, detail },
-        }
+        };
+        self.forget_artifacts();
+        answer
     }
 
-    fn loaded(&mut self, wanted: &Serve, file: File, segment: &File) -> Result<(Served, u64, u64), String> {
+    fn loaded(&mut self, wanted: &Serve, file: File, segment: &File) -> Result<(FileId, Instance, u64), String> {
         let id = FileId::of(&file).map_err(|error| error.to_string())?;
         let artifact: &Artifact = match self.artifacts.entry(id) {
             Entry::Occupied(held) => held.into_mut(),
@@ -136,37 +141,52 @@ impl<'a> Serving<'a> {
         let mut plan = plan.map_err(|error| error.to_string())?;
         plan.set_pool(pool.clone());
         let generate_ps = picos(start);
-        let sizes = sizes(plan.inputs(), plan.outputs()).ok_or("an input has no fixed size")?;
-        let mut segment = Segment::open(segment, &Sizes { room: wanted.room, ..sizes }).map_err(|error| error.to_string())?;
-        let dynamic = plan.outputs().enumerate().filter(|(_, port)| port.ty.fixed_bytes().is_none()).map(|(at, _)| at).collect();
         let inputs = random_inputs(artifact.outline(graph), 0)?;
-        // The runtime measures by them, too.
-        for (part, input) in segment.parts().inputs.into_iter().zip(&inputs) {
-            part.copy_from_slice(input.tensor().ok_or("an input is not a tensor")?.bytes());
+        Ok((id, Instance::new(plan, segment, wanted.room, inputs)?, generate_ps))
+    }
+
+    /// Makes another instance of a slot's plan, on a segment of its own.
+    pub fn another(&mut self, slot: u32, of: u32, files: Vec<OwnedFd>) -> Answer {
+        let Ok([segment]) = <[OwnedFd; 1]>::try_from(files) else {
+            return Answer::Wrong { reason: "a segment is to come with it".to_owned() };
+        };
+        let Some(first) = self.slots.get_mut(&of).filter(|_| slot != of) else { return empty(of) };
+        let line = self.line;
+        let made = locked(&first.instance).another(&File::from(segment)).and_then(|instance| {
+            let instance = Arc::new(Mutex::new(instance));
+            let apart = |slot, instance: &Arc<Mutex<Instance>>| Apart::start(slot, instance.clone(), line.clone());
+            if first.apart.is_none() {
+                first.apart = Some(apart(of, &first.instance)?);
+            }
+            let apart = Some(apart(slot, &instance)?);
+            Ok(Slot { artifact: first.artifact, instance, apart })
+        });
+        match made {
+            Ok(another) => {
+                self.slots.insert(slot, another);
+                Answer::Done
+            }
+            Err(detail) => Answer::Refused { class: FailureClass::Compile, detail },
         }
-        let start = Instant::now();
-        plan.run_data(inputs).map_err(|error| error.to_string())?;
-        let first_ps = picos(start);
-        Ok((Served { artifact: id, plan, segment, dynamic, kept: None }, first_ps, generate_ps))
     }
 
     /// Frees slots.
     pub fn drop_slots(&mut self, slots: &[u32]) {
-        slots.iter().for_each(|slot| drop(self.plans.remove(slot)));
+        slots.iter().for_each(|slot| drop(self.slots.remove(slot)));
         self.forget_artifacts();
     }
 
     fn forget_artifacts(&mut self) {
-        let plans = &self.plans;
-        self.artifacts.retain(|id, _| plans.values().any(|served| served.artifact == *id));
+        let slots = &self.slots;
+        self.artifacts.retain(|id, _| slots.values().any(|slot| slot.artifact == *id));
     }
 
-    /// Runs a plan on what lies in its segment.
-    pub fn run(&mut self, slot: u32) -> Answer {
-        let Some(served) = self.plans.get_mut(&slot) else { return Answer::Wrong { reason: format!("slot {slot} is empty") } };
-        match served.run() {
-            Ok(answer) => answer,
-            Err(detail) => Answer::Refused { class: FailureClass::WrongResult, detail },
+    /// Runs a plan on what lies in its segment. `None` where another thread runs it, and answers.
+    pub fn run(&mut self, slot: u32) -> Option<Answer> {
+        let Some(found) = self.slots.get(&slot) else { return Some(empty(slot)) };
+        match &found.apart {
+            Some(apart) => apart.run().err().map(|reason| Answer::Wrong { reason }),
+            None => Some(Answer::Run { slot, told: locked(&found.instance).run(&mut |_| ()) }),
         }
     }
 
@@ -175,62 +195,16 @@ impl<'a> Serving<'a> {
         let Ok([segment]) = <[OwnedFd; 1]>::try_from(files) else {
             return Answer::Wrong { reason: "a segment is to come with it".to_owned() };
         };
-        let Some(served) = self.plans.get_mut(&slot) else { return Answer::Wrong { reason: format!("slot {slot} is empty") } };
-        match served.collect(&File::from(segment), room) {
-            Ok(answer) => answer,
-            Err(detail) => Answer::Refused { class: FailureClass::OutOfMemory, detail },
-        }
+        let Some(found) = self.slots.get(&slot) else { return empty(slot) };
+        let collected = locked(&found.instance).collect(&File::from(segment), room);
+        Answer::Run { slot, told: collected.unwrap_or_else(|detail| Told::Refused { detail }) }
     }
 }
 
-impl Served {
-    fn run(&mut self) -> Result<Answer, String> {
-        let mut parts = self.segment.parts();
-        let start = Instant::now();
-        if self.dynamic.is_empty() {
-            let inputs: Vec<&[u8]> = parts.inputs.iter().map(|part| &**part).collect();
-            self.plan.run_into(&inputs, &mut parts.outputs).map_err(|error| error.to_string())?;
-            return Ok(Answer::Ran { picos: picos(start), dynamic: Vec::new() });
-        }
-        let tensor = |(port, bytes): (&Port, &&mut [u8])| {
-            let (dtype, shape) = (port.ty.dtype()?, port.ty.fixed_shape()?);
-            Tensor::from_bytes(dtype, shape, Bytes::copy_from_slice(bytes)).map(Datum::Tensor)
-        };
-        let inputs: Option<Vec<Datum>> = self.plan.inputs().zip(&parts.inputs).map(tensor).collect();
-        let outputs = self.plan.run_data(inputs.ok_or("an input has no fixed size")?).map_err(|error| error.to_string())?;
-        self.kept = Some((outputs, picos(start)));
-        self.leave()
-    }
+fn empty(slot: u32) -> Answer {
+    Answer::Wrong { reason: format!("slot {slot} is empty") }
+}
 
-    fn collect(&mut self, segment: &File, room: u64) -> Result<Answer, String> {
-        let sizes = sizes(self.plan.inputs(), self.plan.outputs()).ok_or("an input has no fixed size")?;
-        self.segment = Segment::open(segment, &Sizes { room, ..sizes }).map_err(|error| error.to_string())?;
-        self.leave()
-    }
-
-    /// Leaves what is kept in the segment, or says how much room that takes.
-    fn leave(&mut self) -> Result<Answer, String> {
-        let (outputs, picos) = self.kept.as_ref().ok_or("nothing is kept")?;
-        let tensors: Option<Vec<&Tensor>> = outputs.iter().map(Datum::tensor).collect();
-        let tensors = tensors.ok_or("an output is not a tensor")?;
-        let wanted: usize = self.dynamic.iter().map(|&at| tensors[at].bytes().len()).sum();
-        let mut parts = self.segment.parts();
-        if wanted > parts.room.len() {
-            return Ok(Answer::Room { bytes: wanted as u64 });
-        }
-        let mut end = 0;
-        for (at, tensor) in tensors.iter().enumerate() {
-            let bytes = tensor.bytes();
-            if self.dynamic.contains(&at) {
-                parts.room[end..end + bytes.len()].copy_from_slice(bytes);
-                end += bytes.len();
-            } else {
-                parts.outputs[at].copy_from_slice(bytes);
-            }
-        }
-        let shape = |&at: &usize| tensors[at].shape().iter().map(|&extent| extent as u64).collect();
-        let answer = Answer::Ran { picos: *picos, dynamic: self.dynamic.iter().map(shape).collect() };
-        self.kept = None;
-        Ok(answer)
-    }
+fn locked(instance: &Mutex<Instance>) -> std::sync::MutexGuard<'_, Instance> {
+    instance.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,6 @@
 //! How long a worker may take and how much it may hold, and how it is ended.
 
+use crate::device;
 use rustix::process::{Pid, Signal, kill_process_group};
 use schema::Picos;
 use std::process::{Child, ExitStatus};
@@ -27,21 +28,15 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     pages.checked_mul(rustix::param::page_size() as u64)
 }
 
-/// Half of the machine's memory: what one worker may hold that tries what nobody has tried before.
+/// Half of the memory there is: what one worker may hold that tries what nobody has tried before.
 pub fn resident_max_bytes() -> u64 {
-    memory_bytes() / 2
+    device::memory_bytes() / 2
 }
 
-/// What a worker may hold that serves: all of the machine's memory but a sixteenth. It holds the weights of models that somebody wants to
+/// What a worker may hold that serves: all of the memory there is but a sixteenth. It holds the weights of models that somebody wants to
 /// be loaded, so that only the machine bounds them; beyond that it is ended, and its requests run again, before the system ends whom it likes.
 pub fn serving_max_bytes() -> u64 {
-    memory_bytes() / 16 * 15
-}
-
-/// Of the machine.
-fn memory_bytes() -> u64 {
-    let system = rustix::system::sysinfo();
-    (system.totalram as u64).saturating_mul(u64::from(system.mem_unit))
+    device::memory_bytes() / 16 * 15
 }
 
 /// Ends a worker and its whole process group: SIGTERM, 200 ms, SIGKILL, and reaps it.

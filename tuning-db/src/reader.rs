@@ -10,6 +10,7 @@ use crate::index_sled::open_within;
 use crate::ingest::{Dropped, Ingest};
 use crate::journal::read::From;
 use crate::journal::read_journal;
+use crate::key;
 use crate::lock::Lock;
 use crate::manifest::{Found, Manifest};
 use crate::open::{index_error, open_limit};
@@ -18,7 +19,7 @@ use crate::rebuild::{Gathered, decode_frame};
 use crate::snapshot::{self, Head, Snapshot};
 use crate::socket;
 use crate::tables::{ModelRow, Tables};
-use schema::ModelFeatures;
+use schema::{ModelFeatures, Observation, TaskKey};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -135,6 +136,19 @@ impl Reader {
     /// As [`query`](Self::query).
     pub fn model_features(&self) -> Result<Vec<ModelFeatures>, StoreError> {
         self.tables(&|index| Tables(index).features())
+    }
+
+    /// The trials of a task in the current environment of each device, by way A or C.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn trials_of_task(&self, task: TaskKey) -> Result<Vec<Observation>, StoreError> {
+        self.tables(&|index| {
+            let (tables, now) = (Tables(index), Tables(index).currents()?);
+            let mut trials = tables.observations(key::trial_prefix(task.0).as_ref())?;
+            trials.retain(|trial| now.get(&trial.device) == Some(&trial.environment));
+            Ok(trials)
+        })
     }
 
     /// Asks the tables of an index directly, by way A or C.

@@ -3,10 +3,11 @@
 use super::Failed;
 use kernels::Tensor;
 use schema::DType;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 use tunewright::execute::Port;
-use tunewright::runtime::{Pending, Request, Runtime, RuntimeError};
-use tunewright::schedule::Nanos;
+use tunewright::runtime::{Decision, Pending, Request, Runtime, RuntimeError};
+use tunewright::schedule::{Index, Model, Nanos};
 use tunewright::simulate::Arrival;
 
 /// Before the instant of an arrival the issuer does not sleep any more.
@@ -16,19 +17,42 @@ const CALIBRATION: usize = 200;
 const CALIBRATION_TIME: Duration = Duration::from_secs(5);
 
 /// What became of a request.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     Answered {
         /// From the instant it was to be submitted.
         latency: Duration,
-        in_time: bool,
-        predicted: Duration,
-        actual: Duration,
+        decision: Decision,
     },
     Refused {
         retry_after: Option<Duration>,
     },
     Failed,
+}
+
+impl Outcome {
+    /// Whether it was answered after its deadline; `None` without an answer.
+    pub fn is_late(&self) -> Option<bool> {
+        let Outcome::Answered { decision, .. } = self else { return None };
+        Some(decision.in_time == Some(false))
+    }
+
+    /// A line for a log.
+    fn line(&self, policy: &str, arrival: &Arrival) -> serde_json::Value {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let at_ms = arrival.at.as_secs_f64() * 1e3;
+        match self {
+            Outcome::Answered { latency, decision } => serde_json::json!({
+                "policy": policy, "at_ms": at_ms, "model": decision.model, "latency_ms": ms(*latency), "late": self.is_late(),
+                "waited_ms": ms(decision.waited), "predicted_ms": ms(decision.predicted), "actual_ms": ms(decision.actual),
+                "device": decision.device.0, "share": decision.share.as_percent(), "batch": decision.batch.rows(), "rows": decision.rows,
+            }),
+            Outcome::Refused { retry_after } => serde_json::json!({
+                "policy": policy, "at_ms": at_ms, "model": arrival.model.0, "refused": true, "retry_after_ms": retry_after.map(ms),
+            }),
+            Outcome::Failed => serde_json::json!({ "policy": policy, "at_ms": at_ms, "model": arrival.model.0, "failed": true }),
+        }
+    }
 }
 
 /// What became of all, in the order of arrival.
@@ -49,21 +73,41 @@ impl Played {
     }
 
     pub fn in_time(&self) -> usize {
-        self.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Answered { in_time: true, .. })).count()
+        self.outcomes.iter().filter(|outcome| outcome.is_late() == Some(false)).count()
+    }
+
+    /// What runs took meanwhile, each counted once.
+    pub fn state(&self, index: &Index) -> State {
+        let run = |outcome: &Outcome| {
+            let Outcome::Answered { decision, .. } = outcome else { return None };
+            let recorded = index.curves().iter().find_map(|curve| {
+                let here = index.devices()[usize::from(curve.device.0)] == decision.device && curve.share == decision.share;
+                let of = index.models()[usize::from(curve.model.0)].name == decision.model;
+                curve.rows.iter().find(|row| here && of && row.batch == decision.batch)
+            })?;
+            let recorded = recorded.stages.total().as_secs_f64() * f64::from(decision.repeats);
+            Some(((decision.actual.as_secs_f64() / recorded).ln(), 1.0 / decision.requests as f64))
+        };
+        State::of(self.outcomes.iter().filter_map(run).collect())
+    }
+
+    /// Appends a line of JSON for each request.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn log(&self, to: &mut impl Write, policy: &str, trace: &[Arrival]) -> io::Result<()> {
+        self.outcomes.iter().zip(trace).try_for_each(|(outcome, arrival)| writeln!(to, "{}", outcome.line(policy, arrival)))
     }
 
     /// |predicted / actual − 1| of each answer.
     pub fn errors(&self) -> impl Iterator<Item = f64> {
         self.outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Answered { predicted, actual, .. } => Some((predicted.as_secs_f64() / actual.as_secs_f64() - 1.0).abs()),
+            Outcome::Answered { decision, .. } => {
+                Some((decision.predicted.as_secs_f64() / decision.actual.as_secs_f64() - 1.0).abs())
+            }
             _ => None,
         })
     }
-}
-
-/// The name that requests give to a model of an index, which tells choices of axes apart: `gnmt` of `gnmt[T=20]`.
-fn asked_by(name: &str) -> &str {
-    name.split('[').next().unwrap_or(name)
 }
 
 /// Inputs of one row.
@@ -87,7 +131,7 @@ fn inputs(runtime: &Runtime, model: &str) -> Result<Vec<(String, Tensor)>, Faile
 /// Another error than a refusal.
 pub fn play(runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
     let index = runtime.index();
-    let names: Vec<&str> = index.models().iter().map(|model| asked_by(&model.name)).collect();
+    let names: Vec<&str> = index.models().iter().map(Model::plain_name).collect();
     let made = names.iter().map(|name| inputs(runtime, name)).collect::<Result<Vec<_>, _>>()?;
     let start = Instant::now() + Duration::from_millis(50);
     let mut pending: Vec<(Duration, Result<Pending, Option<Duration>>)> = Vec::with_capacity(trace.len());
@@ -116,22 +160,34 @@ pub fn play(runtime: &Runtime, trace: &[Arrival]) -> Result<Played, Failed> {
     let outcome = |(late, submitted): (Duration, Result<Pending, Option<Duration>>)| match submitted.map(Pending::wait) {
         Err(retry_after) => Outcome::Refused { retry_after },
         Ok(Err(error)) => error.retry_after().map_or(Outcome::Failed, |after| Outcome::Refused { retry_after: Some(after) }),
-        Ok(Ok(answer)) => {
-            let decision = &answer.decision;
-            let (predicted, actual) = (decision.predicted, decision.actual);
-            Outcome::Answered { latency: late + decision.latency, in_time: decision.in_time.unwrap_or(true), predicted, actual }
-        }
+        Ok(Ok(answer)) => Outcome::Answered { latency: late + answer.decision.latency, decision: answer.decision },
     };
     Ok(Played { outcomes: pending.into_iter().map(outcome).collect() })
 }
 
-/// What runs take now, beside what the records say.
+/// What runs take, beside what the records say.
 #[derive(Copy, Clone, Debug)]
 pub struct State {
     /// The median over the recorded time.
     pub slower: f64,
     /// The deviation of the logarithm.
     pub noise: f64,
+}
+
+impl State {
+    /// Of logarithms of times over recorded ones, each with what it counts.
+    fn of(mut logs: Vec<(f64, f64)>) -> State {
+        let all: f64 = logs.iter().map(|(_, counts)| counts).sum();
+        let mean = logs.iter().map(|(log, counts)| log * counts).sum::<f64>() / all;
+        let noise = (logs.iter().map(|(log, counts)| (log - mean).powi(2) * counts).sum::<f64>() / all).sqrt();
+        logs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut below = 0.0;
+        let middle = logs.iter().find(|(_, counts)| {
+            below += counts;
+            below >= all / 2.0
+        });
+        State { slower: middle.map_or(f64::NAN, |(log, _)| log.exp()), noise }
+    }
 }
 
 /// Of requests one after the other, each of which is recorded to take `alone`.
@@ -143,10 +199,7 @@ pub fn state_of(runtime: &Runtime, model: &str, alone: Nanos) -> Result<State, F
     let (mut logs, start) = (Vec::new(), Instant::now());
     while logs.len() < CALIBRATION && start.elapsed() < CALIBRATION_TIME {
         let request = inputs.iter().fold(Request::new(model), |request, (name, tensor)| request.input(name, tensor.clone()));
-        logs.push((runtime.run(request)?.decision.actual.as_secs_f64() / alone.as_secs_f64()).ln());
+        logs.push(((runtime.run(request)?.decision.actual.as_secs_f64() / alone.as_secs_f64()).ln(), 1.0));
     }
-    let mean = logs.iter().sum::<f64>() / logs.len() as f64;
-    let noise = (logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / logs.len() as f64).sqrt();
-    logs.sort_by(f64::total_cmp);
-    Ok(State { slower: logs[logs.len() / 2].exp(), noise })
+    Ok(State::of(logs))
 }

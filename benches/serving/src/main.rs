@@ -8,12 +8,14 @@
 //!
 //! `--seconds N` is how long each run takes (20), `--seed N` what arrivals are drawn from (0), `--device NAME`, again for one more. Workers have
 //! `--at-most PER CENT` of each device (100): with less a core is left to whoever submits. A mix has as many requests of each model, at
-//! `--load N` of what can be done (1), each to be answered within `--deadline MS` (100).
+//! `--load N` of what can be done (1), each to be answered within `--deadline MS` (100); `--log FILE` gets a line of JSON for each of its requests.
 
 mod load;
 
 use load::{Outcome, Played, State, play, state_of};
 use schema::{Batch, Seed, Share};
+use std::fs::File;
+use std::io::BufWriter;
 use std::process::ExitCode;
 use std::time::Duration;
 use tunewright::device;
@@ -45,6 +47,7 @@ struct Arguments {
     /// Of a mix.
     load: f64,
     within: Nanos,
+    log: Option<File>,
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,7 @@ fn parse(rest: &[String]) -> Result<Arguments, Failed> {
         seed: 0,
         load: 1.0,
         within,
+        log: None,
     };
     let mut rest = rest.iter();
     while let Some(word) = rest.next() {
@@ -91,6 +95,7 @@ fn parse(rest: &[String]) -> Result<Arguments, Failed> {
             "--seed" => arguments.seed = value()?.parse()?,
             "--load" => arguments.load = value()?.parse()?,
             "--deadline" => arguments.within = Nanos::from_secs_f64(value()?.parse::<f64>()? * 1e-3),
+            "--log" => arguments.log = Some(File::create(value()?)?),
             "--at-most" => arguments.at_most = Share::percent(value()?.parse()?)?,
             "--device" => arguments.devices.push(value()?.clone()),
             path => arguments.artifacts.push(path.to_owned()),
@@ -176,12 +181,12 @@ fn mean(times: &[Nanos]) -> f64 {
 /// Each model alone at three loads.
 fn reality(arguments: &Arguments) -> Result<(), Failed> {
     println!(
-        "| model | load | alone before, after, of the record | requests | mean ms | simulated | ratio | p99 ms | simulated | ratio | in time /s | simulated | ratio |"
+        "| model | load | alone before, meanwhile, alone after, of the record | requests | mean ms | simulated | ratio | p99 ms | simulated | ratio | in time /s | simulated | ratio |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut errors = Vec::new();
     for path in &arguments.artifacts {
-        let one = Arguments { artifacts: vec![path.clone()], devices: arguments.devices.clone(), ..*arguments };
+        let one = Arguments { artifacts: vec![path.clone()], devices: arguments.devices.clone(), log: None, ..*arguments };
         for load in LOADS {
             // A new runtime for each: what one load taught is no help to the next.
             let runtime = one.builder().open()?;
@@ -190,10 +195,10 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             let before = state()?;
             let trace = one.trace(load * capacity(&index, &runtime.fleet(), ModelId(0)), &index, |model| deadline(&index, model));
             let played = one.play(&runtime, &trace)?;
-            // States of a machine last for minutes, and change meanwhile.
             let after = state()?;
-            let (slower, noise) = ((before.slower * after.slower).sqrt(), (before.noise + after.noise) / 2.0);
-            let figures = simulated(&runtime, &index, &trace, "batcher", State { slower, noise })?;
+            // States of a machine last for minutes, and change meanwhile: the simulator is told how long runs took, and how unequally.
+            let meanwhile = played.state(&index);
+            let figures = simulated(&runtime, &index, &trace, "batcher", meanwhile)?;
             let real = played.latencies();
             let (per_s, simulated_per_s) =
                 (played.in_time() as f64 / arguments.seconds, figures.in_time as f64 / arguments.seconds);
@@ -205,9 +210,11 @@ fn reality(arguments: &Arguments) -> Result<(), Failed> {
             let cells: Vec<String> =
                 pairs.iter().map(|(real, made)| format!("{real:.3} | {made:.3} | {:.2}", real / made)).collect();
             println!(
-                "| {} | {load} | {:.2}, {:.2} | {} | {} |",
+                "| {} | {load} | {:.2}, {:.2} ± {:.2}, {:.2} | {} | {} |",
                 runtime.models()[0],
                 before.slower,
+                meanwhile.slower,
+                meanwhile.noise,
                 after.slower,
                 trace.len(),
                 cells.join(" | ")
@@ -235,31 +242,33 @@ fn mix(arguments: &Arguments) -> Result<(), Failed> {
     let trace = arguments.trace(per_s, &index, |_| arguments.within);
     let within = arguments.within.as_secs_f64() * 1e3;
     println!("{} requests of {count} models, {per_s:.0} /s, each to be answered within {within} ms", trace.len());
-    println!("\n| policy | in time | late | refused | in time, simulated | mean ms | p99 ms |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("\n| policy | in time | late | refused | in time, simulated | late, simulated | mean ms | p99 ms |");
+    println!("|---|---|---|---|---|---|---|---|");
     let mut in_time = Vec::new();
     for name in POLICIES {
         let runtime = arguments.builder().policy(name).open()?;
         let played = arguments.play(&runtime, &trace)?;
         let figures = simulated(&runtime, &index, &trace, name, AS_RECORDED)?;
+        if let Some(log) = &arguments.log {
+            played.log(&mut BufWriter::new(log), name, &trace)?;
+        }
         let Played { outcomes } = &played;
         let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
-        let (late, refused) = (
-            count(|outcome| matches!(outcome, Outcome::Answered { in_time: false, .. })),
-            count(|outcome| matches!(outcome, Outcome::Refused { .. })),
-        );
+        let (late, refused) =
+            (count(|outcome| outcome.is_late() == Some(true)), count(|outcome| matches!(outcome, Outcome::Refused { .. })));
         let real = played.latencies();
         println!(
-            "| {name} | {} | {late} | {refused} | {} | {:.3} | {:.3} |",
+            "| {name} | {} | {late} | {refused} | {} | {} | {:.3} | {:.3} |",
             played.in_time(),
             figures.in_time,
+            figures.late,
             mean(&real),
             percentile(&real, 0.99)
         );
         in_time.push((name, played.in_time()));
     }
     let known = search(&scenario(&plain, &index, AS_RECORDED), &trace, SEARCH)?;
-    println!("| every arrival known ({}), simulated | {} | | | | | |", known.policy, known.in_time);
+    println!("| every arrival known ({}), simulated | {} | | | | | | |", known.policy, known.in_time);
     let best = in_time.iter().filter(|(name, _)| *name != FIXED).map(|(_, count)| *count).max().unwrap_or(0);
     let base = in_time.iter().find(|(name, _)| *name == FIXED).map_or(0, |(_, count)| *count);
     println!(
@@ -289,7 +298,7 @@ fn overload(arguments: &Arguments) -> Result<(), Failed> {
             .filter_map(|outcome| if let Outcome::Refused { retry_after } = outcome { *retry_after } else { None });
         let (longest, late) = (
             retries.clone().max().unwrap_or(Duration::ZERO),
-            played.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Answered { in_time: false, .. })).count(),
+            played.outcomes.iter().filter(|outcome| outcome.is_late() == Some(true)).count(),
         );
         println!("| {load} | {offered:.0} | {goodput:.1} | {late} | {} | {:.1} |", retries.count(), longest.as_secs_f64() * 1e3);
         if load < 3.0 {

@@ -6,16 +6,22 @@ mod page;
 mod print;
 
 use super::failure::nearest;
-use super::{Exit, Failure, Global, Screen, db, model, quantity, settings};
+use super::{
+    Exit, Failure, Global, Screen, db, model,
+    quantity::{self, Copies},
+    settings,
+};
 use crate::features;
 use crate::forest::Training;
-use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, from_records};
+use crate::schedule::{self, Engines, Index, Limits, Nanos, POLICIES, PolicyError, Wake, from_records};
 use crate::simulate::{
     Arrival, Arrivals, Figures, Pattern, Reality, Scenario, SimulateError, Sizes, Timeline, most_in_time, read_trace, search,
     simulate,
 };
+use crate::wake;
 use print::time;
-use schema::{ModelFeatures, Observation, Seed};
+use schema::{DeviceKey, ModelFeatures, Observation, Seed};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -81,16 +87,6 @@ pub struct Arguments {
     /// The same seed gives the same requests and figures
     #[arg(long, value_name = "N", default_value = "0")]
     seed: u64,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Copies {
-    /// Nothing
-    None,
-    /// One engine for both directions
-    One,
-    /// An engine for each direction
-    Two,
 }
 
 /// What no policy can surpass, among the policies.
@@ -173,11 +169,7 @@ struct Line {
 
 pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Result<Exit, Failure> {
     let (generation, records) = records(arguments, global, screen)?;
-    let engines = match arguments.engines {
-        Copies::None => Engines::None,
-        Copies::One => Engines::One,
-        Copies::Two => Engines::Two,
-    };
+    let engines: Engines = arguments.engines.into();
     let (mut fleet, index) =
         from_records(generation, engines, &records).map_err(|error| Failure::new("input.malformed", "the records", error))?;
     if index.models().is_empty() {
@@ -188,7 +180,8 @@ pub fn run(arguments: &Arguments, global: &Global, screen: &mut Screen) -> Resul
     let foresees = |name: &String| schedule::policy(name).is_ok_and(|policy| policy.foresees());
     let index = match arguments.fill || arguments.policy.iter().any(foresees) {
         true => {
-            let facts = schedule::facts(&index, &records, &features(arguments, global, screen)?);
+            let (features, wakes) = (features(arguments, global, screen)?, wakes(arguments, global, screen)?);
+            let facts = schedule::facts(&index, &records, &features, &wakes);
             index.with_facts(facts).taught(&Training { seed: Seed(arguments.seed), ..Training::default() })
         }
         false => index,
@@ -255,6 +248,16 @@ fn records(arguments: &Arguments, global: &Global, screen: &Screen) -> Result<(u
     })?;
     let fresh = read.rows.into_iter().filter(|row| !row.stale).map(|row| row.observation);
     Ok((read.generation, fresh.collect()))
+}
+
+/// How the devices of the records wake, where the database says so.
+fn wakes(arguments: &Arguments, global: &Global, screen: &Screen) -> Result<BTreeMap<DeviceKey, Wake>, Failure> {
+    if !arguments.files.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let path = settings::database_path(global, &screen.settings);
+    let read = Reader::open(&path, Source::Auto).and_then(|reader| reader.trials_of_task(wake::task()));
+    read.map(|trials| wake::curves(&trials)).map_err(|error| db::from_store(&path, &error))
 }
 
 /// What the models of the records are like: of artifacts their graphs tell, else the database says.

@@ -62,6 +62,7 @@ mod tests {
             limits,
             cores: cores.to_vec(),
             multiprocessors: None,
+            copy_engines: 0,
             software: false,
         }
     }

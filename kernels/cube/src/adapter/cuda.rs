@@ -119,6 +119,7 @@ fn adapter(number: i32, driver: i32) -> Result<Adapter, String> {
         version: format!("CUDA {}", dotted(driver)),
         limits,
         multiprocessors: Some(multiprocessors),
+        copy_engines: ask(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT)?,
         handle: Handle::Cuda(CudaDevice::new(number as usize)),
     })
 }

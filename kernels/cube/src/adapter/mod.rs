@@ -37,6 +37,8 @@ pub struct Adapter {
     pub limits: GpuLimits,
     /// Multiprocessors, where the driver counts them.
     pub multiprocessors: Option<u32>,
+    /// Engines that copy while kernels run, where what is begun on several streams does not end in one queue.
+    pub copy_engines: u32,
     pub(crate) handle: Handle,
 }
 

@@ -52,6 +52,7 @@ fn enumerate() -> Vec<Adapter> {
                 version: info.driver_info,
                 limits: limits(adapter, kind),
                 multiprocessors: None,
+                copy_engines: 0,
                 handle: Handle::Wgpu(handle),
             })
         })
