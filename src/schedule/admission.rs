@@ -51,7 +51,7 @@ fn away(view: &View<'_>, wish: &Wish, is_full: bool) -> Result<Admitted, Refusal
 fn in_time(view: &View<'_>, wish: &Wish, likely: &Candidate, only: bool) -> Result<Admitted, Refusal> {
     let curve = view.index().curve(likely.curve);
     let predicted = finish(view, wish, likely);
-    let spread = curve.rows[curve.steady()].spread * SPREADS;
+    let spread = curve.rows[view.steady(likely.curve)].spread * SPREADS;
     let margin = spread + view.slip(wish.model);
     if wish.deadline == Nanos::NEVER || predicted + margin <= wish.deadline {
         return Ok(Admitted { predicted, probe: false });
@@ -82,7 +82,7 @@ fn retry_after(view: &View<'_>, likely: &Candidate, late: Nanos, drain: Nanos) -
 /// the slowest engine, then its own batch, grown by what arrives until then.
 pub(super) fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos {
     let curve = view.index().curve(likely.curve);
-    let full = curve.rows[kept(curve, wish.deadline - view.now)].batch.rows();
+    let full = curve.rows[kept(curve, view.steady(likely.curve), wish.deadline - view.now)].batch.rows();
     let (waiting, rows) = (view.queue(wish.model).rows(), wish.rows.rows());
     let (ahead, own) = if rows > full { (waiting, rows) } else { (waiting / full * full, (waiting % full).saturating_add(rows)) };
     let same = view.pace(likely.curve) * f64::from(ahead) / workers(view, likely.curve);
@@ -95,12 +95,11 @@ pub(super) fn finish(view: &View<'_>, wish: &Wish, likely: &Candidate) -> Nanos 
 }
 
 /// The batch with which a long queue is worked off if each of its runs is to end within `slack`: as usual, or else the largest that does.
-fn kept(curve: &Curve, slack: Nanos) -> usize {
-    let steady = curve.steady();
+fn kept(curve: &Curve, steady: usize, slack: Nanos) -> usize {
     if curve.rows[steady].stages.total() <= slack {
         return steady;
     }
-    curve.rows.iter().rposition(|row| row.stages.total() <= slack).unwrap_or(0)
+    curve.rows[..steady].iter().rposition(|row| row.stages.total() <= slack).unwrap_or(0)
 }
 
 /// What waits of other models that run on this device too and has its turn before, in nanoseconds of the whole device: a batch of each, and
@@ -109,7 +108,8 @@ fn others(view: &View<'_>, wish: &Wish, device: DeviceId, same: f64) -> f64 {
     let had = view.served(wish.model) + same;
     let before = |model| {
         let row = view.device_time(model, device);
-        let batch = view.index().curves_of(model).map(|(_, curve)| curve.largest().batch.rows()).max().unwrap_or(0);
+        let batch = |(id, curve): (CurveId, &Curve)| curve.rows[view.steady(id)].batch.rows();
+        let batch = view.index().curves_of(model).map(batch).max().unwrap_or(0);
         let level = (had - view.served(model)).max(0.0) + row * f64::from(batch);
         level.min(row * f64::from(view.queue(model).rows()))
     };

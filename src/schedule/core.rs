@@ -148,8 +148,7 @@ impl Core {
         let mut core =
             Core { state, policy, wake, next_request: 0, next_run: 0, epoch: 0, closing: false, alarms, orphans: false };
         core.add_models();
-        core.price();
-        core.policy.changed(&View { state: &core.state, now: Nanos::ZERO });
+        core.adopt(Nanos::ZERO);
         Ok(core)
     }
 
@@ -169,6 +168,14 @@ impl Core {
                 last_share: vec![None; state.index.devices().len()],
             });
         }
+    }
+
+    /// Shows the policy the records, and goes by how it works queues off.
+    fn adopt(&mut self, now: Nanos) {
+        self.policy.changed(&View { state: &self.state, now });
+        let curves = self.state.index.curves().iter().zip(0..);
+        self.state.steady = curves.map(|(curve, id)| self.policy.steady(CurveId(id), curve)).collect();
+        self.price();
     }
 
     /// Finds anew where each model takes least device time: workers, records or refits have changed.
@@ -510,8 +517,7 @@ impl Core {
         self.state.change(index);
         self.epoch += 1;
         self.add_models();
-        self.price();
-        self.policy.changed(&View { state: &self.state, now });
+        self.adopt(now);
         self.orphans = true;
         Ok(())
     }

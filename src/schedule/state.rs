@@ -31,6 +31,8 @@ pub(super) struct State {
     stages: Vec<Stages>,
     /// By curve, the workers of its device and share.
     places: Vec<Vec<WorkerId>>,
+    /// By curve, the row that the policy works a long queue off with.
+    pub steady: Vec<usize>,
     /// By device, which workers are its.
     of_device: Vec<Range<usize>>,
     /// By worker, when its share can be had; an instant that is over: now.
@@ -87,6 +89,7 @@ impl State {
             runs,
             stages: Vec::new(),
             places: Vec::new(),
+            steady: Vec::new(),
             free_at: vec![Nanos::ZERO; workers.len()],
             ends: Vec::with_capacity(workers.len()),
             loads: vec![Cell::new(None); fleet.devices.len()],
@@ -108,6 +111,7 @@ impl State {
             on_device.filter(of_share).map(|at| WorkerId(at as u16)).collect()
         };
         self.places = index.curves().iter().map(place).collect();
+        self.steady = index.curves().iter().map(Curve::steady).collect();
         self.index = index;
         (0..self.refits.len() as u32).for_each(|curve| self.refitted(CurveId(curve)));
     }

@@ -285,10 +285,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The row of a curve that the policy works a long queue off with.
+    pub fn steady(&self, curve: CurveId) -> usize {
+        self.state.steady[curve.0 as usize]
+    }
+
     /// Nanoseconds a row of a long queue on one worker: of its slowest engine, where engines overlap.
     pub fn pace(&self, curve: CurveId) -> f64 {
         let of = self.index().curve(curve);
-        let row = of.steady();
+        let row = self.steady(curve);
         let stages = self.stages(RowId { curve, row: row as u16 });
         let engines = self.workers_of(curve).next().map_or(Engines::None, |(_, worker)| worker.engines);
         engines.cycle(stages).as_f64() / f64::from(of.rows[row].batch.rows())

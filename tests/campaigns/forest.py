@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Gathers what policy `forest` is judged by: model records of default plans, without any search, and judges it.
 
-    python tests/campaigns/forest.py --models DIR --db DB [NAME ...] [--batch 1,2,4,8,16,32,64] [--limit 60s]
+    python tests/campaigns/forest.py --models DIR --db DB [NAME ...] [--batch 1+2+4,8+16,32+64] [--extents 1,0.5] [--limit 60s]
 
-For each model, device and batch a cell: `tune --budget trials=0` measures the default plan at 50 and 100 % and stores it in DB with the
-model's features. A cell that takes longer than the limit is given up, and so are larger batches of that model there. Cells are listed in
-DB.cells.jsonl, so that a second call goes on where the first stopped. Then the example program `forest` leaves one model out after the
-other. Times are only as quiet as the machine: `--note` is printed with the result. Prints a line per cell.
+For each model, extent of its open axes, device and group of batches a cell: `tune --budget trials=0` measures the default plans at 50 and
+100 % and stores them in DB with the model's features. A cell that takes longer than the limit is given up, and so are larger batches of
+that model there. Cells are listed in DB.cells.jsonl, so that a second call goes on where the first stopped. Then the example program `forest`
+leaves one model out after the other, with all its extents. Times are only as quiet as the machine: `--note` is printed with the result.
+Prints a line per cell.
 """
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -22,18 +24,19 @@ import paired
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEVICES, SHARES = ["cpu:avx2", "cpu:scalar", "wgpu:0"], "50,100"
+BATCHES = "1+2+4,8+16,32+64"
 
 
 def seconds(text):
     return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 
 
-def measure(arguments, model, device, batch, artifact):
+def measure(arguments, model, extent, device, batches, artifact):
     """Runs one cell: its outcome in a word, what was said, and its seconds."""
     command = [arguments.tunewright, "tune", arguments.models / f"{model}.onnx", "--db", arguments.db, "--device", device]
-    command += ["--share", SHARES, "--batch", batch, "--budget", "trials=0", "-o", artifact]
-    for axis, extent in paired.facts(model).get("symbols", {}).items():
-        command += ["--dim", f"{axis}={extent}"]
+    command += ["--share", SHARES, "--batch", batches.replace("+", ","), "--budget", "trials=0", "-o", artifact]
+    for axis, usual in paired.facts(model).get("symbols", {}).items():
+        command += ["--dim", f"{axis}={max(1, round(usual * extent))}"]
     start = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
@@ -56,7 +59,8 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--db", type=Path, required=True)
-    parser.add_argument("--batch", default="1,2,4,8,16,32,64")
+    parser.add_argument("--batch", default=BATCHES, help="groups of batches; those of a group are measured in one go")
+    parser.add_argument("--extents", default="1", help="of open axes beside the batch, in parts of the usual one")
     parser.add_argument("--limit", default="60s", help="seconds of one cell")
     parser.add_argument("--until", type=float, default=float("inf"), help="stop gathering after so many seconds")
     parser.add_argument("--note", default="", help="what else the machine did")
@@ -70,26 +74,28 @@ def main():
     if list_of_cells.exists():
         for line in list_of_cells.read_text().splitlines():
             cell = json.loads(line)
-            done[cell["model"], cell["device"], cell["batch"]] = cell["outcome"]
+            done[cell["model"], cell["extent"], cell["device"], cell["batch"]] = cell["outcome"]
     start, left = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder, list_of_cells.open("a") as out:
-        given_up = {cell[:2] for cell, outcome in done.items() if outcome != "measured"}
+        given_up = {cell[:3] for cell, outcome in done.items() if outcome != "measured"}
         # Small batches of all models first: whenever it is stopped, what there is is of all kinds.
-        for batch in arguments.batch.split(","):
-            for model in names:
-                for device in DEVICES:
-                    if (model, device, batch) in done or (model, device) in given_up:
-                        continue
-                    if time.monotonic() - start > arguments.until:
-                        left += 1
-                        continue
-                    outcome, said, took = measure(arguments, model, device, batch, Path(folder) / "cell.tune")
-                    if outcome != "measured":
-                        given_up.add((model, device))
-                    cell = {"model": model, "device": device, "batch": batch, "outcome": outcome, "s": round(took, 1)}
-                    print(json.dumps(cell), file=out, flush=True)
-                    why = "" if outcome == "measured" else f": {said[0][:160]}"
-                    print(f"{model} batch {batch} on {device}: {outcome} in {took:.1f} s{why}", flush=True)
+        opens = lambda model: bool(paired.facts(model).get("symbols"))
+        extents = [float(extent) for extent in arguments.extents.split(",")]
+        rounds = ((batch, extent) for batch in arguments.batch.split(",") for extent in extents)
+        for (batch, extent), model, device in itertools.product(rounds, names, DEVICES):
+            cell = (model, extent, device, batch)
+            if cell in done or cell[:3] in given_up or (extent != 1 and not opens(model)):
+                continue
+            if time.monotonic() - start > arguments.until:
+                left += 1
+                continue
+            outcome, said, took = measure(arguments, *cell, Path(folder) / "cell.tune")
+            if outcome != "measured":
+                given_up.add(cell[:3])
+            facts = {"model": model, "extent": extent, "device": device, "batch": batch, "outcome": outcome, "s": round(took, 1)}
+            print(json.dumps(facts), file=out, flush=True)
+            why = "" if outcome == "measured" else f": {said[0][:160]}"
+            print(f"{model} × {extent} batch {batch} on {device}: {outcome} in {took:.1f} s{why}", flush=True)
     if left:
         print(f"{left} cells are left for another call")
     if arguments.note:

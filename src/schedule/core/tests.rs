@@ -89,6 +89,16 @@ fn a_model_that_was_late_is_not_refused_for_ever() {
 }
 
 #[test]
+fn a_policy_that_does_not_batch_is_predicted_without_batches() {
+    for (name, accepts) in [("batcher", true), ("fixed", false)] {
+        let mut core = core(name, Limits::default());
+        // A request alone takes 9 ms on the first device, eight together 16 ms.
+        (0..10).for_each(|_| drop(core.submit(Nanos(0), wish(0, None)).unwrap()));
+        assert_eq!(core.submit(Nanos(0), wish(0, Some(60 * MS))).is_ok(), accepts, "{name}");
+    }
+}
+
+#[test]
 fn what_has_no_worker_or_died_says_so() {
     let mut core = core("fastest", Limits::default());
     core.on(Nanos(0), Event::WorkerLost { worker: WorkerId(1) }).unwrap();

@@ -1,7 +1,7 @@
 //! `fastest`: each request by itself, where it finishes first. The baseline of those who do not batch.
 
-use super::{ModelId, Placement, Policy, Step, Turn, View, in_turn, no_argument};
-use crate::schedule::Nanos;
+use super::{CurveId, ModelId, Placement, Policy, Step, Turn, View, in_turn, no_argument};
+use crate::schedule::{Curve, Nanos};
 
 #[derive(Default)]
 struct Fastest {
@@ -13,6 +13,10 @@ pub(super) fn new(argument: &str) -> Result<Box<dyn Policy>, String> {
 }
 
 impl Policy for Fastest {
+    fn steady(&self, _id: CurveId, curve: &Curve) -> usize {
+        curve.fit(1).row
+    }
+
     fn step(&mut self, view: &View<'_>) -> Step {
         in_turn(view, &mut self.order, |model| {
             let front = view.queue(model).front().expect("only models with something waiting have a turn");

@@ -71,6 +71,11 @@ impl Policy for Fixed {
         all.min_by_key(|candidate| candidate.forecast.finish)
     }
 
+    fn steady(&self, id: CurveId, curve: &Curve) -> usize {
+        let chosen = self.chosen.get(usize::from(curve.model.0)).copied().flatten();
+        chosen.filter(|(of, _)| *of == id).map_or_else(|| curve.steady(), |(_, row)| row)
+    }
+
     fn serves(&self, view: &View<'_>, model: ModelId) -> bool {
         self.chosen[usize::from(model.0)].is_some_and(|(curve, _)| view.is_served(curve))
     }

@@ -14,7 +14,7 @@ mod knee;
 
 pub use knee::{ShareLine, knee_of};
 
-use super::{Candidate, CurveId, DeviceId, Learnt, Lesson, ModelId, Nanos, Outcome, RequestId, View, Wish, WorkerId};
+use super::{Candidate, Curve, CurveId, DeviceId, Learnt, Lesson, ModelId, Nanos, Outcome, RequestId, View, Wish, WorkerId};
 use thiserror::Error;
 
 /// Chooses what starts next from what the view shows: queues, ledger, predicted finish on each worker, records.
@@ -25,6 +25,11 @@ pub trait Policy: Send {
     /// Where a request that arrives now would most likely run; admission predicts by it. `None`: nowhere.
     fn likely(&self, view: &View<'_>, wish: &Wish) -> Option<Candidate> {
         view.best_behind_queue(wish, |_| true)
+    }
+
+    /// The row of a curve that it works a long queue off with; admission and what a row costs go by it.
+    fn steady(&self, _id: CurveId, curve: &Curve) -> usize {
+        curve.steady()
     }
 
     /// Whether requests of a model will ever run: on a worker that is ready, or on one that is being replaced. Those of a model that
