@@ -23,7 +23,7 @@ from pathlib import Path
 import paired
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DEVICES, SHARES = ["cpu:avx2", "cpu:scalar", "wgpu:0"], "50,100"
+DEVICES, SHARES = "cpu:avx2,cpu:scalar,wgpu:0", "50,100"
 BATCHES = "1+2+4,8+16,32+64"
 
 
@@ -60,6 +60,7 @@ def main():
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--db", type=Path, required=True)
     parser.add_argument("--batch", default=BATCHES, help="groups of batches; those of a group are measured in one go")
+    parser.add_argument("--devices", default=DEVICES)
     parser.add_argument("--extents", default="1", help="of open axes beside the batch, in parts of the usual one")
     parser.add_argument("--limit", default="60s", help="seconds of one cell")
     parser.add_argument("--until", type=float, default=float("inf"), help="stop gathering after so many seconds")
@@ -82,7 +83,7 @@ def main():
         opens = lambda model: bool(paired.facts(model).get("symbols"))
         extents = [float(extent) for extent in arguments.extents.split(",")]
         rounds = ((batch, extent) for batch in arguments.batch.split(",") for extent in extents)
-        for (batch, extent), model, device in itertools.product(rounds, names, DEVICES):
+        for (batch, extent), model, device in itertools.product(rounds, names, arguments.devices.split(",")):
             cell = (model, extent, device, batch)
             if cell in done or cell[:3] in given_up or (extent != 1 and not opens(model)):
                 continue
