@@ -4,21 +4,23 @@
 //! It waits for jobs and for its worker at once. A worker of a device whose engines copy while it computes has several instances of each
 //! plan, so that the next run goes up before the last one is over; the scheduler is told when a leg of a run is.
 
-use super::catalog::{Bound, Served};
+mod plans;
+
+pub(super) use plans::{Loaded, Spec};
+
 use super::flight::Flight;
 use super::mailbox::Mailbox;
 use super::{Outputs, Shared};
 use crate::device::Grant;
-use crate::execute::{Leg, Port};
-use crate::schedule::{DeviceId, Engines, ModelId, Nanos, RequestId, RunId, STREAMS_MAX, Stage, Stages, WorkerId};
-use crate::worker::segment::{Segment, Sizes};
-use crate::worker::{Answer, Ask, Death, Heard, Serve, SpawnError, Told, Worker, sizes, watchdog};
-use bytes::Bytes;
+use crate::execute::Leg;
+use crate::schedule::{DeviceId, Engines, ModelId, Nanos, RequestId, RunId, Stage, Stages, WorkerId};
+use crate::worker::segment::Segment;
+use crate::worker::{Answer, Ask, Death, Heard, SpawnError, Told, Worker, watchdog};
 use kernels::Tensor;
+use plans::{Plan, no_memory};
 use rustix::event::{PollFd, PollFlags, poll};
 use schema::{Batch, FailureClass, Picos};
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
@@ -29,46 +31,18 @@ use std::time::{Duration, Instant};
 const PATIENCE_TIMES: f64 = 50.0;
 /// But never less than this.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
-/// For making a plan.
-const LOAD_MAX: Duration = Duration::from_secs(300);
 /// Short asks.
 const SHORT: Duration = Duration::from_secs(30);
 /// A worker that dies so often, with no run between, is not replaced any more.
 const DEATHS_MAX: u32 = 5;
 /// Before a worker is replaced that died right away; doubled each time.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Runs through the whole way by which a loaded plan is measured, and the time they may take.
-const ROUNDS: usize = 7;
-const ROUNDS_TIME: Duration = Duration::from_millis(300);
 
 /// Which plan: of which model, for how many rows.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PlanKey {
     pub model: ModelId,
     pub rows: Batch,
-}
-
-/// What a worker makes a plan of.
-#[derive(Clone)]
-pub(super) struct Spec {
-    pub key: PlanKey,
-    pub served: Arc<Served>,
-    /// Whose configs; `None`: defaults.
-    pub entry: Option<usize>,
-}
-
-/// What a plan takes here, medians of some runs.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Loaded {
-    /// In the worker.
-    pub inner: Picos,
-    /// From requests to answers.
-    pub whole: Picos,
-    /// The parts of that, where the device's legs were told; else all of it is computing.
-    pub stages: Stages,
-    /// Median absolute deviation of the whole.
-    pub spread: Picos,
-    pub runs: u32,
 }
 
 /// What a hand is told to do, in order.
@@ -127,18 +101,6 @@ pub(super) struct Hand {
     ended: [Instant; 3],
     /// Since the last run.
     deaths: u32,
-}
-
-struct Plan {
-    spec: Spec,
-    sizes: Sizes,
-    instances: Vec<Instance>,
-}
-
-/// One of a plan in the worker.
-struct Instance {
-    slot: u32,
-    segment: Segment,
 }
 
 /// A flight, and where it is.
@@ -240,8 +202,9 @@ impl Hand {
         self.worker.as_mut().ok_or_else(gone)
     }
 
-    /// Waits until the worker says something, and does what follows from it; with `jobs` at most until there is one.
-    fn hear(&mut self, jobs: bool) -> Result<(), Death> {
+    /// Waits until the worker says something, and does what follows from it; with `jobs` at most until there is one. Gives what was only
+    /// measured, when it is over.
+    fn hear(&mut self, jobs: bool) -> Result<Option<Way>, Death> {
         let late = self.ways.iter().map(|way| way.late).min();
         let bell = jobs.then(|| self.jobs.bell());
         let heard = match &mut self.worker {
@@ -259,7 +222,7 @@ impl Hand {
                 let detail = format!("it answered {other:?}, which nobody had asked");
                 Err(Death { class: FailureClass::Crash, detail, lane: None })
             }
-            Heard::Bell => Ok(()),
+            Heard::Bell => Ok(None),
         }
     }
 
@@ -278,109 +241,6 @@ impl Hand {
 
     fn ask(&mut self, ask: &Ask, files: &[BorrowedFd<'_>], within: Duration) -> Result<Answer, Death> {
         self.worker()?.ask_with(ask, files, within)
-    }
-
-    /// Makes a plan in the worker, and measures it.
-    fn load(&mut self, spec: Spec) -> Result<Loaded, String> {
-        let key = spec.key;
-        self.make(&spec).and_then(|()| self.measure(key)).map_err(|fault| {
-            self.plans.remove(&key);
-            match fault {
-                Fault::Refused(detail) => detail,
-                Fault::Death(death) => {
-                    let detail = death.detail.clone();
-                    self.bury(&death);
-                    detail
-                }
-            }
-        })
-    }
-
-    fn plan(&mut self, key: PlanKey) -> Result<&mut Plan, Fault> {
-        self.plans.get_mut(&key).ok_or_else(|| refused("there is no such plan"))
-    }
-
-    fn make(&mut self, spec: &Spec) -> Result<(), Fault> {
-        let (bound, (inputs, outputs)) = spec.graph()?;
-        let sizes = sizes(inputs.iter(), outputs.iter()).ok_or_else(|| refused("an input has no fixed size"))?;
-        let serve = Serve {
-            artifact: spec.served.source.artifact.path().display().to_string(),
-            graph: bound.graph as u32,
-            entry: spec.entry.map(|entry| entry as u32),
-            room: 0,
-        };
-        // Sizes that only a run tells keep the instance until its outputs are collected.
-        let fixed = outputs.iter().all(|port| port.ty.fixed_bytes().is_some());
-        let count = if self.engines == Engines::None || !fixed { 1 } else { STREAMS_MAX };
-        let mut instances: Vec<Instance> = Vec::with_capacity(count);
-        while instances.len() < count {
-            let (segment, file) = Segment::create(&sizes).map_err(no_memory)?;
-            let slot = self.next_slot;
-            self.next_slot += 1;
-            let answer = match instances.first() {
-                None => {
-                    let files = [spec.served.source.file(), file.as_fd()];
-                    self.ask(&Ask::Serve { slot, serve: serve.clone() }, &files, LOAD_MAX)?
-                }
-                Some(first) => self.ask(&Ask::Another { slot, of: first.slot }, &[file.as_fd()], LOAD_MAX)?,
-            };
-            match answer {
-                Answer::Built { .. } | Answer::Done => instances.push(Instance { slot, segment }),
-                other => return Err(unwelcome(other)),
-            }
-        }
-        self.plans.insert(spec.key, Plan { spec: spec.clone(), sizes, instances });
-        Ok(())
-    }
-
-    /// Times a plan on the inputs that the worker left in its segment, by the whole way that requests go.
-    fn measure(&mut self, key: PlanKey) -> Result<Loaded, Fault> {
-        let plan = self.plan(key)?;
-        let (_, (ports, _)) = plan.spec.graph()?;
-        let tensor = |(port, bytes): (&Port, &mut &mut [u8])| {
-            Tensor::from_bytes(port.ty.dtype()?, port.ty.fixed_shape()?, Bytes::copy_from_slice(bytes))
-        };
-        let inputs: Option<Vec<Tensor>> = ports.iter().zip(&mut plan.instances[0].segment.parts().inputs).map(tensor).collect();
-        let inputs = inputs.ok_or_else(|| refused("an input has no fixed size"))?;
-        let given = Arc::new(Given { inputs, rows: key.rows.rows() as usize });
-        let (mut rounds, began) = (Vec::new(), Instant::now());
-        while rounds.is_empty() || (rounds.len() < ROUNDS && began.elapsed() < ROUNDS_TIME) {
-            let requests = vec![Taken { id: RequestId(0), given: given.clone() }];
-            let start = Instant::now();
-            let mut way = self.begin(None, key, requests, LOAD_MAX)?;
-            while !way.flight.is_over() {
-                let late = Some(way.late);
-                match self.worker()?.hear(late, None)? {
-                    Heard::Answer(Answer::Run { told, .. }) => self.advance(&mut way, told)?,
-                    Heard::Answer(other) => return Err(unwelcome(other)),
-                    Heard::Bell => {}
-                }
-            }
-            let (inner, spent) = (way.inner, way.spent);
-            let refusals = way.flight.answers().into_iter().filter_map(|(_, answer)| answer.err());
-            if let Some(detail) = refusals.last() {
-                return Err(Fault::Refused(detail));
-            }
-            let whole = Picos((start.elapsed().as_nanos() as u64).saturating_mul(1000));
-            rounds.push((whole, inner, spent));
-        }
-        let runs = rounds.len() as u32;
-        rounds.sort_by_key(|(whole, ..)| *whole);
-        let (whole, inner, stages) = rounds[rounds.len() / 2];
-        let mut off: Vec<Picos> = rounds.iter().map(|(other, ..)| Picos(other.0.abs_diff(whole.0))).collect();
-        off.sort_unstable();
-        Ok(Loaded { inner, whole, stages, spread: off[off.len() / 2], runs })
-    }
-
-    fn unload(&mut self, model: ModelId) {
-        let mine = self.plans.iter().filter(|(key, _)| key.model == model);
-        let slots = mine.flat_map(|(_, plan)| plan.instances.iter().map(|instance| instance.slot)).collect();
-        let released = self.ask(&Ask::Release { slots }, &[], SHORT);
-        // The artifact and the segments stay until the worker has let go of them.
-        self.plans.retain(|key, _| key.model != model);
-        if let Err(death) = released {
-            self.bury(&death);
-        }
     }
 
     fn run(&mut self, run: Run) {
@@ -405,7 +265,7 @@ impl Hand {
             let free = plan.instances.iter().find(|instance| ways.iter().all(|way| way.slot != instance.slot));
             match free {
                 Some(instance) => break instance.slot,
-                None => self.hear(false)?,
+                None => drop(self.hear(false)?),
             }
         };
         let served = self.plan(key)?.spec.served.clone();
@@ -429,12 +289,11 @@ impl Hand {
         Ok(self.worker()?.tell(&Ask::Run { slot: way.slot }, &[])?)
     }
 
-    /// The worker tells of a run.
-    fn told(&mut self, slot: u32, told: Told) -> Result<(), Death> {
+    /// The worker tells of a run. Gives what was only measured, when it is over.
+    fn told(&mut self, slot: u32, told: Told) -> Result<Option<Way>, Death> {
         // What died with a worker is not heard of again.
-        let Some(at) = self.ways.iter().position(|way| way.slot == slot) else { return Ok(()) };
+        let Some(at) = self.ways.iter().position(|way| way.slot == slot) else { return Ok(None) };
         let mut way = self.ways.remove(at);
-        let run = way.run;
         match self.advance(&mut way, told) {
             Ok(()) => {}
             Err(Fault::Refused(detail)) => way.flight.failed(&detail),
@@ -445,14 +304,13 @@ impl Hand {
         }
         if !way.flight.is_over() {
             self.ways.insert(at, way);
-            return Ok(());
+            return Ok(None);
         }
         self.deaths = 0;
+        let Some(run) = way.run else { return Ok(Some(way)) };
         let (spent, disturbed) = (way.spent, way.flight.disturbed());
-        if let Some(run) = run {
-            self.finished(run, Done { answers: way.flight.answers(), spent, disturbed });
-        }
-        Ok(())
+        self.finished(run, Done { answers: way.flight.answers(), spent, disturbed });
+        Ok(None)
     }
 
     /// What the worker told moves a flight on.
@@ -546,15 +404,6 @@ impl Hand {
     }
 }
 
-impl Spec {
-    /// Its graph, with inputs and outputs.
-    fn graph(&self) -> Result<(Bound, (Vec<Port>, Vec<Port>)), Fault> {
-        let bound = *self.served.bound(self.key.rows).ok_or_else(|| refused("there is no such graph"))?;
-        let ports = self.served.ports_of(bound.graph).map_err(|error| refused(error.to_string()))?;
-        Ok((bound, ports))
-    }
-}
-
 /// A worker that may hold what models need.
 fn spawn(grant: &Grant, program: &Path) -> Result<Worker, SpawnError> {
     let mut worker = Worker::spawn(grant, program)?;
@@ -564,16 +413,4 @@ fn spawn(grant: &Grant, program: &Path) -> Result<Worker, SpawnError> {
 
 fn refused(detail: impl Into<String>) -> Fault {
     Fault::Refused(detail.into())
-}
-
-fn no_memory(error: io::Error) -> Fault {
-    refused(format!("no memory to share with the worker: {error}"))
-}
-
-/// An answer that is none.
-fn unwelcome(answer: Answer) -> Fault {
-    match answer {
-        Answer::Refused { detail, .. } | Answer::Wrong { reason: detail } => Fault::Refused(detail),
-        other => refused(format!("the worker answered {other:?}")),
-    }
 }

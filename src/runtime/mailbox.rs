@@ -12,13 +12,13 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 pub(super) struct Sender {
     /// `None` when it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
-    bell: Arc<OwnedFd>,
+    bell: Bell,
 }
 
 /// The end of the hand.
 pub(super) struct Mailbox {
     jobs: Receiver<Job>,
-    bell: Arc<OwnedFd>,
+    bell: Bell,
 }
 
 /// Both ends.
@@ -26,7 +26,7 @@ pub(super) struct Mailbox {
 /// # Errors
 /// When the system has no descriptor left.
 pub(super) fn mailbox() -> io::Result<(Sender, Mailbox)> {
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let bell = Bell(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
     let (jobs, receiver) = mpsc::channel();
     Ok((Sender { jobs: Some(jobs), bell: bell.clone() }, Mailbox { jobs: receiver, bell }))
 }
@@ -34,21 +34,34 @@ pub(super) fn mailbox() -> io::Result<(Sender, Mailbox)> {
 impl Sender {
     /// Puts a job in. What is sent to a hand that is gone is dropped, and with it whatever waits for its answer is told.
     pub fn send(&self, job: Job) {
-        if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
-            self.ring();
+        if let Some(bell) = self.put(job) {
+            bell.ring();
         }
     }
 
-    fn ring(&self) {
-        // A bell that cannot be rung any louder rings already.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    /// The same, but for the bell: a call of the system, which nobody should wait for at a lock.
+    #[must_use]
+    pub fn put(&self, job: Job) -> Option<Bell> {
+        let put = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        put.then(|| self.bell.clone())
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
         self.jobs = None;
-        self.ring();
+        self.bell.ring();
+    }
+}
+
+/// Wakes a hand.
+#[derive(Clone)]
+pub(super) struct Bell(Arc<OwnedFd>);
+
+impl Bell {
+    pub fn ring(&self) {
+        // One that cannot be rung any louder rings already.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 
@@ -64,11 +77,11 @@ impl Mailbox {
 
     /// Can be read when a job was put in since it was last silenced.
     pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.bell.0.as_fd()
     }
 
     /// To be called before looking for jobs.
     pub fn silence(&self) {
-        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        let _ = rustix::io::read(&self.bell.0, &mut [0u8; 8]);
     }
 }

@@ -7,7 +7,7 @@
 use super::catalog::{Routes, Served};
 use super::decision::{Decision, Happened};
 use super::hand::{Done, Given, Job, PlanKey, Run, Taken};
-use super::mailbox::Sender;
+use super::mailbox::{Bell, Sender};
 use super::pending::{Answered, Slot};
 use super::predict::{PlacedAt, Table};
 use super::{Answer, Outputs, RuntimeError};
@@ -113,7 +113,8 @@ impl Shared {
 
     /// Puts a job into a mailbox.
     pub fn tell(&self, worker: WorkerId, job: Job) {
-        self.lock().tell(worker, job);
+        let bell = self.lock().put(worker, job);
+        bell.iter().for_each(Bell::ring);
     }
 
     /// Carries out what is to be done at the instants that the core names, until the runtime is over.
@@ -142,11 +143,11 @@ impl Shared {
 
     /// Asks the core until it has nothing more to say, and lets the lock go. What the core refuses is to be answered then.
     fn settle(&self, mut inner: MutexGuard<'_, Inner>) -> Answers {
-        let mut refused = Answers::new();
+        let (mut refused, mut bells) = (Answers::new(), Vec::new());
         let now = self.now();
         while let Some(action) = inner.core.step(now) {
             match action {
-                Action::Start { run, decision } => inner.start(run, &decision),
+                Action::Start { run, decision } => bells.extend(inner.start(run, &decision)),
                 Action::Refuse { request, refusal } => {
                     if let Some(live) = inner.live.remove(&request) {
                         let model = inner.name(live.model);
@@ -159,6 +160,7 @@ impl Shared {
         let (sooner, waited_for) = (wake < inner.alarm, inner.waiting > 0);
         inner.alarm = wake;
         drop(inner);
+        bells.iter().for_each(Bell::ring);
         if sooner {
             self.sooner.notify_one();
         }
@@ -348,21 +350,19 @@ impl Inner {
         self.live.insert(request, live);
     }
 
-    fn tell(&mut self, worker: WorkerId, job: Job) {
-        if let Some(jobs) = self.jobs.get(usize::from(worker.0)) {
-            jobs.send(job);
-        }
+    fn put(&self, worker: WorkerId, job: Job) -> Option<Bell> {
+        self.jobs.get(usize::from(worker.0))?.put(job)
     }
 
-    /// Hands a run to its worker.
-    fn start(&mut self, run: RunId, decision: &schedule::Decision) {
+    /// Hands a run to its worker, whose bell is to be rung when the lock is free.
+    fn start(&self, run: RunId, decision: &schedule::Decision) -> Option<Bell> {
         let taken = |waiting: &schedule::Waiting| {
             let live = self.live.get(&waiting.id)?;
             Some(Taken { id: waiting.id, given: live.given.clone() })
         };
         let requests = self.core.requests_of(run).iter().filter_map(taken).collect();
         let key = PlanKey { model: decision.model, rows: decision.batch };
-        self.tell(decision.worker, Job::Run(Run { id: run, key, requests, predicted: decision.stages.total() }));
+        self.put(decision.worker, Job::Run(Run { id: run, key, requests, predicted: decision.stages.total() }))
     }
 }
 

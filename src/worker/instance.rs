@@ -205,6 +205,7 @@ impl Apart {
     pub fn start(slot: u32, instance: Arc<Mutex<Instance>>, line: Arc<Line>) -> Result<Apart, String> {
         let (runs, asked) = mpsc::channel();
         let run = move || {
+            let _alarm = Alarm;
             let say = |told| line.say(&Answer::Run { slot, told });
             for () in asked {
                 let told = instance.lock().unwrap_or_else(PoisonError::into_inner).run(&mut |leg| {
@@ -230,11 +231,21 @@ impl Apart {
     }
 }
 
+/// Ends the process where its thread panics: only so whoever waits for the run hears of it at once.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 impl Drop for Apart {
     fn drop(&mut self) {
         self.runs = None;
         if let Some(thread) = self.thread.take() {
-            // It has told on standard error why it panicked.
             let _ = thread.join();
         }
     }
