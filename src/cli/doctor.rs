@@ -2,7 +2,7 @@
 
 use super::table::{Align, lay_out};
 use super::{Exit, Failure, Global, Screen, screen::Paint, settings};
-use crate::device::{self, Found};
+use crate::device::{self, Found, cgroup};
 use crate::worker;
 use serde_json::json;
 use std::path::Path;
@@ -169,17 +169,8 @@ fn hyperthreads() -> Check {
 
 /// What the group of processes that we are in may use at most.
 fn cgroup() -> Check {
-    let own = read("/proc/self/cgroup").unwrap_or_default();
-    let folder = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-    // Inside a container the group's own folder is the root of what is mounted.
-    let find = |file: &str| read(&format!("/sys/fs/cgroup{folder}/{file}")).or_else(|| read(&format!("/sys/fs/cgroup/{file}")));
-    let memory = find("memory.max").filter(|most| most != "max").and_then(|most| most.parse().ok());
-    let memory = memory.map(|most| format!("memory {}", super::quantity::show_bytes(most)));
-    let quota = find("cpu.max").and_then(|text| {
-        let (quota, period) = text.split_once(' ')?;
-        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-    });
-    match (quota, memory) {
+    let memory = cgroup::memory_bytes().map(|most| format!("memory {}", super::quantity::show_bytes(most)));
+    match (cgroup::quota(), memory) {
         (None, None) => Check::ok("cgroup", "no limit on processors or memory"),
         (None, Some(memory)) => Check::ok("cgroup", memory),
         (Some(quota), memory) => {

@@ -5,18 +5,18 @@ use std::path::Path;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Whole cores the quota is worth, the least over this group and those around it; `None` without a quota.
-pub fn quota_cores() -> Option<usize> {
+/// Processors the quota is worth, the least over this group and those around it; `None` without a quota.
+pub fn quota() -> Option<f64> {
     let one = |quota: String, period: String| parse_cpu_max(&format!("{} {}", quota.trim(), period.trim()));
     let v1 = v1("cpu/cpu.cfs_quota_us").zip(v1("cpu/cpu.cfs_period_us")).and_then(|(quota, period)| one(quota, period));
-    files("cpu.max").iter().filter_map(|text| parse_cpu_max(text)).chain(v1).min()
+    files("cpu.max").iter().filter_map(|text| parse_cpu_max(text)).chain(v1).min_by(f64::total_cmp)
 }
 
 /// Bytes of memory, the least over this group and those around it; `None` without a limit.
 pub fn memory_bytes() -> Option<u64> {
     let limits = files("memory.max").into_iter().chain(v1("memory/memory.limit_in_bytes"));
     // Without a limit version 2 says `max`, and version 1 more than any machine has.
-    limits.filter_map(|text| text.trim().parse().ok()).min()
+    limits.filter_map(|text| text.trim().parse().ok()).filter(|&bytes: &u64| bytes < 1 << 60).min()
 }
 
 /// What a file says in our own group and in each around it, as far as there is one.
@@ -33,12 +33,11 @@ fn v1(name: &str) -> Option<String> {
     fs::read_to_string(Path::new(ROOT).join(name)).ok()
 }
 
-/// Whole cores of `quota period`, both in µs; `None` for `max` or nonsense.
-fn parse_cpu_max(text: &str) -> Option<usize> {
+/// Processors of `quota period`, both in µs; `None` for `max` or nonsense.
+fn parse_cpu_max(text: &str) -> Option<f64> {
     let (quota, period) = text.trim().split_once(' ')?;
     let (quota, period) = (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?);
-    let cores = quota.checked_div(period)?;
-    Some(usize::try_from(cores).unwrap_or(usize::MAX).max(1))
+    (period > 0).then(|| quota as f64 / period as f64)
 }
 
 #[cfg(test)]
@@ -46,16 +45,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotas_round_down_to_whole_cores_and_never_to_none() {
+    fn quotas_are_parts_of_processors() {
         assert_eq!(parse_cpu_max("max 100000\n"), None);
-        assert_eq!(parse_cpu_max("250000 100000"), Some(2));
-        assert_eq!(parse_cpu_max("50000 100000"), Some(1));
+        assert_eq!(parse_cpu_max("250000 100000"), Some(2.5));
+        assert_eq!(parse_cpu_max("50000 100000"), Some(0.5));
         assert_eq!(parse_cpu_max("-1 100000"), None);
         assert_eq!(parse_cpu_max("1 0"), None);
     }
 
     #[test]
     fn what_a_group_may_hold_is_something() {
-        assert!(memory_bytes().is_none_or(|bytes| bytes > 0) && quota_cores().is_none_or(|cores| cores > 0));
+        assert!(memory_bytes().is_none_or(|bytes| bytes > 0) && quota().is_none_or(|processors| processors > 0.0));
     }
 }

@@ -10,10 +10,11 @@ pub fn cores() -> (Vec<usize>, Option<&'static str>) {
     let mut cores = affinity();
     let mut why = (cores.len() < online_cores()).then_some("affinity");
     cores.sort_by_key(|&core| (place(core), core));
-    if let Some(quota) = cgroup::quota_cores()
+    // Whole cores, of which there is always one.
+    if let Some(quota) = cgroup::quota().map(|processors| (processors as usize).max(1))
         && quota < cores.len()
     {
-        cores.truncate(quota.max(1));
+        cores.truncate(quota);
         why = Some("cgroup");
     }
     (cores, why)

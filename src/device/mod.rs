@@ -4,7 +4,7 @@
 //! into a [`Machine`], whose [`Machine::grant`] hands out core sets. Nothing here runs a kernel: what a device *is* becomes its key
 //! ([`schema::Device`]), what it runs *under* becomes the environment that makes records stale ([`schema::Environment`]).
 
-mod cgroup;
+pub(crate) mod cgroup;
 mod cores;
 mod cpu;
 mod cuda;
