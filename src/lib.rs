@@ -12,6 +12,8 @@ pub mod forest;
 pub mod graph;
 pub mod import;
 pub mod loadgen;
+#[cfg(test)]
+mod made_up;
 pub mod measure;
 pub mod npz;
 pub mod open;

@@ -4,7 +4,7 @@
 //! goes stale and is asked for like every other observation. Source: papers §1, *Wake curve*.
 
 use crate::schedule::Wake;
-use schema::{Config, DeviceKey, KnobValue, Observation, Outcome, Subject, TaskKey};
+use schema::{Config, DeviceKey, KnobValue, Observation, Outcome, Share, Subject, TaskKey};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ pub fn config(gap: Duration) -> Config {
     Config { variant: "machine.wake".to_owned(), revision: REVISION, knobs }
 }
 
-/// The curve of each device that has one, by trials of [`TASK`]. A gap that nobody had the time to wait for counts as the one before it;
-/// waking never makes anything faster.
+/// The curve of each device that has one, by trials of [`TASK`] on its largest share that has one. A gap that nobody had the time to wait
+/// for counts as the one before it; waking never makes anything faster.
 pub fn curves(trials: &[Observation]) -> BTreeMap<DeviceKey, Wake> {
-    let mut times: BTreeMap<DeviceKey, [Option<f64>; 5]> = BTreeMap::new();
+    let mut times: BTreeMap<(DeviceKey, Share), [Option<f64>; 5]> = BTreeMap::new();
     for trial in trials {
         let (Subject::Trial { config: found, .. }, Outcome::Ok { timing, .. }) = (&trial.subject, &trial.outcome) else {
             continue;
         };
         let Some(gap) = gaps().iter().position(|&gap| config(gap) == *found) else { continue };
-        times.entry(trial.device).or_default()[gap] = Some(timing.median.as_secs_f64());
+        times.entry((trial.device, trial.share)).or_default()[gap] = Some(timing.median.as_secs_f64());
     }
-    let curve = |(device, times): (DeviceKey, [Option<f64>; 5])| {
+    let curve = |((device, _), times): ((DeviceKey, Share), [Option<f64>; 5])| {
         let warm = times[0].filter(|warm| *warm > 0.0)?;
         let mut last = 1.0;
         let factors = times.map(|time| {
@@ -50,31 +50,21 @@ pub fn curves(trials: &[Observation]) -> BTreeMap<DeviceKey, Wake> {
         });
         Some((device, Wake(factors)))
     };
+    // The last of a device stays, which is that of its largest share.
     times.into_iter().filter_map(curve).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schema::{
-        DeviceName, EnvironmentKey, FailureClass, Grant, NoiseGrade, Numerics, ObservationId, Picos, Seed, Share, Timing,
-    };
+    use crate::made_up;
+    use schema::{FailureClass, Picos};
 
     fn trial(device: u8, gap: usize, micros: u64) -> Observation {
-        let timing = Timing { median: Picos(micros * 1_000_000), mad: Picos(0), p99: Picos(0), n: 3, grade: NoiseGrade::A };
+        let subject = Subject::Trial { task: task(), config: config(gaps()[gap]) };
         Observation {
-            id: ObservationId { writer: [1; 16], seq: 1 },
-            subject: Subject::Trial { task: task(), config: config(gaps()[gap]) },
             device: DeviceKey([device; 16]),
-            device_name: DeviceName("cpu".into()),
-            share: Share::WHOLE,
-            grant: Grant { mechanism: "cores".into(), units: 1 },
-            numerics: Numerics::Strict,
-            outcome: Outcome::Ok { timing, ratio: None },
-            environment: EnvironmentKey([1; 8]),
-            tool_version: "0".into(),
-            seed: Seed(0),
-            wall_clock_s: 0,
+            ..made_up::observation(subject, made_up::timing(Picos(micros * 1_000_000)))
         }
     }
 
@@ -82,7 +72,8 @@ mod tests {
     fn a_curve_is_what_was_measured_and_flat_behind_it() {
         let mut failed = trial(1, 3, 900);
         failed.outcome = Outcome::Failed { class: FailureClass::Timeout, detail: String::new() };
-        let trials = [trial(1, 2, 300), trial(1, 0, 200), trial(1, 1, 190), failed, trial(2, 1, 500)];
+        let half = |gap, micros| Observation { share: Share::percent(50.0).unwrap(), ..trial(1, gap, micros) };
+        let trials = [trial(1, 2, 300), trial(1, 0, 200), half(0, 100), half(2, 900), trial(1, 1, 190), failed, trial(2, 1, 500)];
         let curves = curves(&trials);
         assert_eq!(curves.get(&DeviceKey([1; 16])), Some(&Wake([1.0, 1.0, 1.5, 1.5, 1.5])), "nothing is faster for waking");
         assert_eq!(curves.len(), 1, "without a warm time there is no curve");

@@ -117,41 +117,20 @@ fn time_of(candidate: &Candidate, record: &ModelRecord, row: &Observation, here:
 mod tests {
     use super::super::testing::{defaults, entry, here, millis, share};
     use super::*;
-    use schema::{DeviceKey, EnvironmentKey, Grant, NoiseGrade, Numerics, ObservationId, Seed, Split, Timing};
+    use crate::made_up;
+    use schema::{DeviceKey, EnvironmentKey, Grant};
     use tuning_db::{ModelRow, Source};
 
     /// A row of the database.
     fn row(plan: PlanKey, percent: f64, ms: f64, default_ms: f64) -> ModelRow {
-        let timing = |ms: f64| Timing { median: millis(ms), mad: Picos(1), p99: millis(ms), n: 9, grade: NoiseGrade::A };
-        let record = ModelRecord {
-            model: ModelKey::of("m"),
-            model_name: "m".into(),
-            batch: Batch::ONE,
-            dims: vec![],
-            plan,
-            split: Split::WHOLE,
-            default: timing(default_ms),
-            upload: None,
-            compute: None,
-            download: None,
-            throughput_milli_per_s: 0,
-            memory_bytes: 0,
-            energy_mj: None,
-            energy_why: None,
-        };
+        let record = ModelRecord { plan, ..made_up::model_record("m", made_up::timing(millis(default_ms))) };
         let observation = Observation {
-            id: ObservationId { writer: [1; 16], seq: 1 },
-            subject: Subject::Model(Box::new(record)),
             device: here().device,
             device_name: here().name.clone(),
             share: share(percent),
             grant: Grant { mechanism: here().mechanism.into(), units: 1 },
-            numerics: Numerics::Strict,
-            outcome: Outcome::Ok { timing: timing(ms), ratio: None },
             environment: here().environment,
-            tool_version: "0".into(),
-            seed: Seed(0),
-            wall_clock_s: 0,
+            ..made_up::observation(Subject::Model(Box::new(record)), made_up::timing(millis(ms)))
         };
         ModelRow { observation, stale: false }
     }

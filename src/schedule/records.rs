@@ -117,42 +117,24 @@ fn workers(shares: &[Share]) -> Vec<Share> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schema::{
-        Batch, EnvironmentKey, FailureClass, Grant, ModelKey, NoiseGrade, Numerics, ObservationId, Picos, PlanKey, Seed, Split,
-    };
+    use crate::made_up;
+    use schema::{Batch, FailureClass, Picos};
 
     fn record(model: &str, device: (&str, u8), percent: f64, rows: u32, nanos: u64) -> Observation {
-        let timing =
-            Timing { median: Picos(nanos * 1000), mad: Picos(1500), p99: Picos(nanos * 1100), n: 9, grade: NoiseGrade::A };
+        let timing = Timing { mad: Picos(1500), ..made_up::timing(Picos(nanos * 1000)) };
         let line = |slope_ps| Some(schema::Line { slope_ps, intercept_ps: -5 });
+        let record = ModelRecord {
+            batch: Batch::new(rows).unwrap(),
+            upload: line(2000),
+            download: line(1000),
+            energy_mj: Some(7),
+            ..made_up::model_record(model, timing)
+        };
         Observation {
-            id: ObservationId { writer: [1; 16], seq: 1 },
-            subject: Subject::Model(Box::new(ModelRecord {
-                model: ModelKey::of(model),
-                model_name: model.into(),
-                batch: Batch::new(rows).unwrap(),
-                dims: vec![],
-                plan: PlanKey::of("tuned"),
-                split: Split::WHOLE,
-                default: timing,
-                upload: line(2000),
-                compute: None,
-                download: line(1000),
-                throughput_milli_per_s: 1,
-                memory_bytes: 1,
-                energy_mj: Some(7),
-                energy_why: None,
-            })),
             device: DeviceKey([device.1; 16]),
             device_name: DeviceName(device.0.into()),
             share: Share::percent(percent).unwrap(),
-            grant: Grant { mechanism: "cores".into(), units: 1 },
-            numerics: Numerics::Strict,
-            outcome: Outcome::Ok { timing, ratio: None },
-            environment: EnvironmentKey([1; 8]),
-            tool_version: "0".into(),
-            seed: Seed(0),
-            wall_clock_s: 0,
+            ..made_up::observation(Subject::Model(Box::new(record)), timing)
         }
     }
 

@@ -86,8 +86,10 @@ pub fn plan_key<'a>(split: Split, chosen: impl IntoIterator<Item = (TaskKey, &'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schema::{DeviceKey, DeviceName, Grant, NoiseGrade, Numerics, ObservationId, Seed, Share, Timing};
+    use crate::made_up;
+    use schema::ObservationId;
 
+    /// That of what is made up.
     const HERE: EnvironmentKey = EnvironmentKey([1; 8]);
 
     fn config(name: &str) -> Config {
@@ -97,20 +99,12 @@ mod tests {
     fn observation(seq: u64, name: &str, ppm: Option<(u64, u64, u64)>) -> Observation {
         let (task, config) = (TaskKey([0; 16]), config(name));
         let ratio = ppm.map(|(ppm, lo_ppm, hi_ppm)| Ratio { ppm, lo_ppm, hi_ppm });
-        let timing = Timing { median: Picos(1000 - seq), mad: Picos(1), p99: Picos(1010), n: 9, grade: NoiseGrade::A };
+        let timing = made_up::timing(Picos(1000 - seq));
+        let subject = if ratio.is_some() { Subject::Final { task, config } } else { Subject::Trial { task, config } };
         Observation {
             id: ObservationId { writer: [0; 16], seq },
-            subject: if ratio.is_some() { Subject::Final { task, config } } else { Subject::Trial { task, config } },
-            device: DeviceKey([0; 16]),
-            device_name: DeviceName("cpu".into()),
-            share: Share::WHOLE,
-            grant: Grant { mechanism: "core_sets".into(), units: 2 },
-            numerics: Numerics::Strict,
             outcome: Outcome::Ok { timing, ratio },
-            environment: HERE,
-            tool_version: "0".into(),
-            seed: Seed(0),
-            wall_clock_s: 0,
+            ..made_up::observation(subject, timing)
         }
     }
 
