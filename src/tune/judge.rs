@@ -119,7 +119,9 @@ impl<'a, 'b> Judge<'a, 'b> {
             }
         }
         for number in 0..self.scope.models.len() {
-            let own: Vec<usize> = left.iter().copied().filter(|&entry| self.work.entries[entry].model == number).collect();
+            let mut own: Vec<usize> = left.iter().copied().filter(|&entry| self.work.entries[entry].model == number).collect();
+            // The places of a batch one after the other: a machine has states, and whoever chooses among the places compares.
+            own.sort_by_key(|&entry| self.work.entries[entry].graph);
             if own.is_empty() {
                 continue;
             }
