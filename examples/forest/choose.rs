@@ -1,6 +1,9 @@
 //! Decisions that have a right answer, and the neighbour that a forest is compared with.
 
+use super::passes::Passes;
+use schema::Picos;
 use std::collections::BTreeMap;
+use tunewright::measure::noise;
 use tunewright::schedule::{Example, Index, ModelId, RowId, Setting};
 
 /// Robust deviations of a ratio's logarithm within which two places are equal.
@@ -15,6 +18,21 @@ pub struct Place {
     pub cost: f64,
     /// Deviation of the cost's logarithm, of single runs.
     pub deviation: f64,
+    /// What it took in each pass that measured it.
+    pub passes: BTreeMap<usize, Picos>,
+}
+
+impl Place {
+    /// Whether this one costs more than another by more than the noise: the interval of their ratio over the passes that measured both lies
+    /// above 1; with too few of those, their medians differ by more than the deviations of single runs.
+    fn is_dearer(&self, than: &Place) -> bool {
+        let both = |(pass, own): (&usize, &Picos)| than.passes.get(pass).map(|other| (*own, *other));
+        let pairs: Vec<(Picos, Picos)> = self.passes.iter().filter_map(both).collect();
+        match noise::ratio(&pairs) {
+            Some(ratio) if pairs.len() >= noise::PAIRS_MIN => ratio.lo_ppm > 1_000_000,
+            _ => (self.cost / than.cost).ln() > DEVIATIONS * self.deviation.hypot(than.deviation),
+        }
+    }
 }
 
 /// Which of the places is best for a model at a batch?
@@ -39,22 +57,18 @@ impl Decision {
     /// Whether the best is better than every other by more than the noise.
     pub fn can_be_told(&self) -> bool {
         let best = self.least();
-        let others = self.places.iter().filter(|place| !std::ptr::eq(*place, best));
-        others.into_iter().all(|other| {
-            let noise = DEVIATIONS * (best.deviation.powi(2) + other.deviation.powi(2)).sqrt();
-            (other.cost / best.cost).ln() > noise
-        })
+        self.places.iter().filter(|place| !std::ptr::eq(*place, best)).all(|other| other.is_dearer(best))
     }
 }
 
 /// All decisions that the rows know the answer of.
-pub fn decisions(index: &Index, rows: &[(RowId, Example)]) -> Vec<Decision> {
+pub fn decisions(index: &Index, passes: &Passes, rows: &[(RowId, Example)]) -> Vec<Decision> {
     let mut groups: BTreeMap<(ModelId, schema::Batch), Vec<Place>> = BTreeMap::new();
     for (id, example) in rows {
         let row = index.row(*id);
         let cost = row.stages.total().as_f64();
         let deviation = OVER_MAD * row.spread.as_f64() / cost;
-        let place = Place { setting: example.setting, cost, deviation };
+        let place = Place { setting: example.setting, cost, deviation, passes: passes.of(index, *id) };
         groups.entry((index.curve(id.curve).model, row.batch)).or_default().push(place);
     }
     let mut decisions = Vec::new();

@@ -6,20 +6,22 @@
 //! [`Index::taught`](tunewright::schedule::Index::taught) grows them, and for each batch of the one left out the place of least
 //! predicted time is chosen. Decisions come in two kinds: among all places that were measured, and between two places on different
 //! devices, as when the others are in use or absent. Decisions whose two best cannot be told apart within the measured noise have no right
-//! answer; they are counted and left out. Of several databases the fastest record of each setting counts: what one was measured in a slow
-//! state of the machine. `tests/campaigns/forest.py` gathers the records. Source: papers §1, *Proof*.
+//! answer; they are counted and left out. Of several databases each is a pass over the same settings: the median of the passes is what a
+//! setting costs, and two places differ where the passes say so (`passes`). `tests/campaigns/forest.py` gathers the records. Source:
+//! papers §1, *Proof*.
 
 mod choose;
+mod passes;
 mod stats;
 
 use choose::{Decision, NearestNeighbour, decisions};
+use passes::Passes;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use tunewright::forest::Training;
-use tunewright::schedule::{Cost, Engines, Index, ModelId, Predictors, Setting, examples, facts, from_records};
-use tuning_db::{Reader, Source, StoreError};
+use tunewright::schedule::{Cost, Index, ModelId, Predictors, Setting, examples};
 
 /// Who chooses. The oracle is always right and needs no line.
 const CHOOSERS: [&str; 4] = ["forest", "best single place", "always the largest", "nearest neighbour"];
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         eprintln!("usage: forest DATABASE... [--seed N] [--json]");
         return ExitCode::from(2);
     }
-    match read(&paths).and_then(|index| evaluate(&index, &Training { seed, ..Training::default() })) {
+    match passes::read(&paths).and_then(|(index, passes)| evaluate(&index, &passes, &Training { seed, ..Training::default() })) {
         Ok(report) => {
             if arguments.iter().any(|argument| argument == "--json") {
                 println!("{report}")
@@ -49,33 +51,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// The records that hold, with what is known of their models.
-fn read(paths: &[&Path]) -> Result<Index, String> {
-    let (mut fresh, mut features) = (Vec::new(), Vec::new());
-    for path in paths {
-        let said = |error: StoreError| format!("{}: {error}", path.display());
-        let reader = Reader::open(path, Source::Auto).map_err(said)?;
-        let records = reader.model_records().map_err(said)?;
-        fresh.extend(records.rows.into_iter().filter(|row| !row.stale).map(|row| row.observation));
-        features.extend(reader.model_features().map_err(said)?);
-    }
-    let (_, index) = from_records(1, Engines::None, &fresh).map_err(|error| error.to_string())?;
-    let facts = facts(&index, &fresh, &features, &BTreeMap::new());
-    Ok(index.with_facts(facts))
-}
-
 /// A model without its axes: `bert[seq=128]` and `bert[seq=64]` are left out together.
 fn family(index: &Index, model: ModelId) -> &str {
     index.models()[usize::from(model.0)].plain_name()
 }
 
-fn evaluate(index: &Index, training: &Training) -> Result<Value, String> {
+fn evaluate(index: &Index, passes: &Passes, training: &Training) -> Result<Value, String> {
     let rows = examples(index, Cost::Time);
     let families: BTreeSet<&str> = rows.iter().map(|(id, _)| family(index, index.curve(id.curve).model)).collect();
     if families.len() < 3 {
         return Err(format!("{} models have features and a time on the reference; leave-one-out needs three", families.len()));
     }
-    let all = decisions(index, &rows);
+    let all = decisions(index, passes, &rows);
     let mut chosen: Vec<[usize; CHOOSERS.len()]> = vec![[0; CHOOSERS.len()]; all.len()];
     let (mut squares, mut predicted, mut out_of_bag) = (0.0, 0u32, Vec::new());
     for &held_out in &families {
@@ -126,7 +113,7 @@ fn evaluate(index: &Index, training: &Training) -> Result<Value, String> {
         .map(|curve| format!("{} at {} %", index.devices()[usize::from(curve.device.0)], curve.share))
         .collect();
     Ok(json!({
-        "models": families.len(), "rows": rows.len(), "places": places, "seed": training.seed.0.to_string(),
+        "models": families.len(), "rows": rows.len(), "passes": passes.count(), "places": places, "seed": training.seed.0.to_string(),
         "ln_error_left_out": (squares / f64::from(predicted.max(1))).sqrt(),
         "ln_error_out_of_bag": out_of_bag.iter().sum::<f64>() / out_of_bag.len() as f64,
         "kinds": kinds,
@@ -163,9 +150,10 @@ fn choosers_figures(name: &str, outcomes: &[(&str, f64)], training: &Training) -
 
 fn print(report: &Value) {
     println!(
-        "{} models, {} rows; places: {}",
+        "{} models, {} rows, {} passes; places: {}",
         report["models"],
         report["rows"],
+        report["passes"],
         report["places"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
     );
     println!(

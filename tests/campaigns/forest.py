@@ -3,7 +3,7 @@
 
     python tests/campaigns/forest.py --models DIR --db DB [NAME ...] [--batch 1+2+4,8+16,32+64] [--extents 1,0.5] [--limit 60s]
 
-For each model, extent of its open axes, device and group of batches a cell: `tune --budget trials=0` measures the default plans at 50 and
+For each model, extent of its open axes, device and group of batches a cell: `tune --budget trials=0,10s` measures the default plans at 50 and
 100 % and stores them in DB with the model's features. A cell that takes longer than the limit is given up, and so are larger batches of
 that model there. Cells are listed in DB.cells.jsonl, so that a second call goes on where the first stopped. Then the example program `forest`
 leaves one model out after the other, with all its extents. Times are only as quiet as the machine: `--note` is printed with the result.
@@ -34,7 +34,7 @@ def seconds(text):
 def measure(arguments, model, extent, device, batches, artifact):
     """Runs one cell: its outcome in a word, what was said, and its seconds."""
     command = [arguments.tunewright, "tune", arguments.models / f"{model}.onnx", "--db", arguments.db, "--device", device]
-    command += ["--share", SHARES, "--batch", batches.replace("+", ","), "--budget", "trials=0", "-o", artifact]
+    command += ["--share", SHARES, "--batch", batches.replace("+", ","), "--budget", f"trials=0,{arguments.budget}", "-o", artifact]
     for axis, usual in paired.facts(model).get("symbols", {}).items():
         command += ["--dim", f"{axis}={max(1, round(usual * extent))}"]
     start = time.monotonic()
@@ -62,6 +62,7 @@ def main():
     parser.add_argument("--batch", default=BATCHES, help="groups of batches; those of a group are measured in one go")
     parser.add_argument("--devices", default=DEVICES)
     parser.add_argument("--extents", default="1", help="of open axes beside the batch, in parts of the usual one")
+    parser.add_argument("--budget", default="10s", help="of one cell, divided among its batches and shares")
     parser.add_argument("--limit", default="60s", help="seconds of one cell")
     parser.add_argument("--until", type=float, default=float("inf"), help="stop gathering after so many seconds")
     parser.add_argument("--note", default="", help="what else the machine did")
