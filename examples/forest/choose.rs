@@ -135,3 +135,34 @@ fn coordinates(setting: &Setting) -> [f64; COORDINATES] {
         log(f.gemm_max),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schema::{Batch, Features, Share};
+    use tunewright::schedule::DeviceId;
+
+    /// A place that took so many picoseconds in each pass, the median of which is its cost.
+    fn place(passes: &[u64], deviation: f64) -> Place {
+        let (features, batch, device) = (Features::default(), Batch::ONE, DeviceId(0));
+        let setting = Setting { features, batch, device, share: Share::WHOLE, class: 0, units: 1 };
+        let mut sorted = passes.to_vec();
+        sorted.sort_unstable();
+        let passes = passes.iter().map(|&picos| Picos(picos)).enumerate().collect();
+        Place { setting, cost: sorted[(sorted.len() - 1) / 2] as f64, deviation, passes }
+    }
+
+    #[test]
+    fn places_differ_where_all_of_six_passes_say_so() {
+        let best = place(&[100, 130, 100, 130, 100, 130], 0.5);
+        assert!(place(&[110, 140, 110, 140, 110, 140], 0.5).is_dearer(&best), "though runs of either wander further");
+        assert!(!place(&[150, 129, 150, 150, 150, 150], 0.001).is_dearer(&best), "one pass disagrees");
+    }
+
+    #[test]
+    fn with_few_passes_single_runs_decide() {
+        let best = place(&[100, 100], 0.02);
+        assert!(place(&[110, 110], 0.02).is_dearer(&best));
+        assert!(!place(&[110, 110], 0.05).is_dearer(&best));
+    }
+}
